@@ -1,0 +1,36 @@
+# Everything runs in .venv, which the first target makes. PYTHON chooses the interpreter it is made with (3.10 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: pendulum test test-slow lint bench quality clean
+
+pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (about 4 minutes)
+	$(BIN)/causalvae train pendulum
+
+test: $(STAMP)  ## the tests (under 5 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## the long tests
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)  ## formatting, lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## speed: renderer and training step
+	$(BIN)/python benchmarks/renderer.py
+	$(BIN)/python benchmarks/step.py
+
+quality: $(STAMP)  ## Pendulum over 5 seeds (about 20 minutes on 2 cores)
+	$(BIN)/python benchmarks/quality.py
+
+$(STAMP): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,157 @@
+"""Speed and faithfulness of the Pendulum renderer against matplotlib, measured side by side in one run.
+
+matplotlib draws the same scenes in three ways: a new figure for each scene (as the published script does), one figure
+whose artists move (``redraw``), and one figure of which only the artists are redrawn on a stored background (``blit``, its
+fastest). The ways take turns, round by round, so that another load on the machine meets all of them alike: in each round
+the renderer draws all scenes in one call, matplotlib its share of them. matplotlib uses one thread; with ``--threads 1``,
+the default, so does the renderer.
+
+    python benchmarks/renderer.py --out renderer.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib_pendulum import PendulumFigure, draw_new_figure
+
+from causalvae_pyro.datasets import Pendulum
+
+ROUNDS = 5
+WAYS = {"new_figure": "new figure for each scene", "redraw": "one figure, redrawn", "blit": "one figure, blitted"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=400, help="number of scenes drawn by each way")
+    parser.add_argument("--size", type=int, default=96, help="height and width of the images in pixels")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the renderer; matplotlib always uses one")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the scenes")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    args = parser.parse_args()
+    if args.scenes < ROUNDS:
+        parser.error(f"--scenes: got {args.scenes}; needs at least {ROUNDS}")
+    torch.set_num_threads(args.threads)
+    result = measure(args.scenes, args.size, args.seed)
+    result = {"command": shlex.join(["python", *sys.argv]), "settings": settings(args), **result, "environment": environment()}
+    print_table(result)
+    if args.out:
+        write_json(args.out, result)
+
+
+def measure(scenes: int, size: int, seed: int) -> dict:
+    """Times all ways and compares their images."""
+    everything = Pendulum("all", size=8).labels
+    labels = everything[torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))[:scenes]]
+    figure, blit = PendulumFigure(size), PendulumFigure(size, blit=True)
+    draw: dict[str, Callable] = {
+        "new_figure": lambda label: draw_new_figure(label, size),
+        "redraw": figure.draw,
+        "blit": blit.draw,
+    }
+    for function in draw.values():
+        function(labels[0].tolist())
+    Pendulum.render(labels, size)
+
+    seconds: dict[str, list[float]] = {name: [] for name in ("renderer", *draw)}
+    differences = []
+    for index in torch.arange(scenes).tensor_split(ROUNDS):
+        start = time.perf_counter()
+        ours = Pendulum.render(labels, size)
+        seconds["renderer"].append((time.perf_counter() - start) / scenes)
+        images = {}
+        for name, function in draw.items():
+            rows = labels[index].tolist()
+            start = time.perf_counter()
+            images[name] = [function(row) for row in rows]
+            seconds[name].append((time.perf_counter() - start) / len(rows))
+        reference = np.stack(images["redraw"])
+        if any(not np.array_equal(reference, np.stack(other)) for other in images.values()):
+            raise RuntimeError("matplotlib's ways of drawing gave different images, so their times cannot be compared")
+        target = torch.from_numpy(reference).permute(0, 3, 1, 2).float() / 255
+        differences.append((ours[index] - target).abs().mean((1, 2, 3)))
+
+    start = time.perf_counter()
+    full = Pendulum("all", size=size)
+    full_seconds = time.perf_counter() - start
+    difference = torch.cat(differences)
+    return {
+        "images_per_second": {name: 1 / statistics.median(times) for name, times in seconds.items()},
+        "times_faster_than_matplotlib": {name: _ratio(seconds[name], seconds["renderer"]) for name in draw},
+        "mean_absolute_difference": {"mean": difference.mean().item(), "largest_image": difference.max().item()},
+        "full_data_set": {"images": len(full), "seconds": full_seconds},
+    }
+
+
+def _ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    return {"median": statistics.median(ratios), "smallest": min(ratios), "largest": max(ratios)}
+
+
+def settings(args: argparse.Namespace) -> dict:
+    """The options that fix the measurement."""
+    names = ("scenes", "size", "threads", "seed")
+    return {name: getattr(args, name) for name in names} | {"rounds": ROUNDS}
+
+
+def environment() -> dict:
+    """Versions and processor."""
+    modules = {"torch": torch, "matplotlib": matplotlib, "numpy": np}
+    return {
+        "python": platform.python_version(),
+        **{name: module.__version__ for name, module in modules.items()},
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def print_table(result: dict) -> None:
+    size, threads = result["settings"]["size"], result["settings"]["threads"]
+    speed, ratios = result["images_per_second"], result["times_faster_than_matplotlib"]
+    print(f"Pendulum at {size} x {size}, {result['settings']['scenes']} scenes, renderer on {threads} thread(s)")
+    print(f"{'':<40}{'images/s':>10}   renderer is faster by (range over rounds)")
+    print(f"{'Pendulum.render':<40}{speed['renderer']:>10.0f}")
+    for name, text in WAYS.items():
+        ratio = ratios[name]
+        span = f"{ratio['median']:.1f} times ({ratio['smallest']:.1f} to {ratio['largest']:.1f})"
+        print(f"{'matplotlib, ' + text:<40}{speed[name]:>10.0f}   {span}")
+    difference, full = result["mean_absolute_difference"], result["full_data_set"]
+    print(f"mean absolute difference of the images: {difference['mean']:.4f} (largest image {difference['largest_image']:.4f})")
+    print(f"full data set: {full['images']} images in {full['seconds']:.2f} s")
+
+
+def write_json(path: Path, result: dict) -> None:
+    """Writes the file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

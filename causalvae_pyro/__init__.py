@@ -1,0 +1,59 @@
+"""CausalVAE (Yang et al., CVPR 2021) as Pyro programs.
+
+The generative model p(x, z, eps | u) is :class:`CausalVAE`; the encoder q(eps | x, u) is a guide from
+:mod:`causalvae_pyro.guides`; :func:`fit` trains the pair; ``pyro.poutine.do`` or :func:`counterfactual` intervenes.
+"""
+
+from causalvae_pyro.checkpoint import Run, SaveCheckpoint, load, save
+from causalvae_pyro.counterfactual import abduct, counterfactual, encode, intervene, predict, reconstruct
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.guides import EndogenousGuide, ExogenousGuide
+from causalvae_pyro.likelihoods import (
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    GaussianLikelihood,
+    LaplaceLikelihood,
+)
+from causalvae_pyro.model import CausalVAE
+from causalvae_pyro.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from causalvae_pyro.objectives import CausalELBO, LabelFit, MechanismFit
+from causalvae_pyro.priors import FixedPrior, LearnedPrior
+from causalvae_pyro.scm import AdditiveNoiseSCM, LinearSCM
+from causalvae_pyro.training import History, NonFiniteLossError, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdditiveNoiseSCM",
+    "BernoulliLikelihood",
+    "CausalELBO",
+    "CausalGraph",
+    "CausalVAE",
+    "ContinuousBernoulliLikelihood",
+    "ConvDecoder",
+    "ConvEncoder",
+    "EndogenousGuide",
+    "ExogenousGuide",
+    "FixedPrior",
+    "GaussianLikelihood",
+    "History",
+    "LabelFit",
+    "LaplaceLikelihood",
+    "LearnedPrior",
+    "LinearSCM",
+    "MLPDecoder",
+    "MLPEncoder",
+    "MechanismFit",
+    "NonFiniteLossError",
+    "Run",
+    "SaveCheckpoint",
+    "abduct",
+    "counterfactual",
+    "encode",
+    "fit",
+    "intervene",
+    "load",
+    "predict",
+    "reconstruct",
+    "save",
+]

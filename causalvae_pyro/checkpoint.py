@@ -1,0 +1,214 @@
+"""Saving and loading a trained pair: ``config.json`` says how it was made, ``model.safetensors`` holds its weights.
+
+Nothing is pickled. A file is written under another name first and then renamed, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from causalvae_pyro import guides, likelihoods, networks, priors, scm
+from causalvae_pyro.config import Configurable
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.model import CausalVAE
+from causalvae_pyro.training import Callback, History, TrainingState
+
+__all__ = ["Run", "SaveCheckpoint", "load", "save", "write_text"]
+
+FORMAT = 1
+CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.csv"
+
+
+@dataclass
+class Run:
+    """A model with its guide.
+
+    Attributes:
+        model: The :class:`~causalvae_pyro.CausalVAE`.
+        guide: Its guide.
+        config: What ``config.json`` holds beside the modules: any JSON-able mapping, e.g. data set and training options.
+    """
+
+    model: CausalVAE
+    guide: nn.Module
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> CausalGraph:
+        """The causal graph over the concepts."""
+        return self.model.graph
+
+
+def save(run: Run, path: str | os.PathLike) -> None:
+    """Writes ``config.json`` and ``model.safetensors`` into a directory, which is made where it is missing.
+
+    Args:
+        run: The pair and its configuration.
+        path: The directory.
+    """
+    directory = Path(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    names = ("scm", "prior", "decoder", "likelihood")
+    modules = {
+        "model": {
+            "class": type(run.model).__name__,
+            "args": {name: _describe(getattr(run.model, name)) for name in names} | {"noise_dim": run.model.noise_dim},
+        },
+        "guide": _describe(run.guide, {"scm": run.model.scm}),
+    }
+    config = {"format": FORMAT, **{k: v for k, v in run.config.items() if k not in ("format", "modules")}, "modules": modules}
+    weights = {
+        f"{prefix}.{name}": tensor.detach().cpu().contiguous()
+        for prefix, module in (("model", run.model), ("guide", run.guide))
+        for name, tensor in module.state_dict().items()
+    }
+    temporary = directory / f"{WEIGHTS}.tmp"
+    save_file(weights, temporary)
+    os.replace(temporary, directory / WEIGHTS)
+    write_text(directory / CONFIG, json.dumps(config, indent=1) + "\n")
+
+
+def load(
+    path: str | os.PathLike, *, device: str | torch.device = "cpu", classes: Mapping[str, Callable[..., Any]] | None = None
+) -> Run:
+    """Restores what :func:`save` wrote.
+
+    Args:
+        path: The directory of the run.
+        device: Where to put model and guide.
+        classes: For modules defined outside this package: the class (or a function that makes the module) by name.
+
+    Returns:
+        The run, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If the directory or one of its files is missing.
+        ValueError: If a file is damaged, of another format, or names a class that is neither ours nor in ``classes``.
+    """
+    directory = Path(path)
+    for name in (CONFIG, WEIGHTS):
+        if not (directory / name).is_file():
+            raise FileNotFoundError(
+                f"path: {directory / name} does not exist; expected a directory written by causalvae train or save()"
+            )
+    try:
+        config = json.loads((directory / CONFIG).read_text())
+        found = config["format"]
+        modules = config["modules"]
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"path: {directory / CONFIG} is not a run's configuration ({type(error).__name__}: {error})") from None
+    if found != FORMAT:
+        raise ValueError(f"path: {directory / CONFIG} has format {found!r}; this version reads format {FORMAT}")
+    try:
+        weights = load_file(directory / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"path: {directory / WEIGHTS} is truncated or not a safetensors file ({error})") from None
+    known = {**_own_classes(), **(classes or {})}
+    try:
+        model = _restore(modules["model"], known, {})
+        guide = _restore(modules["guide"], known, {"scm": model.scm})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"path: {directory / CONFIG} does not describe a model and a guide ({type(error).__name__}: {error})"
+        ) from None
+    for prefix, module in (("model", model), ("guide", guide)):
+        own = {name.removeprefix(f"{prefix}."): t for name, t in weights.items() if name.startswith(f"{prefix}.")}
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"path: {directory / WEIGHTS} does not fit {directory / CONFIG}: {reason}") from None
+    model.to(device).eval()
+    guide.to(device).eval()
+    return Run(model, guide, {k: v for k, v in config.items() if k not in ("format", "modules")})
+
+
+class SaveCheckpoint(Callback):
+    """Saves weights, configuration and history after every few epochs, and when training is interrupted.
+
+    Args:
+        path: The directory.
+        config: See :class:`Run`.
+        every: Epochs between two saves.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any] | None = None, *, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every: got {every}; must be at least 1")
+        self.path, self.config, self.every = Path(path), dict(config or {}), every
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        if state.epoch % self.every == 0:
+            self._save(state)
+
+    def on_interrupt(self, state: TrainingState) -> None:
+        self._save(state)
+
+    def _save(self, state: TrainingState) -> None:
+        progress = {"epoch": state.epoch, "step": state.step, "interrupted": state.interrupted}
+        save(Run(state.model, state.guide, {**self.config, "progress": progress}), self.path)  # type: ignore[arg-type]
+        _save_history(state.history, self.path)
+
+
+def _save_history(history: History, directory: Path) -> None:
+    if len(history):
+        history.to_csv(directory / HISTORY)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file atomically."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _own_classes() -> dict[str, Callable[..., Any]]:
+    return {"CausalVAE": CausalVAE} | {
+        name: getattr(module, name) for module in (scm, priors, networks, likelihoods, guides) for name in module.__all__
+    }
+
+
+def _describe(value: Any, references: Mapping[str, Any] | None = None) -> Any:
+    for name, target in (references or {}).items():
+        if value is target:
+            return {"ref": name}
+    if isinstance(value, CausalGraph):
+        return {"graph": value.to_config()}
+    if isinstance(value, nn.Module):
+        # A module from outside the package is restored by the caller's own function, with no arguments recorded.
+        args = value.init_args if isinstance(value, Configurable) else {}
+        return {"class": type(value).__name__, "args": {k: _describe(v, references) for k, v in args.items()}}
+    if isinstance(value, (list, tuple)):
+        return [_describe(item, references) for item in value]
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"run: a module was made with {value!r}, which config.json cannot hold; use numbers, strings and lists")
+
+
+def _restore(value: Any, classes: Mapping[str, Callable[..., Any]], references: Mapping[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_restore(item, classes, references) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "ref" in value:
+        return references[value["ref"]]
+    if "graph" in value:
+        return CausalGraph(value["graph"]["names"], [tuple(edge) for edge in value["graph"]["edges"]])
+    if value["class"] not in classes:
+        name = value["class"]
+        raise ValueError(
+            f"classes: the run uses {name!r}, which this package does not define; pass load(..., classes={{{name!r}: {name}}})"
+        )
+    return classes[value["class"]](**{k: _restore(v, classes, references) for k, v in value["args"].items()})

@@ -1,0 +1,206 @@
+"""The ``causalvae`` command: train, evaluate, counterfactual."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+import torchvision
+
+import causalvae_pyro
+from causalvae_pyro.checkpoint import HISTORY, Run, SaveCheckpoint, load
+from causalvae_pyro.counterfactual import counterfactual
+from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.datasets.simulator import PARTITIONS, ImageSimulator
+from causalvae_pyro.evaluation import evaluate, score_table
+from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.report import write_report
+from causalvae_pyro.training import NonFiniteLossError, fit, resolve_device
+
+__all__ = ["main"]
+
+DATASETS: dict[str, type[ImageSimulator]] = {"pendulum": Pendulum}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console command.
+
+    Args:
+        argv: Arguments; those of the process by default.
+
+    Returns:
+        The exit status: 0, 2 for bad input, 1 for a failed training, 130 after Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("causalvae: interrupted", file=sys.stderr)
+        return 130
+    except NonFiniteLossError as error:
+        print(f"causalvae: error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"causalvae: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="causalvae", description=causalvae_pyro.__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"causalvae {causalvae_pyro.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train", help="train on a simulator, score the result and write a report", formatter_class=formatter
+    )
+    train.add_argument("data", choices=sorted(DATASETS), help="the simulator")
+    train.add_argument("--out", type=Path, help="directory of the run (default: runs/DATA)")
+    train.add_argument("--size", type=int, default=64, help="side of the images in pixels, a multiple of 16")
+    train.add_argument("--noise", type=float, default=0.0, help="mechanism noise in label standard deviations")
+    train.add_argument("--partition", choices=PARTITIONS, default="iid", help="how train and test scenes are told apart")
+    train.add_argument("--epochs", type=int, default=18)
+    train.add_argument("--batch-size", type=int, default=64)
+    train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--limit", type=int, help="train on the first so many images only")
+    train.add_argument("--dim", type=int, default=Recipe.dim, help="dimensions of each concept")
+    train.add_argument("--prior-std", type=float, default=Recipe.prior_std, help="lambda2 in label standard deviations")
+    train.add_argument("--w-eps", type=float, default=Recipe.w_eps, help="weight of KL(q(eps) || p(eps))")
+    train.add_argument("--w-z", type=float, default=Recipe.w_z, help="weight of KL(q(z) || p(z | u))")
+    _device_option(train)
+    train.set_defaults(run=_train)
+
+    score = commands.add_parser("evaluate", help="score a run again and rewrite its report", formatter_class=formatter)
+    score.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    score.add_argument("--limit", type=int, help="use the first so many test images only")
+    _device_option(score)
+    score.set_defaults(run=_evaluate)
+
+    cf = commands.add_parser("counterfactual", help="draw counterfactuals of test images", formatter_class=formatter)
+    cf.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    cf.add_argument(
+        "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
+    )
+    cf.add_argument("--count", type=int, default=8, help="number of test images")
+    cf.add_argument("--out", type=Path, default=Path("counterfactual.png"), help="picture: factual, model's, true; row by row")
+    _device_option(cf)
+    cf.set_defaults(run=_counterfactual)
+    return parser
+
+
+def _device_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    device = resolve_device(arguments.device)
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ValueError(f"--limit: got {arguments.limit}; must be at least 1")
+    out = arguments.out or Path("runs") / arguments.data
+    options = {"size": arguments.size, "noise": arguments.noise, "partition": arguments.partition, "seed": arguments.seed}
+    train_data = DATASETS[arguments.data]("train", **options)
+    images, labels = train_data.images[: arguments.limit], train_data.labels[: arguments.limit]
+    config = {
+        "data": {"name": arguments.data, **options},
+        "training": {
+            "epochs": arguments.epochs,
+            "batch_size": arguments.batch_size,
+            "lr": arguments.lr,
+            "seed": arguments.seed,
+            "images": len(images),
+            "device": str(device),
+        },
+        "versions": {
+            "causalvae_pyro": causalvae_pyro.__version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "pyro": pyro.__version__,
+        },
+    }
+    torch.manual_seed(arguments.seed)
+    recipe = Recipe(arguments.dim, arguments.prior_std, arguments.w_eps, arguments.w_z)
+    run = recipe.build(train_data.graph, images, labels, config)
+    parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
+    print(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
+    history = fit(
+        run.model,
+        run.guide,
+        (images, labels),
+        objective=recipe.objective(),
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        lr=arguments.lr,
+        device=device,
+        seed=arguments.seed,
+        callbacks=[SaveCheckpoint(out, run.config)],
+    )
+    print(f"trained in {time.perf_counter() - started:.0f} s; scoring")
+    _score(load(out, device=device), out, history.rows, None)
+    print(f"done in {time.perf_counter() - started:.0f} s")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    run = load(arguments.path, device=resolve_device(arguments.device))
+    rows: list[dict[str, float]] = []
+    if (arguments.path / HISTORY).is_file():
+        with open(arguments.path / HISTORY, newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    _score(run, arguments.path, rows, arguments.limit)
+
+
+def _counterfactual(arguments: argparse.Namespace) -> None:
+    run = load(arguments.path, device=resolve_device(arguments.device))
+    do = dict(_assignment(text) for text in arguments.do)
+    if arguments.count < 1:
+        raise ValueError(f"--count: got {arguments.count}; must be at least 1")
+    data = _test_data(run)
+    x, labels = data.images[: arguments.count].float() / 255, data.labels[: arguments.count]
+    images = counterfactual(run.model, run.guide, x, do, labels).cpu()
+    true_labels, true = data.counterfactual(labels, do)
+    figure = plot_comparison([("factual", x), ("model", images), ("true", true)])
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(arguments.out, dpi=130)
+    for i, (before, after) in enumerate(zip(labels.tolist(), true_labels.tolist(), strict=True)):
+        pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(run.graph.names, before, after, strict=True))
+        print(f"image {i}: {', '.join(pairs)}")
+    print(f"wrote {arguments.out}")
+
+
+def _score(run: Run, out: Path, rows: list[dict[str, float]], limit: int | None) -> None:
+    data = _test_data(run)
+    metrics = evaluate(run, data, limit=limit)
+    page = write_report(run, data, metrics, rows, out)
+    print(f"\n{score_table(metrics)}\n\nPictures, scores and settings: {page}")
+
+
+def _test_data(run: Run) -> Any:
+    try:
+        options = dict(run.config["data"])
+        return DATASETS[options.pop("name")]("test", **options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"RUN: its config.json names no data set of this package ({type(error).__name__}: {error})") from None
+
+
+def _assignment(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise ValueError(f"--do: got {text!r}; expected CONCEPT=NUMBER, e.g. light=12") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

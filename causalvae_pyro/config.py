@@ -1,0 +1,44 @@
+"""Modules that remember how they were made, so that a checkpoint can make them again without pickling code."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+__all__ = ["Configurable"]
+
+
+class Configurable:
+    """Mixin that records the arguments of the outermost constructor call in ``self.init_args``.
+
+    The recorded arguments are what :mod:`causalvae_pyro.checkpoint` writes to ``config.json``; they may be numbers,
+    strings, booleans, ``None``, (nested) lists of these, a :class:`~causalvae_pyro.CausalGraph` or another configurable
+    module.
+    """
+
+    init_args: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
+
+
+def _recording(init: Any) -> Any:
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+        # Base classes' constructors run inside the outermost one and must not overwrite its record. The record goes
+        # past nn.Module.__setattr__, which would register modules among the arguments a second time.
+        if "init_args" not in self.__dict__:
+            bound = signature.bind(self, *args, **kwargs)
+            arguments = dict(list(bound.arguments.items())[1:])
+            for name, parameter in signature.parameters.items():
+                if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                    arguments.update(arguments.pop(name, {}))
+            self.__dict__["init_args"] = arguments
+        init(self, *args, **kwargs)
+
+    return wrapper

@@ -1,0 +1,295 @@
+"""The common part of the image simulators: each is a structural causal model that draws what it samples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from causalvae_pyro.graph import CausalGraph
+
+__all__ = ["ImageSimulator"]
+
+PARTITIONS = ("iid", "grid", "compositional")
+SPLITS = ("train", "test", "all")
+_CHUNK = 64
+
+
+class ImageSimulator(Dataset):
+    """Labelled images of a scene whose labels follow known mechanisms, so that true counterfactuals can be drawn.
+
+    A subclass names its graph, the grid of its root concepts, the mechanism of each child and how a scene is drawn. All
+    images are rendered into memory (uint8) when the object is made; no file is read or written.
+
+    Args:
+        split: ``"train"``, ``"test"`` or ``"all"``.
+        transform: Optional callable on the float image ``[3, size, size]`` that indexing returns.
+        partition: How train and test scenes are told apart: ``"iid"`` (random, 80 / 20), ``"grid"`` (every fifth scene
+            is a test scene, as in the paper: test scenes are neighbours of training scenes), ``"compositional"`` (whole
+            regions of label combinations are held out).
+        size: Height and width of the images in pixels.
+        noise: Exogenous noise added to each child's mechanism, in standard deviations of that child's label; 0 makes
+            the children deterministic, as published.
+        seed: Fixes the random split and the mechanism noise.
+
+    Attributes:
+        images: ``[N, 3, size, size]`` uint8.
+        labels: ``[N, n]`` float32, in the simulator's own units.
+        concepts: The names of the labels' columns.
+        graph: The true :class:`~causalvae_pyro.CausalGraph`.
+
+    Raises:
+        ValueError: If ``split`` or ``partition`` is unknown, ``size`` is below 8 or ``noise`` is negative.
+    """
+
+    graph: ClassVar[CausalGraph]
+    #: Unit of each label, for axes and tables.
+    units: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        split: str = "train",
+        transform: Callable[[Tensor], Tensor] | None = None,
+        *,
+        partition: str = "iid",
+        size: int = 64,
+        noise: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split: got {split!r}; valid: {list(SPLITS)}")
+        if partition not in PARTITIONS:
+            raise ValueError(f"partition: got {partition!r}; valid: {list(PARTITIONS)}")
+        if size < 8:
+            raise ValueError(f"size: got {size}; images need at least 8 pixels a side")
+        if not noise >= 0:
+            raise ValueError(f"noise: got {noise}; must be >= 0")
+        self.split, self.partition, self.size, self.noise, self.seed = split, partition, size, noise, seed
+        self.transform = transform
+        labels = self._grid_labels()
+        labels = self._complete(labels, self._draw_noise(len(labels)))
+        index = self._select(labels)
+        self.labels = labels[index].float()
+        self.images = self.render_uint8(self.labels, size)
+
+    # What a simulator has to define ------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def root_grid(cls) -> Tensor:
+        """All published combinations of the root concepts, ``[N, number of roots]`` float64, in published order."""
+
+    @classmethod
+    @abstractmethod
+    def root_ranges(cls) -> Mapping[str, tuple[float, float]]:
+        """The interval of each root concept."""
+
+    @classmethod
+    @abstractmethod
+    def mechanism(cls, name: str, parents: Mapping[str, Tensor]) -> Tensor:
+        """The noiseless value of child ``name`` for its parents' values, each ``[N]``."""
+
+    @classmethod
+    @abstractmethod
+    def draw(cls, labels: Tensor, size: int) -> Tensor:
+        """Draws ``[N, n]`` labels as ``[N, 3, size, size]`` images in [0, 1]."""
+
+    # What follows from it ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def concept_index(cls, name: str) -> int:
+        """Column of a concept in the labels."""
+        return cls.graph.index(name)
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The names of the labels' columns."""
+        return self.graph.names
+
+    @classmethod
+    def label_std(cls) -> Tensor:
+        """Standard deviation of each label over the published grid, ``[n]`` float64: the unit of ``noise``."""
+        return cls._complete_from_grid().std(0)
+
+    @classmethod
+    def label_range(cls) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value of each label over the published grid, ``([n], [n])`` float64."""
+        labels = cls._complete_from_grid()
+        return labels.amin(0), labels.amax(0)
+
+    @classmethod
+    def render(cls, labels: Tensor, size: int = 96) -> Tensor:
+        """Draws scenes.
+
+        Args:
+            labels: ``[N, n]`` in the simulator's units, on any device. They need not obey the mechanisms.
+            size: Height and width in pixels.
+
+        Returns:
+            ``[N, 3, size, size]`` float images in [0, 1] on the labels' device.
+
+        Raises:
+            ValueError: If the labels have another shape or hold a value that is not finite.
+        """
+        labels = cls._check_labels(labels)
+        if not len(labels):
+            return labels.new_zeros(0, 3, size, size)
+        return torch.cat([cls.draw(chunk, size) for chunk in labels.split(_CHUNK)])
+
+    @classmethod
+    def render_uint8(cls, labels: Tensor, size: int = 96) -> Tensor:
+        """As :meth:`render`, rounded to uint8 with a quarter of the memory."""
+        labels = cls._check_labels(labels)
+        out = torch.empty(len(labels), 3, size, size, dtype=torch.uint8, device=labels.device)
+        for target, chunk in zip(out.split(_CHUNK), labels.split(_CHUNK), strict=True):
+            if len(chunk):
+                target.copy_(cls.draw(chunk, size).mul_(255).round_())
+        return out
+
+    def simulate(self, num_samples: int, *, seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Samples fresh scenes from the causal model, off the published grid.
+
+        Roots are uniform over their ranges; children follow the mechanisms with this object's ``noise``.
+
+        Returns:
+            Labels ``[num_samples, n]`` float32 and images ``[num_samples, 3, size, size]`` in [0, 1].
+        """
+        generator = torch.Generator().manual_seed(self.seed + 1 if seed is None else seed)
+        labels = torch.zeros(num_samples, len(self.graph), dtype=torch.float64)
+        for name, (low, high) in self.root_ranges().items():
+            labels[:, self.graph.index(name)] = low + (high - low) * torch.rand(
+                num_samples, generator=generator, dtype=torch.float64
+            )
+        labels = self._complete(labels, self._draw_noise(num_samples, generator)).float()
+        return labels, self.render(labels, self.size)
+
+    def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
+        """The true counterfactual: abduct the mechanisms' noise, set the intervened labels, recompute the descendants.
+
+        Args:
+            labels: Factual labels ``[N, n]``.
+            do: For each intervened concept a number or a tensor ``[N]``, in the label's unit.
+
+        Returns:
+            The counterfactual labels ``[N, n]`` and images ``[N, 3, size, size]`` in [0, 1].
+
+        Raises:
+            ValueError: If ``do`` names an unknown concept, or a value has a wrong shape or is not finite.
+
+        Example:
+            >>> data = Pendulum("test", size=16)
+            >>> labels, images = data.counterfactual(data.labels[:5], {"light": 12.0})
+            >>> labels[:, 1].tolist(), images.shape
+            ([12.0, 12.0, 12.0, 12.0, 12.0], torch.Size([5, 3, 16, 16]))
+        """
+        labels = self._check_labels(labels)
+        for name, value in do.items():
+            if name not in self.graph.names:
+                raise ValueError(f"do: unknown concept {name!r}; known: {list(self.graph.names)}")
+            value = torch.as_tensor(value)
+            if value.shape not in ((), (len(labels),)):
+                raise ValueError(f"do[{name!r}]: expected a number or shape ({len(labels)},), got shape {tuple(value.shape)}")
+            if not torch.isfinite(value).all():
+                raise ValueError(f"do[{name!r}]: got a value that is not finite")
+        if not do:
+            return labels, self.render(labels, self.size)
+        work = labels.double()
+        noise = {child: work[:, self.graph.index(child)] - self._predict(child, work) for child in self.graph.children}
+        result = work.clone()
+        touched = {descendant for name in do for descendant in self.graph.descendants(name)}
+        for name in self.graph.order:
+            column = self.graph.index(name)
+            if name in do:
+                result[:, column] = torch.as_tensor(do[name], dtype=work.dtype, device=work.device)
+            elif name in touched:
+                result[:, column] = self._predict(name, result) + noise[name]
+        result = result.to(labels.dtype)
+        return result, self.render(result, self.size)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.images[index].float() / 255
+        return (self.transform(image) if self.transform else image), self.labels[index]
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(split={self.split!r}, partition={self.partition!r}, size={self.size}, "
+            f"noise={self.noise}, seed={self.seed}: {len(self)} images)"
+        )
+
+    # Details -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _predict(cls, name: str, labels: Tensor) -> Tensor:
+        return cls.mechanism(name, {parent: labels[:, cls.graph.index(parent)] for parent in cls.graph.parents(name)})
+
+    @classmethod
+    def _grid_labels(cls) -> Tensor:
+        roots = cls.root_grid()
+        labels = torch.zeros(len(roots), len(cls.graph), dtype=torch.float64)
+        for column, name in enumerate(cls.graph.roots):
+            labels[:, cls.graph.index(name)] = roots[:, column]
+        return labels
+
+    @classmethod
+    def _complete_from_grid(cls) -> Tensor:
+        return cls._complete(cls._grid_labels(), None)
+
+    @classmethod
+    def _complete(cls, labels: Tensor, noise: Tensor | None) -> Tensor:
+        labels = labels.clone()
+        for name in cls.graph.order:
+            if cls.graph.parents(name):
+                column = cls.graph.index(name)
+                labels[:, column] = cls._predict(name, labels)
+                if noise is not None:
+                    labels[:, column] += noise[:, column]
+        return labels
+
+    def _draw_noise(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
+        if self.noise == 0:
+            return None
+        generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
+        noise = torch.randn(count, len(self.graph), generator=generator, dtype=torch.float64)
+        return noise * (self.noise * self.label_std())
+
+    def _select(self, labels: Tensor) -> Tensor:
+        count = len(labels)
+        if self.split == "all":
+            return torch.arange(count)
+        if self.partition == "iid":
+            test = torch.zeros(count, dtype=torch.bool)
+            test[torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))[: count // 5]] = True
+        elif self.partition == "grid":
+            test = torch.arange(count) % 5 == 4
+        else:
+            test = self._held_out_region(labels)
+        return (test if self.split == "test" else ~test).nonzero().squeeze(1)
+
+    def _held_out_region(self, labels: Tensor) -> Tensor:
+        # Both corners of the first two roots' square where the two are jointly low or jointly high: every single value
+        # still occurs in training, the combinations do not.
+        first, second = (labels[:, self.graph.index(name)] for name in self.graph.roots[:2])
+        thirds = torch.tensor([1 / 3, 2 / 3], dtype=labels.dtype)
+        low = (first < first.quantile(thirds[0])) & (second < second.quantile(thirds[0]))
+        high = (first > first.quantile(thirds[1])) & (second > second.quantile(thirds[1]))
+        return low | high
+
+    @classmethod
+    def _check_labels(cls, labels: Tensor) -> Tensor:
+        labels = torch.as_tensor(labels)
+        if not labels.is_floating_point():
+            labels = labels.float()
+        if labels.ndim != 2 or labels.shape[1] != len(cls.graph):
+            raise ValueError(
+                f"labels: expected shape [N, {len(cls.graph)}] for {list(cls.graph.names)}, got {list(labels.shape)}"
+            )
+        if not torch.isfinite(labels).all():
+            raise ValueError("labels: got a value that is not finite")
+        return labels

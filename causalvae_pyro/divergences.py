@@ -1,0 +1,78 @@
+"""Divergences between a guide and a model that a causal layer connects, in closed form where there is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, kl_divergence
+from torch.distributions.transforms import _InverseTransform
+
+from causalvae_pyro.scm import CausalTransform, LinearSCM
+
+__all__ = ["endogenous_base", "kl", "kl_endogenous", "kl_exogenous", "kl_linear_gaussian"]
+
+
+def kl(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
+    """``KL(q || p)`` per batch element: the registered closed form, or else its one-sample estimate at ``value ~ q``."""
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return q.log_prob(value) - p.log_prob(value)
+
+
+def kl_exogenous(q: Distribution, p: Distribution, scm: Any, eps: Tensor) -> Tensor:
+    """``KL(q(eps) || p(eps))`` per batch element, for ``eps ~ q``."""
+    base = endogenous_base(q, scm)
+    if base is not None and isinstance(scm, LinearSCM) and _is_gaussian(base) and _is_gaussian(p):
+        return kl_linear_gaussian(base, torch.linalg.inv(scm.matrix()), p)
+    return kl(q, p, eps)
+
+
+def kl_endogenous(q: Distribution, p: Distribution, scm: Any, eps: Tensor, z: Tensor) -> Tensor:
+    """``KL(f#q || p)`` per batch element: the push-forward of ``q(eps)`` through the causal layer against ``p(z | u)``.
+
+    Args:
+        q: The guide's distribution of ``eps``.
+        p: The conditional prior of ``z``.
+        scm: The causal layer ``f``.
+        eps: A sample of ``q``.
+        z: ``f(eps)``.
+    """
+    base = endogenous_base(q, scm)
+    if base is not None:
+        return kl(base, p, z)
+    if isinstance(scm, LinearSCM) and _is_gaussian(q) and _is_gaussian(p):
+        return kl_linear_gaussian(q, scm.matrix(), p)
+    # log f#q(z) = log q(eps) - log |det df/deps|
+    return q.log_prob(eps) - scm.log_abs_det_jacobian(eps, z) - p.log_prob(z)
+
+
+def kl_linear_gaussian(q: Distribution, matrix: Tensor, p: Distribution) -> Tensor:
+    """``KL(M#q || p)`` for diagonal Gaussians ``q``, ``p`` over ``[n, d]`` and ``y = M eps`` with ``M [n, n]``, exactly.
+
+    ``1/2 sum[((M o M) s^2 + (M h - m)^2) / l^2 - 1 + 2 log l - 2 log s] - d log |det M|``
+    """
+    loc, scale = q.base_dist.loc, q.base_dist.scale  # type: ignore[attr-defined]
+    target, width = p.base_dist.loc, p.base_dist.scale  # type: ignore[attr-defined]
+    variance = matrix.square() @ scale.square()
+    terms = (variance + (matrix @ loc - target).square()) / width.square() - 1 + 2 * width.log() - 2 * scale.log()
+    return 0.5 * terms.sum((-2, -1)) - loc.shape[-1] * torch.linalg.slogdet(matrix).logabsdet
+
+
+def endogenous_base(q: Distribution, scm: Any) -> Distribution | None:
+    """``q(z)`` where ``q(eps)`` is its image under the inverse of this causal layer, else ``None``."""
+    if isinstance(q, TransformedDistribution) and len(q.transforms) == 1:
+        transform = q.transforms[0]
+        if isinstance(transform, _InverseTransform) and isinstance(transform.inv, CausalTransform) and transform.inv.scm is scm:
+            return q.base_dist
+    return None
+
+
+def _is_gaussian(distribution: Distribution) -> bool:
+    return (
+        isinstance(distribution, Independent)
+        and isinstance(distribution.base_dist, Normal)
+        and len(distribution.event_shape) == 2
+    )

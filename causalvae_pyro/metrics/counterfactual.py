@@ -1,0 +1,36 @@
+"""How close counterfactual images come to the true ones."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+__all__ = ["cf_score"]
+
+
+def cf_score(images: Tensor, true: Tensor, factual: Tensor) -> float:
+    """``1 - E ||x_cf - x_true||^2 / E ||x_factual - x_true||^2``.
+
+    1 is the true counterfactual, 0 no better than returning the factual image, negative worse than that. The score's
+    ceiling for a model is the same with the error of its plain reconstructions:
+    ``1 - E ||x_rec - x||^2 / E ||x_factual - x_true||^2`` = ``cf_score(x_true + x_rec - x, x_true, x)``.
+
+    Args:
+        images: The model's counterfactuals ``[N, C, H, W]``.
+        true: The true counterfactuals, same shape.
+        factual: The factual images, same shape.
+
+    Raises:
+        ValueError: If the shapes differ, or the true counterfactuals equal the factual images, so that there is nothing
+            to score.
+
+    Example:
+        >>> x, y = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+        >>> cf_score(y, y, x), cf_score(x, y, x)
+        (1.0, 0.0)
+    """
+    if not images.shape == true.shape == factual.shape:
+        raise ValueError(f"images: got {list(images.shape)} beside true {list(true.shape)} and factual {list(factual.shape)}")
+    baseline = (factual.double() - true.double()).square().mean().item()
+    if baseline == 0:
+        raise ValueError("true: equals the factual images everywhere; the score is undefined where nothing changes")
+    return 1 - (images.double() - true.double()).square().mean().item() / baseline

@@ -1,0 +1,100 @@
+"""The generative model of CausalVAE as a Pyro program."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.scm import CausalLayer
+
+__all__ = ["CausalVAE"]
+
+_count = itertools.count()
+
+
+class CausalVAE(PyroModule):
+    """p(x, z, eps | u), Yang et al. 2021, equations 1 to 6.
+
+    ::
+
+        eps   ~ N(0, I)                                   exogenous noise, [n, d]
+        eps_x ~ N(0, I)                                   the image's own noise, [r], where noise_dim = r > 0
+        z     = f(eps)                                    the causal layer; one site per concept
+        z     ~ N(lambda1(u), lambda2(u)^2)               the conditional prior, scored where labels u are given
+        x     ~ p(x | decoder(z, eps_x))
+
+    The sites are ``eps``, ``eps_x``, one per concept (in topological order), ``z``, ``x_mean`` and ``x``. Intervene with
+    ``poutine.do(model, data={"concept": value})``; the intervened values are recorded in ``z``.
+
+    Args:
+        scm: The causal layer, any module ``eps -> z`` with a ``graph``, e.g. :class:`~causalvae_pyro.scm.LinearSCM`.
+        prior: Any module from labels ``[..., n]`` to a distribution over ``[n, d]``.
+        decoder: Any module from ``z [..., n, d]`` (and ``eps_x [..., r]`` where ``noise_dim > 0``) to what the
+            likelihood takes.
+        likelihood: Any callable from the decoder's output to a distribution over images ``[C, H, W]``.
+        noise_dim: Dimensions ``r`` of the image's own exogenous noise; 0 leaves ``eps_x`` out.
+    """
+
+    # Any module will do for each of these, so their methods are not known to a type checker.
+    scm: Any
+    prior: Any
+    decoder: Any
+    likelihood: Any
+    zero: Tensor
+
+    def __init__(
+        self, scm: CausalLayer, prior: nn.Module, decoder: nn.Module, likelihood: nn.Module, *, noise_dim: int = 0
+    ) -> None:
+        # Pyro's parameter store is keyed by this name: two models in one process must not share it.
+        super().__init__(f"causalvae_{next(_count)}")
+        self.scm, self.prior, self.decoder, self.likelihood = scm, prior, decoder, likelihood
+        self.noise_dim = noise_dim
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    @property
+    def graph(self) -> CausalGraph:
+        """The causal graph over the concepts."""
+        return self.scm.graph
+
+    def forward(self, x: Tensor | None = None, labels: Tensor | None = None, num_samples: int | None = None) -> Tensor:
+        """Runs the generative program.
+
+        Args:
+            x: Observed images ``[batch, C, H, W]``; sampled where absent.
+            labels: Labels ``[batch, n]``; without them ``z`` is not scored.
+            num_samples: The batch where neither ``x`` nor ``labels`` is given; 1 by default.
+
+        Returns:
+            The images ``[batch, C, H, W]``.
+        """
+        with pyro.plate("data", _batch(x, labels, num_samples)):
+            eps = pyro.sample("eps", self.standard_normal(len(self.graph), self.scm.dim))
+            z = self.scm(eps)
+            inputs: tuple[Tensor, ...] = (z,)
+            if self.noise_dim:
+                inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)
+            if labels is None:
+                pyro.deterministic("z", z, event_dim=2)
+            else:
+                pyro.sample("z", self.prior(labels), obs=z)
+            likelihood = self.likelihood(self.decoder(*inputs))
+            pyro.deterministic("x_mean", likelihood.mean, event_dim=3)
+            return pyro.sample("x", likelihood, obs=x)
+
+    def standard_normal(self, *event_shape: int) -> Any:
+        """``N(0, I)`` over ``event_shape``."""
+        return dist.Normal(self.zero, self.zero + 1).expand(event_shape).to_event(len(event_shape))
+
+
+def _batch(x: Tensor | None, labels: Tensor | None, num_samples: int | None) -> int:
+    sizes = {name: len(t) for name, t in (("x", x), ("labels", labels)) if t is not None}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"labels: got {sizes['labels']} rows for {sizes['x']} images")
+    return next(iter(sizes.values()), 1 if num_samples is None else num_samples)

@@ -1,0 +1,182 @@
+"""Training objectives: the paper's bound with weights and closed-form terms, and the constraints that go with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import Trace_ELBO
+from torch import Tensor
+
+from causalvae_pyro.divergences import kl, kl_endogenous, kl_exogenous
+
+__all__ = ["CausalELBO", "LabelFit", "MechanismFit", "Term"]
+
+
+class Term(Protocol):
+    """An extra term of the loss.
+
+    Attributes:
+        name: The term's name in the history and in error messages.
+        weight: Its factor in the loss.
+    """
+
+    name: str
+    weight: float
+
+    def __call__(self, model: Any, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The term, summed over the batch and averaged over particles.
+
+        Args:
+            model: The model.
+            z: A sample of the concepts ``[..., batch, n, d]`` from the guide.
+            labels: ``[batch, n]`` or ``None``.
+        """
+
+
+class CausalELBO(Trace_ELBO):
+    """The paper's objective ``E log p(x|z) - w_eps KL(q(eps) || p(eps)) - w_z KL(q(z) || p(z|u))``, as a Pyro ELBO.
+
+    It works with :class:`pyro.infer.SVI` and as an ELBO module, on any model and guide with the sites of
+    :class:`~causalvae_pyro.CausalVAE`. ``q(z)`` is the push-forward of the guide's ``q(eps)`` through the causal layer.
+    Divergences have their closed form wherever one exists: between registered distributions, for the linear layer with a
+    Gaussian guide, and for a guide over ``z``; else they are sampled.
+
+    ========================  ==============================================================================
+    ``(w_eps, w_z)``          what it is
+    ========================  ==============================================================================
+    ``(1, 1)``                the paper's: a bound on log p(x) and on log p(x | u), looser than either below
+    ``(0, 1)``                the ELBO on log p(x | u) with prior p(z | u) (as in iVAE); the default
+    ``(1, 0)``                the ELBO on log p(x) with prior p(eps); no labels enter
+    ``(0.3, 1)``              the authors' code
+    ========================  ==============================================================================
+
+    With the default weights and :class:`LabelFit` as an extra term of weight 1 the objective is a bound on
+    ``log p(x, u)`` up to a constant: the causal layer is then fitted to the labels by maximum likelihood.
+
+    Args:
+        w_eps: Weight of ``KL(q(eps | x, u) || p(eps))``, >= 0.
+        w_z: Weight of ``KL(q(z | x, u) || p(z | u))``, >= 0.
+        terms: Extra terms of the loss.
+        num_particles: Samples of the guide per image.
+        vectorize_particles: Draw them in one pass.
+        **kwargs: Passed on to :class:`pyro.infer.Trace_ELBO`.
+
+    Attributes:
+        last_terms: Values of the loss's terms in the last evaluation, summed over the batch, detached.
+
+    Source: Yang et al. 2021, equations 9 to 12.
+    """
+
+    def __init__(
+        self,
+        w_eps: float = 0.0,
+        w_z: float = 1.0,
+        *,
+        terms: Sequence[Term] = (),
+        num_particles: int = 1,
+        vectorize_particles: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        for argument, value in (("w_eps", w_eps), ("w_z", w_z)):
+            if not value >= 0:
+                raise ValueError(f"{argument}: got {value}; must be >= 0")
+        kwargs.setdefault("max_plate_nesting", 1)
+        super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles and num_particles > 1, **kwargs)
+        self.w_eps, self.w_z, self.terms = w_eps, w_z, tuple(terms)
+        self.last_terms: dict[str, Tensor] = {}
+
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative objective, summed over the batch and averaged over particles."""
+        totals: dict[str, Tensor] = {}
+        weights = {"reconstruction": -1.0, "kl_eps": self.w_eps, "kl_z": self.w_z, "kl_eps_x": 1.0}
+        weights |= {term.name: term.weight for term in self.terms}
+        labels = kwargs.get("labels", args[1] if len(args) > 1 else None)
+        # A vectorised trace sums over all the particles; extra terms average over them by themselves.
+        num_traces = 1 if self.vectorize_particles else self.num_particles
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            values = {
+                name: value / self.num_particles for name, value in self._divergences(model, model_trace, guide_trace).items()
+            }
+            z = model_trace.nodes["z"]["value"]
+            values |= {term.name: term(model, z, labels) / num_traces for term in self.terms}
+            for name, value in values.items():
+                totals[name] = totals.get(name, 0.0) + value
+        self.last_terms = {name: value.detach() for name, value in totals.items()}
+        return torch.stack([weights[name] * value for name, value in totals.items() if weights[name]]).sum()
+
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """The negative objective as a number, without gradients."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """Backpropagates the loss and returns it, as :class:`pyro.infer.SVI` expects."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        loss.backward()
+        return loss.item()
+
+    def _divergences(self, model: Any, model_trace: Any, guide_trace: Any) -> dict[str, Tensor]:
+        sites, q = model_trace.nodes, guide_trace.nodes
+        unknown = [name for name, site in q.items() if site["type"] == "sample" and name not in ("eps", "eps_x")]
+        if unknown:
+            raise ValueError(f"guide: CausalELBO knows the sites 'eps' and 'eps_x', the guide samples {unknown}; use Trace_ELBO")
+        scm = model.scm
+        q_eps, eps, z = q["eps"]["fn"], q["eps"]["value"], sites["z"]["value"]
+        result = {"reconstruction": sites["x"]["log_prob"].sum()}
+        if self.w_eps:
+            result["kl_eps"] = _sum(kl_exogenous(q_eps, sites["eps"]["fn"], scm, eps), sites["eps"])
+        if self.w_z and not sites["z"]["infer"].get("_deterministic"):
+            result["kl_z"] = _sum(kl_endogenous(q_eps, sites["z"]["fn"], scm, eps, z), sites["z"])
+        if "eps_x" in q:
+            result["kl_eps_x"] = _sum(kl(q["eps_x"]["fn"], sites["eps_x"]["fn"], q["eps_x"]["value"]), sites["eps_x"])
+        return result
+
+
+class LabelFit:
+    """``-log p_scm(lambda1(u))``: the labels' likelihood under the causal layer, summed over the batch.
+
+    For unit noise it is the paper's ``l_u = 1/2 ||u - g(A o u)||^2`` up to a constant (equation 7, without its sigmoid).
+    It reaches the causal layer only: ``lambda1`` is held fixed.
+
+    Args:
+        weight: Factor in the loss, >= 0.
+    """
+
+    name = "label_fit"
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+    def __call__(self, model: Any, z: Tensor, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            return z.new_zeros(())
+        with torch.no_grad():
+            target = model.prior(labels).mean
+        eps = model.scm.to_exogenous(target)
+        log_prob = -0.5 * (eps.square() + math.log(2 * math.pi)).sum((-2, -1))
+        return (model.scm.log_abs_det_jacobian(eps, target) - log_prob).sum()
+
+
+class MechanismFit:
+    """The paper's ``l_m = sum_i ||z_i - g_i(A_i o z)||^2`` on the guide's concepts, summed over the batch (equation 9).
+
+    Args:
+        weight: Factor in the loss, >= 0.
+    """
+
+    name = "mechanism_fit"
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+    def __call__(self, model: Any, z: Tensor, labels: Tensor | None) -> Tensor:
+        return (z - model.scm.means(z)).square().sum((-2, -1)).reshape(-1, z.shape[-3]).mean(0).sum()
+
+
+def _sum(value: Tensor, site: dict) -> Tensor:
+    shape = torch.broadcast_shapes(value.shape, site["log_prob"].shape)
+    return scale_and_mask(value.expand(shape), site["scale"], site["mask"]).sum()

@@ -1,0 +1,189 @@
+"""Figures of a run. Every function returns a matplotlib figure and draws nothing on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.counterfactual import counterfactual, encode, reconstruct
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.training import History
+
+__all__ = ["plot_comparison", "plot_concepts", "plot_counterfactuals", "plot_graph", "plot_history", "plot_reconstructions"]
+
+# Okabe & Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+
+
+def plot_graph(graph: CausalGraph, weights: Tensor | None = None, *, title: str | None = None) -> Figure:
+    """Draws the causal graph in levels, causes above effects.
+
+    Args:
+        graph: The graph.
+        weights: ``[n, n]`` edge strengths to write beside the edges, e.g. ``model.scm.adjacency``.
+        title: Title of the figure.
+    """
+    width = max(len(level) for level in graph.levels)
+    figure = Figure(figsize=(2.6 * width + 0.8, 1.6 * len(graph.levels) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    positions = {
+        name: (column - (len(level) - 1) / 2, -row) for row, level in enumerate(graph.levels) for column, name in enumerate(level)
+    }
+    network = graph.to_networkx()
+    nx.draw_networkx_nodes(network, positions, ax=axes, node_size=3600, node_color="white", edgecolors=BLUE, linewidths=1.8)
+    labels = {name: name.replace("_", "\n") for name in graph.names}
+    nx.draw_networkx_labels(network, positions, labels, ax=axes, font_size=9)
+    strength = np.ones((len(graph), len(graph))) if weights is None else weights.detach().abs().cpu().double().numpy()
+    largest = strength.max() or 1.0
+    edges = [(graph.index(cause), graph.index(effect)) for cause, effect in graph.edges]
+    nx.draw_networkx_edges(
+        network,
+        positions,
+        edgelist=list(graph.edges),
+        ax=axes,
+        node_size=3600,
+        edge_color=GREY,
+        width=[0.6 + 2.4 * strength[edge] / largest for edge in edges],
+        arrowsize=16,
+    )
+    if weights is not None:
+        texts = {e: f"{weights[i, j].item():.2f}" for e, (i, j) in zip(graph.edges, edges, strict=True)}
+        # Off the middle, where edges of a bipartite level cross.
+        nx.draw_networkx_edge_labels(network, positions, texts, ax=axes, label_pos=0.3, font_size=8)
+    axes.set_axis_off()
+    axes.margins(0.25, 0.3)
+    if title:
+        axes.set_title(title, fontsize=10)
+    return figure
+
+
+def plot_history(history: History | Sequence[dict[str, Any]]) -> Figure:
+    """Draws the loss and each of its terms per image against the epoch."""
+    rows = history.rows if isinstance(history, History) else list(history)
+    skip = {"epoch", "step", "seconds", "images_per_second", "lr"}
+    names = [name for name in rows[0] if name not in skip]
+    figure = Figure(figsize=(2.9 * len(names), 2.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], color=BLUE, marker=".", markersize=3)
+        axes.set_title(_readable(name), fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("nats per image")
+    return figure
+
+
+def plot_reconstructions(run: Run, images: Tensor, labels: Tensor | None = None, *, count: int = 8) -> Figure:
+    """Draws images, their reconstructions and the absolute difference.
+
+    Args:
+        run: The trained pair.
+        images: ``[N, C, H, W]`` in [0, 1] or uint8.
+        labels: ``[N, n]``, for guides that use them.
+        count: How many to draw.
+    """
+    x = _float(images[:count])
+    again = reconstruct(run.model, run.guide, x, None if labels is None else labels[:count]).cpu()
+    return plot_comparison([("image", x), ("reconstruction", again), ("difference", 1 - (again - x).abs())])
+
+
+def plot_counterfactuals(
+    run: Run,
+    data: Any,
+    *,
+    index: int = 0,
+    steps: int = 7,
+    labels_for_guide: bool = False,
+    quantiles: tuple[float, float] = (0.02, 0.98),
+) -> Figure:
+    """Sweeps every concept over its range on one image: the model's counterfactuals above the true ones.
+
+    Args:
+        run: The trained pair.
+        data: A simulator's data set.
+        index: Which image is the factual one.
+        steps: Values per sweep, between the two quantiles of the label.
+        labels_for_guide: Hand the labels to the guide.
+        quantiles: Ends of the sweep as quantiles of the label over ``data``.
+    """
+    x, labels = _float(data.images[index : index + 1]), data.labels[index : index + 1]
+    rows: list[tuple[str, list[Tensor | None]]] = []
+    titles: list[list[str]] = []
+    for column, name in enumerate(data.graph.names):
+        low, high = (torch.quantile(data.labels[:, column], q).item() for q in quantiles)
+        values = torch.linspace(low, high, steps)
+        factual, repeated = x.expand(steps, -1, -1, -1), labels.expand(steps, -1)
+        images = counterfactual(run.model, run.guide, factual, {name: values}, repeated if labels_for_guide else None).cpu()
+        true = data.counterfactual(repeated, {name: values})[1]
+        rows += [(f"do({name})\nmodel", [x[0], *images]), ("true", [None, *true])]
+        titles += [["factual", *(f"{value:.3g}" for value in values.tolist())], []]
+    return _grid(rows, titles)
+
+
+def plot_comparison(rows: Sequence[tuple[str, Tensor]]) -> Figure:
+    """Draws named batches of images ``[N, C, H, W]`` in [0, 1], one batch a row."""
+    return _grid([(name, list(images)) for name, images in rows])
+
+
+def plot_concepts(run: Run, images: Tensor, labels: Tensor, units: Sequence[str] | None = None) -> Figure:
+    """Scatters each concept, read from the image in label units, against its label.
+
+    Args:
+        run: The trained pair.
+        images: ``[N, C, H, W]`` in [0, 1] or uint8.
+        labels: ``[N, n]``.
+        units: Unit of each label.
+    """
+    read = run.model.prior.to_labels(encode(run, _float(images), labels)).cpu()
+    names = run.graph.names
+    figure = Figure(figsize=(2.7 * len(names), 2.7), layout="constrained")
+    for i, axes in enumerate(figure.subplots(1, len(names), squeeze=False)[0]):
+        axes.scatter(labels[:, i], read[:, i], s=3, color=BLUE, alpha=0.4, linewidths=0)
+        ends = [labels[:, i].min().item(), labels[:, i].max().item()]
+        axes.plot(ends, ends, color=GREY, linewidth=0.8)
+        axes.set_title(_readable(names[i]), fontsize=10)
+        axes.set_xlabel("label" + (f" ({units[i]})" if units else ""))
+    figure.axes[0].set_ylabel("read from the image")
+    return figure
+
+
+def _grid(rows: Sequence[tuple[str, Sequence[Tensor | None]]], titles: Sequence[Sequence[str]] | None = None) -> Figure:
+    columns = max(len(images) for _, images in rows)
+    figure = Figure(figsize=(0.95 * columns + 1.3, 1.02 * len(rows) + 0.2), layout="constrained")
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    for r, (name, images) in enumerate(rows):
+        for c in range(columns):
+            axes = panels[r, c]
+            image = images[c] if c < len(images) else None
+            if image is None:
+                axes.set_axis_off()
+            else:
+                picture = image.detach().cpu().clamp(0, 1).movedim(0, -1).numpy()
+                axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
+                axes.set_xticks([])
+                axes.set_yticks([])
+                for side in axes.spines.values():
+                    side.set_color("#bbbbbb")
+            if titles and titles[r] and c < len(titles[r]):
+                axes.set_title(titles[r][c], fontsize=8, pad=2)
+        # An axis that is off has no label; text stands in for it.
+        panels[r, 0].text(
+            -0.12, 0.5, name.replace("_", " "), fontsize=8, ha="right", va="center", transform=panels[r, 0].transAxes
+        )
+    return figure
+
+
+def _float(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _readable(name: str) -> str:
+    return name.replace("kl_", "KL ").replace("_", " ")

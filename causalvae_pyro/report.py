@@ -1,0 +1,126 @@
+"""The files that a run leaves for its reader: figures, scores and one HTML page that shows them all."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from causalvae_pyro import plots
+from causalvae_pyro.checkpoint import Run, write_text
+from causalvae_pyro.evaluation import score_table
+
+__all__ = ["write_report"]
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+h1, h2 { line-height: 1.2 } h2 { margin-top: 2.5rem } img { max-width: 100%; height: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+td, th { padding: .2rem .9rem; border-bottom: 1px solid #ddd }
+td:not(:first-child), th:not(:first-child) { text-align: right } pre { background: #f5f5f5; padding: .8rem; overflow-x: auto }
+"""
+
+_CAPTIONS = {
+    "counterfactuals": (
+        "Counterfactuals",
+        "The first column is the factual image. Each row sets one concept to the value above the picture; below the "
+        "model's answer stands the true counterfactual, drawn by the simulator.",
+    ),
+    "concepts": ("Concepts read from test images", "Posterior mean in label units against the true label."),
+    "reconstructions": ("Reconstructions", "Test image, the decoder's mean at the posterior mean, and their difference."),
+    "graph": ("Causal graph", "Edge strengths of the causal layer as learned."),
+    "training": ("Training", "Mean per image and epoch of the loss and each of its terms."),
+}
+
+
+def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dict[str, float]], path: str | os.PathLike) -> Path:
+    """Writes ``metrics.json``, the figures and ``report.html`` into the run's directory.
+
+    Args:
+        run: The trained pair.
+        data: The test data: an image simulator.
+        metrics: From :func:`~causalvae_pyro.evaluation.evaluate`.
+        history: Rows of the training history; may be empty.
+        path: The directory.
+
+    Returns:
+        The path of ``report.html``.
+    """
+    directory = Path(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"savefig.dpi": 130}):
+        figures = {
+            "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data)),
+            "concepts": plots.plot_concepts(run, data.images, data.labels, data.units),
+            "reconstructions": plots.plot_reconstructions(run, data.images),
+            "graph": plots.plot_graph(run.graph, run.model.scm.adjacency),
+        }
+        if history:
+            figures["training"] = plots.plot_history(history)
+        pictures = {}
+        for name, figure in figures.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png")
+            pictures[name] = buffer.getvalue()
+            _write_bytes(directory / f"{name}.png", pictures[name])
+    write_text(directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_text(directory / "report.html", _page(run, metrics, pictures))
+    return directory / "report.html"
+
+
+def _typical(data: Any) -> int:
+    # A factual image from the middle of the label space leaves room on both sides of every sweep.
+    standard = (data.labels - data.labels.median(0).values) / data.labels.std(0)
+    return int(standard.square().sum(-1).argmin())
+
+
+def _page(run: Run, metrics: dict[str, Any], pictures: dict[str, bytes]) -> str:
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>CausalVAE run</title>",
+        f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head><body>",
+        "<h1>CausalVAE run</h1>",
+        f"<p>{html.escape(_summary(run))}</p>",
+        "<h2>Scores</h2>",
+        "<p>CF-score: 1 is the true counterfactual image, 0 no better than leaving the image alone. The ceiling is what the "
+        "reconstruction error alone would allow. CF R&sup2;: the worst concept of the counterfactual, read again by the "
+        "encoder.</p>",
+        _table(metrics),
+    ]
+    for name, picture in pictures.items():
+        title, caption = _CAPTIONS[name]
+        data = base64.b64encode(picture).decode()
+        parts.append(f"<h2>{title}</h2><p>{caption}</p><img alt='{title}' src='data:image/png;base64,{data}'>")
+    config = html.escape(json.dumps(run.config, indent=1))
+    parts.append(f"<h2>Configuration</h2><pre>{config}</pre></body></html>\n")
+    return "\n".join(parts)
+
+
+def _summary(run: Run) -> str:
+    edges = ", ".join(f"{cause} → {effect}" for cause, effect in run.graph.edges)
+    return f"Concepts: {', '.join(run.graph.names)}. Edges: {edges or 'none'}."
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    rows = ["<table><tr><th>intervention</th><th>R&sup2;</th><th>CF-score</th><th>ceiling</th><th>CF R&sup2;</th></tr>"]
+    for key, score in metrics["cf_score"].items():
+        r2 = f"{metrics['r2'][key]:.4f}" if key in metrics["r2"] else ""
+        name = html.escape(f"do({key.replace('+', ', ')})")
+        rows.append(
+            f"<tr><td>{name}</td><td>{r2}</td><td>{score:.3f}</td>"
+            f"<td>{metrics['ceiling'][key]:.3f}</td><td>{metrics['cf_r2'][key]:.3f}</td></tr>"
+        )
+    rows.append("</table>")
+    summary = "; ".join(score_table(metrics).splitlines()[-5:])
+    return "".join(rows) + f"<p>{html.escape(' '.join(summary.split()).lstrip('-; '))}.</p>"
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

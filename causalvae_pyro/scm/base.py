@@ -1,0 +1,203 @@
+"""The causal layer: from independent exogenous noise to causally related concepts, one `do`-able site per concept."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.distributions.transforms import Transform
+
+from causalvae_pyro.config import Configurable
+from causalvae_pyro.graph import CausalGraph
+
+__all__ = ["AdditiveNoiseLayer", "CausalLayer", "CausalTransform"]
+
+
+class CausalLayer(Configurable, nn.Module):
+    """A structural causal model ``z = f(eps)`` over ``n`` concepts of ``dim`` dimensions each.
+
+    Concepts are computed level by level (all parents of a level lie in earlier levels), and each one is emitted as a
+    :func:`pyro.deterministic` site in topological order, so that ``poutine.do`` reaches every descendant.
+
+    Args:
+        graph: The causal graph; it decides which parents each mechanism can see.
+        dim: Dimensions ``d`` of each concept.
+
+    Subclasses define :meth:`solve_level`, :meth:`to_exogenous` and :meth:`log_abs_det_jacobian`.
+    """
+
+    mask: Tensor
+
+    def __init__(self, graph: CausalGraph, dim: int = 1) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim: got {dim}; each concept needs at least one dimension")
+        self.graph, self.dim = graph, dim
+        self._levels = [[graph.index(name) for name in level] for level in graph.levels]
+        self._restore = [graph.order.index(name) for name in graph.names]
+        self.register_buffer("mask", graph.adjacency, persistent=False)
+
+    @abstractmethod
+    def solve_level(self, level: list[int], eps: Tensor, z: Tensor) -> Tensor:
+        """Computes the concepts of one level.
+
+        Args:
+            level: Indices of the level's ``m`` concepts.
+            eps: Their exogenous noise ``[..., m, d]``.
+            z: ``[..., n, d]``, zero where a concept is not computed yet; all parents of the level are.
+
+        Returns:
+            The concepts ``[..., m, d]``.
+        """
+
+    @abstractmethod
+    def to_exogenous(self, z: Tensor) -> Tensor:
+        """The inverse ``eps = f^-1(z)``, ``[..., n, d]`` to ``[..., n, d]``."""
+
+    @abstractmethod
+    def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
+        """``log |det df/deps|`` at ``eps``, ``[...]``."""
+
+    def forward(self, eps: Tensor) -> Tensor:
+        """Runs the causal model as a Pyro program.
+
+        Args:
+            eps: ``[..., n, d]``.
+
+        Returns:
+            ``z [..., n, d]`` with every intervention of the surrounding handlers in effect.
+
+        Raises:
+            ValueError: If an intervention's value does not broadcast to ``[..., d]``.
+        """
+        return self._solve(eps, emit=True)
+
+    def to_endogenous(self, eps: Tensor) -> Tensor:
+        """``z = f(eps)`` without any sites, ``[..., n, d]`` to ``[..., n, d]``."""
+        return self._solve(eps, emit=False)
+
+    def _solve(self, eps: Tensor, emit: bool) -> Tensor:
+        self._check_shape("eps", eps)
+        columns: list[Tensor] = []
+        done: list[int] = []
+        for level in self._levels:
+            z = self._scatter(columns, done, eps)
+            values = self.solve_level(level, eps[..., level, :], z)
+            for position, index in enumerate(level):
+                value = values[..., position, :]
+                if emit:
+                    value = self._site(self.graph.names[index], value)
+                columns.append(value)
+                done.append(index)
+        return torch.stack([columns[position] for position in self._restore], -2)
+
+    def _site(self, name: str, natural: Tensor) -> Tensor:
+        value = pyro.deterministic(name, natural, event_dim=1)
+        if value is natural:
+            return value
+        # An intervened value replaces the natural one as it was given: a number, [d] or [..., d].
+        try:
+            shape = torch.broadcast_shapes(value.shape, natural.shape)
+            return value.to(natural).expand(shape)
+        except RuntimeError:
+            raise ValueError(
+                f"do[{name!r}]: a value of shape {tuple(value.shape)} does not broadcast to the concept's {tuple(natural.shape)}"
+            ) from None
+
+    def _scatter(self, columns: list[Tensor], done: list[int], like: Tensor) -> Tensor:
+        if not columns:
+            return torch.zeros_like(like)
+        zero = torch.zeros_like(columns[0])
+        by_index = dict(zip(done, columns, strict=True))
+        # Interventions may add leading dimensions to some concepts only.
+        return torch.stack(torch.broadcast_tensors(*(by_index.get(i, zero) for i in range(len(self.graph)))), -2)
+
+    def _check_shape(self, argument: str, value: Tensor) -> None:
+        expected = (len(self.graph), self.dim)
+        if tuple(value.shape[-2:]) != expected:
+            raise ValueError(f"{argument}: expected shape [..., {expected[0]}, {expected[1]}], got {list(value.shape)}")
+
+
+class AdditiveNoiseLayer(CausalLayer):
+    """Layers of the form ``z_i = m_i(parents) + s_i eps_i`` with one scale ``s_i`` per concept.
+
+    Args:
+        graph: See :class:`CausalLayer`.
+        dim: See :class:`CausalLayer`.
+        learn_noise: Learn ``s_i > 0`` (starting at 1); otherwise ``s_i = 1`` as in the paper.
+        min_noise: Floor of the learned scales; deterministic children would drive them to zero.
+    """
+
+    def __init__(self, graph: CausalGraph, dim: int = 1, *, learn_noise: bool = False, min_noise: float = 1e-2) -> None:
+        super().__init__(graph, dim)
+        if not 0 < min_noise < 1:
+            raise ValueError(f"min_noise: got {min_noise}; must lie in (0, 1)")
+        self.min_noise = min_noise
+        self.log_noise = nn.Parameter(torch.zeros(len(graph))) if learn_noise else None
+
+    @abstractmethod
+    def means(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
+        """Each concept's value at zero noise given its parents in ``z``.
+
+        Args:
+            z: ``[..., n, d]``.
+            concepts: Indices of the ``m`` concepts wanted; all by default.
+
+        Returns:
+            ``[..., m, d]``, zero for roots.
+        """
+
+    @property
+    def noise_scale(self) -> Tensor:
+        """The scales ``s``, ``[n]``."""
+        if self.log_noise is None:
+            return self.mask.new_ones(len(self.graph))
+        return self.min_noise + (1 - self.min_noise) * self.log_noise.exp()
+
+    def solve_level(self, level: list[int], eps: Tensor, z: Tensor) -> Tensor:
+        noise = eps if self.log_noise is None else eps * self.noise_scale[level][:, None]
+        # The first level holds the roots, and no later level holds any.
+        return noise if level is self._levels[0] else self.means(z, level) + noise
+
+    def to_exogenous(self, z: Tensor) -> Tensor:
+        self._check_shape("z", z)
+        residual = z - self.means(z)
+        return residual if self.log_noise is None else residual / self.noise_scale[:, None]
+
+    def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
+        total = self.dim * self.noise_scale.log().sum()
+        return total.expand(eps.shape[:-2])
+
+
+class CausalTransform(Transform):
+    """A causal layer as a torch transform from ``eps`` to ``z``; its inverse pushes a guide over ``z`` back to ``eps``."""
+
+    domain = constraints.independent(constraints.real, 2)
+    codomain = constraints.independent(constraints.real, 2)
+    bijective = True
+
+    def __init__(self, scm: CausalLayer) -> None:
+        # The cache makes log_prob of a fresh sample free of a second solve.
+        super().__init__(cache_size=1)
+        self.scm = scm
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CausalTransform) and self.scm is other.scm
+
+    def __hash__(self) -> int:
+        return id(self.scm)
+
+    def with_cache(self, cache_size: int = 1) -> CausalTransform:
+        return self
+
+    def _call(self, eps: Tensor) -> Tensor:
+        return self.scm.to_endogenous(eps)
+
+    def _inverse(self, z: Tensor) -> Tensor:
+        return self.scm.to_exogenous(z)
+
+    def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
+        return self.scm.log_abs_det_jacobian(eps, z)

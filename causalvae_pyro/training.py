@@ -1,0 +1,348 @@
+"""Training a model and its guide."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from causalvae_pyro.local_params import local_params
+from causalvae_pyro.objectives import CausalELBO
+
+__all__ = ["Callback", "History", "NonFiniteLossError", "TrainingState", "cosine_schedule", "fit", "resolve_device"]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A term of the loss became NaN or infinite; the message names it, and the step."""
+
+
+@dataclass
+class History:
+    """One row per epoch: ``epoch``, ``step``, ``seconds``, ``images_per_second``, ``lr``, ``loss`` and the loss's terms.
+
+    Losses and terms are means per image over the epoch.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def __getitem__(self, column: str) -> list[float]:
+        return [row[column] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def to_csv(self, path: str | os.PathLike) -> None:
+        """Writes the rows, atomically."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        temporary = Path(f"{path}.tmp")
+        temporary.write_text(buffer.getvalue())
+        os.replace(temporary, path)
+
+
+@dataclass
+class TrainingState:
+    """What a callback sees: the objects in training and the progress so far."""
+
+    model: nn.Module
+    guide: nn.Module
+    optimizer: Optimizer
+    history: History
+    epoch: int = 0
+    step: int = 0
+    interrupted: bool = False
+
+
+class Callback:
+    """Base class of callbacks; override what is needed."""
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        """Called after every epoch."""
+
+    def on_interrupt(self, state: TrainingState) -> None:
+        """Called when Ctrl-C or a non-finite loss ends the training early, before the exception goes on."""
+
+
+def cosine_schedule(progress: float) -> float:
+    """Learning-rate factor at ``progress`` in [0, 1]: 2 % linear warm-up, then a cosine down to 2 %."""
+    if progress < 0.02:
+        return max(progress, 1e-3) / 0.02
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - 0.02) / 0.98))
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device to use: ``"auto"`` is CUDA where there is one, then Apple's MPS, then the CPU.
+
+    Raises:
+        ValueError: If the device is not a device, or this machine does not have it.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device: got {str(device)!r}; valid: 'auto', 'cpu', 'cuda', 'cuda:0', ..., 'mps'") from None
+    if resolved.type == "cuda" and not (torch.cuda.is_available() and (resolved.index or 0) < torch.cuda.device_count()):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ValueError(f"device: got {str(device)!r}, but PyTorch finds {found} CUDA devices here; valid: 'auto', 'cpu'")
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device: got {str(device)!r}, but PyTorch finds no MPS device here; valid: 'auto', 'cpu'")
+    return resolved
+
+
+def fit(
+    model: nn.Module,
+    guide: nn.Module,
+    data: Dataset | tuple[Tensor, Tensor | None],
+    *,
+    objective: ELBO | None = None,
+    epochs: int = 30,
+    batch_size: int = 64,
+    lr: float = 2e-3,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+    schedule: Callable[[float], float] | None = cosine_schedule,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> History:
+    """Maximises a bound by stochastic variational inference.
+
+    The pair becomes one ELBO module (``objective(model, guide)``) that a torch optimiser trains; for one seed, one order
+    of the data and one learning rate this takes the same steps as :class:`pyro.infer.SVI`. Model and guide are trained
+    in place and left on ``device`` in evaluation mode.
+
+    Args:
+        model: A :class:`~causalvae_pyro.CausalVAE`, or any Pyro model module ``(x, labels)``.
+        guide: Its guide, a module with the same signature.
+        data: An image simulator (anything with ``images [N, C, H, W]`` and ``labels [N, n]``), a pair of tensors
+            ``(images, labels)`` (uint8 images are divided by 255; ``labels`` may be ``None``), or a dataset of
+            ``(image, labels)`` pairs with a length. Tensors stay on the device as they are.
+        objective: Any Pyro ELBO; :class:`~causalvae_pyro.objectives.CausalELBO` by default.
+        epochs: Passes over the data.
+        batch_size: Images per step; the last batch of an epoch may be smaller.
+        lr: Learning rate of the default optimiser, Adam.
+        optimizer: From parameters to an optimiser, instead of Adam.
+        schedule: Factor of the learning rate as a function of progress in [0, 1]; ``None`` keeps it constant.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        seed: Seeds the order of the data and the sampling.
+        callbacks: See :class:`Callback`.
+        progress: Show a progress bar with loss, images/s and the time left.
+
+    Returns:
+        The history, one row per epoch.
+
+    Raises:
+        ValueError: If an argument is out of range, or images or labels are malformed.
+        NonFiniteLossError: If a term of the loss becomes NaN or infinite.
+        KeyboardInterrupt: On Ctrl-C, after the callbacks' ``on_interrupt``.
+    """
+    resolved = resolve_device(device)
+    for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{argument}: got {value}; must be at least 1")
+    if not lr > 0:
+        raise ValueError(f"lr: got {lr}; must be > 0")
+    batches = _batches(data, batch_size, resolved, getattr(getattr(model, "scm", None), "graph", None))
+    objective = CausalELBO() if objective is None else objective
+    pyro.set_rng_seed(seed)
+    order = torch.Generator().manual_seed(seed)
+    with local_params(model, guide):
+        loss_module = objective(model, guide).to(resolved).train()
+        parameters = [p for p in loss_module.parameters() if p.requires_grad]
+        optim = torch.optim.Adam(parameters, lr=lr, fused=True) if optimizer is None else optimizer(parameters)
+        rates = [group["lr"] for group in optim.param_groups]
+        state = TrainingState(model, guide, optim, History())
+        total = epochs * len(batches)
+        monitor = _Monitor(objective, state, check_every=1 if resolved.type == "cpu" else 50)
+        bar = tqdm(total=total, disable=not progress, unit="step", dynamic_ncols=True, mininterval=0.5)
+        try:
+            for epoch in range(1, epochs + 1):
+                state.epoch = epoch
+                monitor.start_epoch()
+                for x, labels in batches(order):
+                    if schedule is not None:
+                        factor = schedule(state.step / max(1, total - 1))
+                        for group, rate in zip(optim.param_groups, rates, strict=True):
+                            group["lr"] = rate * factor
+                    optim.zero_grad(set_to_none=True)
+                    loss = loss_module(x, labels)
+                    monitor.record(loss, len(x), model, guide, x, labels)
+                    loss.backward()
+                    optim.step()
+                    state.step += 1
+                    bar.update()
+                state.history.rows.append(monitor.finish_epoch(optim.param_groups[0]["lr"]))
+                row = state.history.rows[-1]
+                bar.set_description(f"epoch {epoch}/{epochs}")
+                bar.set_postfix_str(f"loss {row['loss']:.1f}, {row['images_per_second']:.0f} img/s")
+                for callback in callbacks:
+                    callback.on_epoch_end(state)
+        except (KeyboardInterrupt, NonFiniteLossError):
+            state.interrupted = True
+            for callback in callbacks:
+                callback.on_interrupt(state)
+            raise
+        finally:
+            bar.close()
+            loss_module.eval()
+    return state.history
+
+
+class _Monitor:
+    """Keeps each step's loss terms on the device and looks at them only now and then: a look is a device sync."""
+
+    def __init__(self, objective: ELBO, state: TrainingState, check_every: int) -> None:
+        self.objective, self.state, self.check_every = objective, state, check_every
+        self.started = time.perf_counter()
+
+    def start_epoch(self) -> None:
+        self.names: list[str] = []
+        self.pending: list[Tensor] = []
+        self.sums: Tensor | None = None
+        self.images = 0
+        self.epoch_started = time.perf_counter()
+
+    def record(self, loss: Tensor, size: int, *context: Any) -> None:
+        terms = {"loss": loss.detach(), **getattr(self.objective, "last_terms", {})}
+        self.names = list(terms)
+        self.pending.append(
+            torch.stack(list(terms.values())).double() if loss.device.type != "mps" else torch.stack(list(terms.values()))
+        )
+        self.images += size
+        if len(self.pending) >= self.check_every:
+            self._check(*context)
+
+    def finish_epoch(self, lr: float) -> dict[str, float]:
+        self._check()
+        seconds = time.perf_counter() - self.epoch_started
+        assert self.sums is not None
+        row: dict[str, float] = {
+            "epoch": self.state.epoch,
+            "step": self.state.step,
+            "seconds": round(time.perf_counter() - self.started, 3),
+            "images_per_second": round(self.images / seconds, 1),
+            "lr": lr,
+        }
+        return row | dict(zip(self.names, (self.sums / self.images).tolist(), strict=True))
+
+    def _check(self, *context: Any) -> None:
+        if not self.pending:
+            return
+        values = torch.stack(self.pending).cpu()
+        self.pending = []
+        bad = ~torch.isfinite(values)
+        if bad.any():
+            first = int(bad.any(1).nonzero()[0])
+            step = self.state.step - len(values) + 1 + first + 1
+            # The loss itself comes first among the names: prefer the term behind it.
+            names = [name for name, wrong in zip(self.names, bad[first].tolist(), strict=True) if wrong]
+            culprit = names[1:] or self._sites(*context) or names
+            value = values[first, self.names.index(names[-1])].item()
+            raise NonFiniteLossError(
+                f"loss: the term {' and '.join(map(repr, culprit))} became {value} in step {step} (epoch {self.state.epoch}); "
+                "a lower lr, a larger scale of the likelihood or larger standard deviations of the prior may help"
+            )
+        self.sums = values.sum(0) if self.sums is None else self.sums + values.sum(0)
+
+    @staticmethod
+    def _sites(*context: Any) -> list[str]:
+        # Objectives without named terms: look for the site whose log-probability is at fault.
+        if not context:
+            return []
+        model, guide, x, labels = context
+        with torch.no_grad(), pyro.validation_enabled(False):
+            guide_trace = poutine.trace(guide).get_trace(x, labels)
+            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x, labels)
+            sites = []
+            for trace, kind in ((guide_trace, "guide"), (model_trace, "model")):
+                trace.compute_log_prob()
+                for name, site in trace.nodes.items():
+                    if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():
+                        sites.append(f"{kind} site {name}")
+        return sites
+
+
+class _TensorBatches:
+    """Shuffled batches by index selection from tensors that stay on the device, uint8 images as uint8."""
+
+    def __init__(self, images: Tensor, labels: Tensor | None, batch_size: int, device: torch.device) -> None:
+        self.images = images.to(device)
+        self.labels = None if labels is None else labels.to(device=device, dtype=torch.get_default_dtype())
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.images) / self.batch_size)
+
+    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
+        order = torch.randperm(len(self.images), generator=generator).to(self.images.device)
+        for index in order.split(self.batch_size):
+            x = self.images[index]
+            x = x.to(torch.get_default_dtype()).div_(255) if x.dtype == torch.uint8 else x
+            yield x, None if self.labels is None else self.labels[index]
+
+
+class _LoaderBatches:
+    """Shuffled batches from a dataset of ``(image, labels)`` pairs."""
+
+    def __init__(self, data: Dataset, batch_size: int, device: torch.device) -> None:
+        self.data, self.batch_size, self.device = data, batch_size, device
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.data) / self.batch_size)  # type: ignore[arg-type]
+
+    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for x, labels in DataLoader(self.data, self.batch_size, shuffle=True, generator=generator):
+            yield x.to(self.device), labels.to(self.device, torch.get_default_dtype())
+
+
+def _batches(data: Any, batch_size: int, device: torch.device, graph: Any) -> _TensorBatches | _LoaderBatches:
+    if isinstance(data, tuple):
+        images, labels = data
+    elif getattr(data, "transform", None) is None and hasattr(data, "images") and hasattr(data, "labels"):
+        images, labels = data.images, data.labels
+    else:
+        images = labels = None
+    size = len(data) if images is None else len(images)
+    if batch_size > size:
+        raise ValueError(f"batch_size: got {batch_size}, the data has {size} images; must be at most that")
+    if images is None:
+        return _LoaderBatches(data, batch_size, device)
+    if images.ndim != 4:
+        raise ValueError(f"images: expected shape [N, C, H, W], got {list(images.shape)}")
+    if images.dtype != torch.uint8 and not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError(
+            f"images: pixels must lie in [0, 1] or be uint8, got {images.min().item():.4g} to {images.max().item():.4g}"
+        )
+    if labels is not None:
+        expected = [size, labels.shape[-1] if graph is None else len(graph)]
+        if list(labels.shape) != expected:
+            raise ValueError(f"labels: expected shape {expected} (images x concepts), got {list(labels.shape)}")
+        if not bool(torch.isfinite(labels).all()):
+            row, column = (~torch.isfinite(labels)).nonzero()[0].tolist()
+            raise ValueError(f"labels: got {labels[row, column].item()} in row {row}, column {column}; all labels must be finite")
+    return _TensorBatches(images, labels, batch_size, device)

@@ -1,0 +1,18 @@
+"""Every test starts with a clean parameter store, a fixed seed and deterministic global settings."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import pyro
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _clean_state():
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    pyro.enable_validation(True)
+    yield
+    assert torch.get_default_dtype() == torch.float32, "a test changed the default dtype"
