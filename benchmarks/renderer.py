@@ -6,25 +6,20 @@ fastest). The ways take turns, round by round, so that another load on the machi
 the renderer draws all scenes in one call, matplotlib its share of them. matplotlib uses one thread; with ``--threads 1``,
 the default, so does the renderer.
 
-    python benchmarks/renderer.py --out renderer.json
+python benchmarks/renderer.py --out benchmarks/results/renderer.json
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
+from environment import describe, write_json
 from matplotlib_pendulum import PendulumFigure, draw_new_figure
 
 from causalvae_pyro.datasets import Pendulum
@@ -34,7 +29,7 @@ WAYS = {"new_figure": "new figure for each scene", "redraw": "one figure, redraw
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=400, help="number of scenes drawn by each way")
     parser.add_argument("--size", type=int, default=96, help="height and width of the images in pixels")
     parser.add_argument("--threads", type=int, default=1, help="threads of the renderer; matplotlib always uses one")
@@ -45,7 +40,7 @@ def main() -> None:
         parser.error(f"--scenes: got {args.scenes}; needs at least {ROUNDS}")
     torch.set_num_threads(args.threads)
     result = measure(args.scenes, args.size, args.seed)
-    result = {"command": shlex.join(["python", *sys.argv]), "settings": settings(args), **result, "environment": environment()}
+    result = {"settings": settings(args), **result, **describe()}
     print_table(result)
     if args.out:
         write_json(args.out, result)
@@ -106,27 +101,6 @@ def settings(args: argparse.Namespace) -> dict:
     return {name: getattr(args, name) for name in names} | {"rounds": ROUNDS}
 
 
-def environment() -> dict:
-    """Versions and processor."""
-    modules = {"torch": torch, "matplotlib": matplotlib, "numpy": np}
-    return {
-        "python": platform.python_version(),
-        **{name: module.__version__ for name, module in modules.items()},
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-    }
-
-
-def cpu_model() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
 def print_table(result: dict) -> None:
     size, threads = result["settings"]["size"], result["settings"]["threads"]
     speed, ratios = result["images_per_second"], result["times_faster_than_matplotlib"]
@@ -140,17 +114,6 @@ def print_table(result: dict) -> None:
     difference, full = result["mean_absolute_difference"], result["full_data_set"]
     print(f"mean absolute difference of the images: {difference['mean']:.4f} (largest image {difference['largest_image']:.4f})")
     print(f"full data set: {full['images']} images in {full['seconds']:.2f} s")
-
-
-def write_json(path: Path, result: dict) -> None:
-    """Writes the file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

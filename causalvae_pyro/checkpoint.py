@@ -12,18 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from causalvae_pyro import guides, likelihoods, networks, priors, scm
 from causalvae_pyro.config import Configurable
+from causalvae_pyro.files import write_bytes, write_text
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.training import Callback, History, TrainingState
 
-__all__ = ["Run", "SaveCheckpoint", "load", "save", "write_text"]
+__all__ = ["Run", "SaveCheckpoint", "load", "save"]
 
 FORMAT = 1
 CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.csv"
@@ -72,9 +73,7 @@ def save(run: Run, path: str | os.PathLike) -> None:
         for prefix, module in (("model", run.model), ("guide", run.guide))
         for name, tensor in module.state_dict().items()
     }
-    temporary = directory / f"{WEIGHTS}.tmp"
-    save_file(weights, temporary)
-    os.replace(temporary, directory / WEIGHTS)
+    write_bytes(directory / WEIGHTS, safetensors.torch.save(weights))
     write_text(directory / CONFIG, json.dumps(config, indent=1) + "\n")
 
 
@@ -110,7 +109,7 @@ def load(
     if found != FORMAT:
         raise ValueError(f"path: {directory / CONFIG} has format {found!r}; this version reads format {FORMAT}")
     try:
-        weights = load_file(directory / WEIGHTS)
+        weights = safetensors.torch.load_file(directory / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"path: {directory / WEIGHTS} is truncated or not a safetensors file ({error})") from None
     known = {**_own_classes(), **(classes or {})}
@@ -163,13 +162,6 @@ class SaveCheckpoint(Callback):
 def _save_history(history: History, directory: Path) -> None:
     if len(history):
         history.to_csv(directory / HISTORY)
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file atomically."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _own_classes() -> dict[str, Callable[..., Any]]:

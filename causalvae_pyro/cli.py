@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--size", type=int, default=64, help="side of the images in pixels, a multiple of 16")
     train.add_argument("--noise", type=float, default=0.0, help="mechanism noise in label standard deviations")
     train.add_argument("--partition", choices=PARTITIONS, default="iid", help="how train and test scenes are told apart")
-    train.add_argument("--epochs", type=int, default=18)
+    train.add_argument("--epochs", type=int, default=12)
     train.add_argument("--batch-size", type=int, default=64)
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
+from pyro.poutine.messenger import unwrap
 from torch import nn
 
 __all__ = ["local_params"]
@@ -26,8 +27,7 @@ def local_params(*modules: Any) -> Iterator[None]:
         *modules: Models and guides that will run, as modules or wrapped by handlers; other callables are left alone.
     """
     for module in modules:
-        while not isinstance(module, nn.Module) and hasattr(module, "fn"):
-            module = module.fn
+        module = unwrap(module)
         if isinstance(module, nn.Module):
             for part in module.modules():
                 if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
+from pyro.poutine.messenger import unwrap
 from torch import Tensor
 
 from causalvae_pyro.divergences import kl, kl_endogenous, kl_exogenous
@@ -102,7 +103,7 @@ class CausalELBO(Trace_ELBO):
                 name: value / self.num_particles for name, value in self._divergences(model, model_trace, guide_trace).items()
             }
             z = model_trace.nodes["z"]["value"]
-            values |= {term.name: term(model, z, labels) / num_traces for term in self.terms}
+            values |= {term.name: term(unwrap(model), z, labels) / num_traces for term in self.terms}
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + value
         self.last_terms = {name: value.detach() for name, value in totals.items()}
@@ -124,7 +125,7 @@ class CausalELBO(Trace_ELBO):
         unknown = [name for name, site in q.items() if site["type"] == "sample" and name not in ("eps", "eps_x")]
         if unknown:
             raise ValueError(f"guide: CausalELBO knows the sites 'eps' and 'eps_x', the guide samples {unknown}; use Trace_ELBO")
-        scm = model.scm
+        scm = unwrap(model).scm  # type: ignore[attr-defined]
         q_eps, eps, z = q["eps"]["fn"], q["eps"]["value"], sites["z"]["value"]
         result = {"reconstruction": sites["x"]["log_prob"].sum()}
         if self.w_eps:

@@ -27,7 +27,7 @@ def plot_graph(graph: CausalGraph, weights: Tensor | None = None, *, title: str 
 
     Args:
         graph: The graph.
-        weights: ``[n, n]`` edge strengths to write beside the edges, e.g. ``model.scm.adjacency``.
+        weights: ``[n, n]`` edge strengths to write beside the edges, e.g. ``model.scm.sensitivity(z)``.
         title: Title of the figure.
     """
     width = max(len(level) for level in graph.levels)

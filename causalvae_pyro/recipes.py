@@ -37,7 +37,7 @@ class Recipe:
     """
 
     dim: int = 1
-    prior_std: float = 0.02
+    prior_std: float = 0.005
     w_eps: float = 0.0
     w_z: float = 1.0
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import torch
 
 from causalvae_pyro import plots
-from causalvae_pyro.checkpoint import Run, write_text
+from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.evaluation import score_table
+from causalvae_pyro.files import write_bytes, write_text
+from causalvae_pyro.scm import AdditiveNoiseLayer
 
 __all__ = ["write_report"]
 
@@ -34,7 +37,11 @@ _CAPTIONS = {
     ),
     "concepts": ("Concepts read from test images", "Posterior mean in label units against the true label."),
     "reconstructions": ("Reconstructions", "Test image, the decoder's mean at the posterior mean, and their difference."),
-    "graph": ("Causal graph", "Edge strengths of the causal layer as learned."),
+    "graph": (
+        "Causal graph",
+        "Beside each edge: by how many standard deviations the learned mechanism moves the effect when the cause moves by one, "
+        "averaged over the test labels.",
+    ),
     "training": ("Training", "Mean per image and epoch of the loss and each of its terms."),
 }
 
@@ -59,7 +66,7 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
             "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data)),
             "concepts": plots.plot_concepts(run, data.images, data.labels, data.units),
             "reconstructions": plots.plot_reconstructions(run, data.images),
-            "graph": plots.plot_graph(run.graph, run.model.scm.adjacency),
+            "graph": plots.plot_graph(run.graph, _sensitivity(run, data.labels)),
         }
         if history:
             figures["training"] = plots.plot_history(history)
@@ -68,10 +75,16 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
             pictures[name] = buffer.getvalue()
-            _write_bytes(directory / f"{name}.png", pictures[name])
+            write_bytes(directory / f"{name}.png", pictures[name])
     write_text(directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     write_text(directory / "report.html", _page(run, metrics, pictures))
     return directory / "report.html"
+
+
+def _sensitivity(run: Run, labels: torch.Tensor) -> torch.Tensor | None:
+    if not isinstance(run.model.scm, AdditiveNoiseLayer):
+        return None
+    return run.model.scm.sensitivity(run.model.prior(labels.to(run.model.zero.device)).mean.detach())
 
 
 def _typical(data: Any) -> int:
@@ -118,9 +131,3 @@ def _table(metrics: dict[str, Any]) -> str:
     rows.append("</table>")
     summary = "; ".join(score_table(metrics).splitlines()[-5:])
     return "".join(rows) + f"<p>{html.escape(' '.join(summary.split()).lstrip('-; '))}.</p>"
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

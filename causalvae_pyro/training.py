@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -21,6 +20,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from causalvae_pyro.files import write_text
 from causalvae_pyro.local_params import local_params
 from causalvae_pyro.objectives import CausalELBO
 
@@ -57,9 +57,7 @@ class History:
         writer = csv.DictWriter(buffer, self.columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        temporary = Path(f"{path}.tmp")
-        temporary.write_text(buffer.getvalue())
-        os.replace(temporary, path)
+        write_text(path, buffer.getvalue())
 
 
 @dataclass
@@ -184,6 +182,7 @@ def fit(
             for epoch in range(1, epochs + 1):
                 state.epoch = epoch
                 monitor.start_epoch()
+                bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
                 for x, labels in batches(order):
                     if schedule is not None:
                         factor = schedule(state.step / max(1, total - 1))
@@ -195,11 +194,9 @@ def fit(
                     loss.backward()
                     optim.step()
                     state.step += 1
+                    bar.set_postfix_str(monitor.status(), refresh=False)
                     bar.update()
                 state.history.rows.append(monitor.finish_epoch(optim.param_groups[0]["lr"]))
-                row = state.history.rows[-1]
-                bar.set_description(f"epoch {epoch}/{epochs}")
-                bar.set_postfix_str(f"loss {row['loss']:.1f}, {row['images_per_second']:.0f} img/s")
                 for callback in callbacks:
                     callback.on_epoch_end(state)
         except (KeyboardInterrupt, NonFiniteLossError):
@@ -224,18 +221,22 @@ class _Monitor:
         self.names: list[str] = []
         self.pending: list[Tensor] = []
         self.sums: Tensor | None = None
-        self.images = 0
+        self.images = self.seen = 0
         self.epoch_started = time.perf_counter()
 
     def record(self, loss: Tensor, size: int, *context: Any) -> None:
         terms = {"loss": loss.detach(), **getattr(self.objective, "last_terms", {})}
         self.names = list(terms)
-        self.pending.append(
-            torch.stack(list(terms.values())).double() if loss.device.type != "mps" else torch.stack(list(terms.values()))
-        )
+        self.pending.append(torch.stack(list(terms.values())))
         self.images += size
         if len(self.pending) >= self.check_every:
             self._check(*context)
+
+    def status(self) -> str:
+        """Mean loss per image over the epoch as far as it has been looked at, and the speed."""
+        speed = self.images / (time.perf_counter() - self.epoch_started)
+        loss = "" if self.sums is None else f"loss {self.sums[0].item() / self.seen:.1f}, "
+        return f"{loss}{speed:.0f} img/s"
 
     def finish_epoch(self, lr: float) -> dict[str, float]:
         self._check()
@@ -253,7 +254,7 @@ class _Monitor:
     def _check(self, *context: Any) -> None:
         if not self.pending:
             return
-        values = torch.stack(self.pending).cpu()
+        values = torch.stack(self.pending).cpu().double()
         self.pending = []
         bad = ~torch.isfinite(values)
         if bad.any():
@@ -268,6 +269,7 @@ class _Monitor:
                 "a lower lr, a larger scale of the likelihood or larger standard deviations of the prior may help"
             )
         self.sums = values.sum(0) if self.sums is None else self.sums + values.sum(0)
+        self.seen = self.images
 
     @staticmethod
     def _sites(*context: Any) -> list[str]:

@@ -58,13 +58,6 @@ class AdditiveNoiseSCM(AdditiveNoiseLayer):
         """The masked strengths ``A``, ``[n, n]``."""
         return self.weight * self.mask
 
-    @property
-    def edge_strength(self) -> Tensor:
-        """``[n, n]``: norm of the weights through which parent ``j`` enters the network of child ``i``; 0 off the graph."""
-        n = len(self.graph)
-        first = torch.cat([self.input, self.skip], -1).reshape(n, n, self.dim, -1)
-        return self.adjacency.abs() * first.square().sum((-2, -1)).sqrt().mT
-
     def means(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
         index = slice(None) if concepts is None else concepts
         gate = self.adjacency.mT[index]

@@ -150,6 +150,24 @@ class AdditiveNoiseLayer(CausalLayer):
             ``[..., m, d]``, zero for roots.
         """
 
+    def sensitivity(self, z: Tensor) -> Tensor:
+        """How strongly each edge acts: the mean of ``|d m_i / d z_j|`` over a batch.
+
+        Args:
+            z: Concepts ``[..., n, d]`` to average over.
+
+        Returns:
+            ``[n, n]``, entry ``[j, i]`` for the edge ``j -> i``; 0 off the graph.
+        """
+        z = z.detach().requires_grad_(True)
+        with torch.enable_grad():
+            means = self.means(z)
+            columns = [
+                torch.autograd.grad(means[..., i, :].sum(), z, retain_graph=True)[0].abs().flatten(0, -3).mean((0, -1))
+                for i in range(len(self.graph))
+            ]
+        return torch.stack(columns, -1).detach()
+
     @property
     def noise_scale(self) -> Tensor:
         """The scales ``s``, ``[n]``."""

@@ -1,0 +1,49 @@
+"""What every benchmark records beside its figures, and how it writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pyro
+import torch
+
+import causalvae_pyro
+
+
+def describe() -> dict:
+    """The command, versions and processor."""
+    modules = {"torch": torch, "pyro": pyro, "numpy": np, "matplotlib": matplotlib, "causalvae_pyro": causalvae_pyro}
+    return {
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+        "versions": {"python": platform.python_version(), **{name: module.__version__ for name, module in modules.items()}},
+        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def write_json(path: str | os.PathLike, result: dict) -> None:
+    """Writes the file as a whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,450 @@
+"""The battery that every public causal layer passes: a new layer joins by adding its mechanism to ``MECHANISMS``."""
+
+import copy
+import inspect
+import math
+
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import pytest
+import torch
+from torch.distributions import transform_to
+from torch.testing import assert_close
+
+import causalvae_pyro.scm
+from causalvae_pyro import AdditiveNoiseSCM, CausalGraph, LinearSCM
+from causalvae_pyro.scm import CausalLayer, CausalTransform
+
+TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def linear_mechanism(scm, i, z):
+    """``sum_j A[j, i] z_j`` over the parents ``z = {j: [N, d]}`` of concept ``i``, straight from the parameters."""
+    return sum(scm.weight[j, i] * z_j for j, z_j in z.items())
+
+
+def network_mechanism(scm, i, z):
+    """``g_i(A_i o z)``, straight from the parameters."""
+    d, first, skip = scm.dim, scm.input_bias[i], 0.0
+    for j, z_j in z.items():
+        first = first + scm.weight[j, i] * z_j @ scm.input[i, j * d : (j + 1) * d]
+        skip = skip + scm.weight[j, i] * z_j @ scm.skip[i, j * d : (j + 1) * d]
+    second = first.clamp(min=0) @ scm.hidden[i] + scm.hidden_bias[i]
+    return second.clamp(min=0) @ scm.output[i] + scm.output_bias[i] + skip
+
+
+MECHANISMS = {LinearSCM: linear_mechanism, AdditiveNoiseSCM: network_mechanism}
+
+
+def random_adjacency(n, seed):
+    """About three parents each, along a random order of the nodes: index order is not a topological order."""
+    generator = torch.Generator().manual_seed(seed)
+    density = min(0.6, 6 / n)
+    strict = (torch.rand(n, n, generator=generator) < density).double().triu(1)
+    strict[0, 1] = strict[1, 2] = 1  # a path of length two at least
+    order = torch.randperm(n, generator=generator)
+    if order[0] < order[1]:
+        order = order.flip(0)
+    inverse = order.argsort()
+    return strict[inverse][:, inverse]
+
+
+def make_layer(cls, adjacency, dim=1, learn_noise=True, seed=0, dtype=torch.float64):
+    """A layer with random strengths, networks and noise scales."""
+    graph = CausalGraph.from_adjacency([f"v{i}" for i in range(len(adjacency))], adjacency)
+    options = {"hidden": 8} if cls is AdditiveNoiseSCM else {}
+    scm = cls(graph, dim, learn_noise=learn_noise, min_noise=0.05, **options).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in scm.named_parameters():
+        value = torch.randn(parameter.shape, generator=generator, dtype=dtype)
+        scale = {"weight": 0.5, "skip": 0.5, "hidden": 0.3, "log_noise": 0.5}.get(name, 0.5)
+        parameter.data = scale * (value.abs() + 0.5) * value.sign() if name == "weight" else scale * value
+    return scm
+
+
+def noise(scm, *lead, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*lead, len(scm.graph), scm.dim, generator=generator, dtype=scm.weight.dtype)
+
+
+def truncated_factorisation(scm, adjacency, eps, do=()):
+    """The structural equations with those of the intervened concepts replaced, one concept at a time."""
+    n, do = len(adjacency), dict(do)
+    z = {}
+    while len(z) < n:
+        for i in range(n):
+            parents = [j for j in range(n) if adjacency[j, i]]
+            if i in z or not all(j in z for j in parents):
+                continue
+            if f"v{i}" in do:
+                z[i] = torch.as_tensor(do[f"v{i}"], dtype=eps.dtype).expand(eps[:, i].shape)
+                continue
+            scale = 1.0
+            if scm.log_noise is not None:
+                scale = scm.min_noise + (1 - scm.min_noise) * math.exp(scm.log_noise[i].item())
+            z[i] = scale * eps[:, i]
+            if parents:
+                z[i] = z[i] + MECHANISMS[type(scm)](scm, i, {j: z[j] for j in parents})
+    return torch.stack([z[i] for i in range(n)], 1)
+
+
+def ancestry(adjacency):
+    """``R[j, i]`` is true iff there is a directed path (of length >= 0) from ``j`` to ``i``."""
+    reach = torch.eye(len(adjacency), dtype=torch.float64) + adjacency
+    for _ in range(len(adjacency)):
+        reach = ((reach @ reach) > 0).double()
+    return reach > 0
+
+
+every_layer = pytest.mark.parametrize("cls", MECHANISMS, ids=lambda cls: cls.__name__)
+
+
+@pytest.fixture(
+    params=[(cls, d, s) for cls in MECHANISMS for d in (1, 3) for s in (False, True)],
+    ids=lambda p: f"{p[0].__name__}-{p[1]}-{p[2]}",
+)
+def layer(request):
+    cls, dim, learn_noise = request.param
+    return make_layer(cls, ADJACENCY, dim, learn_noise)
+
+
+ADJACENCY = random_adjacency(5, seed=3)
+
+
+def test_every_public_layer_takes_the_battery():
+    public = [getattr(causalvae_pyro.scm, name) for name in causalvae_pyro.scm.__all__]
+    layers = {cls for cls in public if isinstance(cls, type) and issubclass(cls, CausalLayer) and not inspect.isabstract(cls)}
+    # CausalLayer is no ABC, so its abstract bases are told by their abstract methods.
+    assert {cls for cls in layers if not _abstract(cls)} == set(MECHANISMS)
+
+
+def _abstract(cls):
+    return any(getattr(getattr(cls, name), "__isabstractmethod__", False) for name in dir(cls))
+
+
+def test_forward_and_inverse(layer):
+    eps = noise(layer, 6)
+    z = layer.to_endogenous(eps)
+    assert_close(z, truncated_factorisation(layer, ADJACENCY, eps), **TOLERANCE)
+    assert torch.equal(layer(eps), z)
+    assert_close(layer.to_exogenous(z), eps, **TOLERANCE)
+    assert_close(layer.to_endogenous(layer.to_exogenous(eps)), eps, **TOLERANCE)
+
+
+def test_log_abs_det_jacobian(layer):
+    n, d = len(layer.graph), layer.dim
+    eps = noise(layer, 3)
+    jacobian = torch.stack([torch.autograd.functional.jacobian(layer.to_endogenous, row) for row in eps])
+    expected = torch.linalg.slogdet(jacobian.reshape(3, n * d, n * d)).logabsdet
+    z = layer.to_endogenous(eps)
+    assert_close(layer.log_abs_det_jacobian(eps, z), expected, **TOLERANCE)
+    assert (expected.abs().max() > 0.1) == (layer.log_noise is not None)
+    # A concept depends on its own noise and its ancestors' only.
+    depends = jacobian.abs().sum((0, 2, 4)) > 0
+    assert torch.equal(depends, ancestry(ADJACENCY).mT)
+
+
+@pytest.mark.parametrize("n", [5, 40])
+@every_layer
+def test_one_site_per_concept_in_topological_order(cls, n):
+    adjacency = random_adjacency(n, seed=n)
+    scm = make_layer(cls, adjacency, dim=2)
+    eps = noise(scm, 6)
+    trace = poutine.trace(scm).get_trace(eps)
+    names = [name for name in trace.nodes if name not in ("_INPUT", "_RETURN")]
+    assert sorted(names) == sorted(scm.graph.names)
+    assert names != list(scm.graph.names), "the example must not be in topological order already"
+    position = {name: k for k, name in enumerate(names)}
+    assert all(position[f"v{j}"] < position[f"v{i}"] for j, i in adjacency.nonzero().tolist())
+    for i, name in enumerate(scm.graph.names):
+        site = trace.nodes[name]
+        assert torch.equal(site["value"], trace.nodes["_RETURN"]["value"][:, i])
+        assert (site["fn"].batch_shape, site["fn"].event_shape) == ((6,), (2,))
+    assert trace.log_prob_sum() == 0, "concepts are deterministic"
+    silent = poutine.trace(scm.to_endogenous).get_trace(eps)
+    assert set(silent.nodes) == {"_INPUT", "_RETURN"}
+
+
+VALUES = {
+    "int": lambda n, d: -2,
+    "float": lambda n, d: 1.5,
+    "0-dim": lambda n, d: torch.tensor(-0.7, dtype=torch.float64),
+    "0-dim float32": lambda n, d: torch.tensor(0.25),
+    "[d]": lambda n, d: torch.linspace(-1, 2, d, dtype=torch.float64),
+    "[N, d]": lambda n, d: torch.linspace(-3, 3, n * d, dtype=torch.float64).reshape(n, d),
+    "[N, 1]": lambda n, d: torch.linspace(-3, 3, n, dtype=torch.float64)[:, None],
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("n", [4, 10, 40])
+@every_layer
+def test_do_is_the_truncated_factorisation(cls, n, count, kind):
+    adjacency = random_adjacency(n, seed=n)
+    scm = make_layer(cls, adjacency, dim=3, seed=n)
+    eps = noise(scm, 5)
+    natural = scm.to_endogenous(eps)
+    shift = torch.randperm(n, generator=torch.Generator().manual_seed(count)).tolist()
+    for start in range(0, n, max(1, n // 5)):
+        chosen = [shift[(start + k) % n] for k in range(count)]
+        do = {f"v{i}": VALUES[kind](5, 3) for i in chosen}
+        trace = poutine.trace(poutine.do(scm, data=do)).get_trace(eps)
+        z = trace.nodes["_RETURN"]["value"]
+        assert_close(z, truncated_factorisation(scm, adjacency, eps, do), **TOLERANCE)
+        for i in chosen:
+            assert torch.equal(z[:, i], torch.as_tensor(do[f"v{i}"]).to(z).expand(5, 3))
+        changed = ancestry(adjacency)[chosen].any(0)
+        assert torch.equal(z[:, ~changed], natural[:, ~changed])
+        assert (z != natural).any(0).any(-1)[changed].all()
+        if count == 1:
+            # Pitfall: the concept's own site holds the natural value, only what lies downstream sees the set one.
+            assert torch.equal(trace.nodes[f"v{chosen[0]}"]["value"], natural[:, chosen[0]])
+
+
+@pytest.mark.parametrize("value", [3.0, 1e30])
+@every_layer
+def test_non_descendants_are_unchanged_to_the_bit_in_float32(cls, value):
+    adjacency = random_adjacency(10, seed=7)
+    scm = make_layer(cls, adjacency, dim=2, dtype=torch.float32)
+    eps = noise(scm, 33)
+    natural = scm(eps)
+    for i, name in enumerate(scm.graph.names):
+        z = poutine.do(scm, data={name: value})(eps)
+        kept = ~ancestry(adjacency)[i]
+        assert torch.equal(z[:, kept], natural[:, kept])
+
+
+def test_leading_dimensions(layer):
+    name = layer.graph.roots[0]
+    eps = noise(layer, 5, 7)
+    flat = eps.flatten(0, 1)
+    z = layer(eps)
+    assert z.shape == eps.shape
+    assert_close(z.flatten(0, 1), layer(flat), **TOLERANCE)
+    assert_close(layer.to_exogenous(z), eps, **TOLERANCE)
+    assert layer.log_abs_det_jacobian(eps, z).shape == (5, 7)
+    assert_close(layer(eps[0, 0]), z[0, 0], **TOLERANCE)
+    assert layer(eps[:0]).shape == eps[:0].shape
+    values = torch.randn(5, 7, layer.dim, dtype=eps.dtype)
+    expected = poutine.do(layer, data={name: values.flatten(0, 1)})(flat).unflatten(0, (5, 7))
+    assert_close(poutine.do(layer, data={name: values})(eps), expected, **TOLERANCE)
+    assert_close(poutine.do(layer, data={name: values[:1]})(eps)[0], expected[0], **TOLERANCE)
+    assert_close(poutine.do(layer, data={name: values[0]})(eps)[0], expected[0], **TOLERANCE)
+
+
+@pytest.mark.parametrize("which", ["root", "leaf"])
+def test_an_intervention_may_add_leading_dimensions(layer, which):
+    # As several worlds at once do: one value each, [worlds, 1, d], for the same noise.
+    name = layer.graph.roots[0] if which == "root" else layer.graph.order[-1]
+    eps, worlds = noise(layer, 6), noise(layer, 4)[:, :1]
+    z = poutine.do(layer, data={name: worlds})(eps)
+    assert_close(z, torch.stack([poutine.do(layer, data={name: value[0]})(eps) for value in worlds]), **TOLERANCE)
+
+
+@pytest.mark.parametrize("method", ["forward", "to_endogenous", "to_exogenous"])
+def test_a_wrong_shape_is_an_error_that_names_the_argument(layer, method):
+    n, d = len(layer.graph), layer.dim
+    argument = "z" if method == "to_exogenous" else "eps"
+    for shape in [(n - 1, d), (6, n + 1, d), (6, n, d + 1), (n,), (6, d, n), (n, d, 6)]:
+        with pytest.raises(ValueError, match=rf"^{argument}: expected shape \[\.\.\., {n}, {d}\], got") as error:
+            getattr(layer, method)(torch.zeros(shape, dtype=torch.float64))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("which", ["root", "leaf"])
+def test_a_wrong_shape_of_an_intervention_is_an_error_that_names_it(layer, which):
+    name = layer.graph.roots[0] if which == "root" else layer.graph.order[-1]
+    d = layer.dim
+    # [N] is the likeliest slip; for d = 1 it would broadcast to [N, N].
+    for shape in [(6,), (d + 1,), (5, d), (6, d + 1), (7, 6)]:
+        with pytest.raises(ValueError, match=rf"do\['{name}'\].*shape \({shape[0]},") as error:
+            poutine.do(layer, data={name: torch.zeros(shape)})(noise(layer, 6))
+        assert "\n" not in str(error.value)
+
+
+def test_a_mechanism_sees_the_parents_only(layer):
+    z = noise(layer)
+    jacobian = torch.autograd.functional.jacobian(layer.means, z)
+    assert torch.equal(jacobian.abs().sum((1, 3)) > 0, ADJACENCY.mT > 0)
+    assert torch.equal(layer.means(z)[ADJACENCY.sum(0) == 0], torch.zeros(len(layer.graph.roots), layer.dim).double())
+    batch = noise(layer, 2, 3)
+    assert_close(layer.means(batch, [3, 0]), layer.means(batch)[..., [3, 0], :], **TOLERANCE)
+
+
+def test_roots_are_their_scaled_noise(layer):
+    eps = noise(layer, 6)
+    roots = [layer.graph.index(name) for name in layer.graph.roots]
+    scale = layer.noise_scale[:, None]
+    assert torch.equal(layer.to_endogenous(eps)[:, roots], (scale * eps)[:, roots])
+    assert (layer.log_noise is None) == bool((scale == 1).all())
+
+
+@pytest.mark.parametrize("learn_noise", [False, True])
+@every_layer
+def test_layers_start_as_the_identity(cls, learn_noise):
+    scm = cls(CausalGraph(["a", "b", "c"], [("c", "a"), ("a", "b")]), dim=2, learn_noise=learn_noise)
+    eps = torch.randn(4, 3, 2)
+    assert_close(scm.to_endogenous(eps), eps)
+    # And yet the mechanisms learn.
+    scm.to_endogenous(eps).square().sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for name, p in scm.named_parameters() if name != "log_noise")
+
+
+def test_strengths_outside_the_graph_are_masked(layer):
+    assert torch.equal(layer.adjacency, layer.weight * ADJACENCY)
+    eps = noise(layer, 4)
+    layer.to_endogenous(eps).square().sum().backward()
+    assert torch.equal(layer.weight.grad != 0, ADJACENCY > 0)
+    before = layer.to_endogenous(eps)
+    layer.weight.data[ADJACENCY == 0] = 1e3
+    assert torch.equal(layer.to_endogenous(eps), before)
+
+
+def test_a_strength_of_zero_cuts_the_edge(layer):
+    j, i = ADJACENCY.nonzero()[0].tolist()
+    layer.weight.data[j, i] = 0
+    jacobian = torch.autograd.functional.jacobian(layer.means, noise(layer))
+    assert torch.equal(jacobian[i, :, j], torch.zeros(layer.dim, layer.dim).double())
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_edge_strength_of_the_networks(dim):
+    scm = make_layer(AdditiveNoiseSCM, ADJACENCY, dim)
+    strength = scm.edge_strength
+    assert torch.equal(strength > 0, ADJACENCY > 0)
+    for j, i in ADJACENCY.nonzero().tolist():
+        rows = slice(j * dim, (j + 1) * dim)
+        norm = math.hypot(*scm.input[i, rows].flatten().tolist(), *scm.skip[i, rows].flatten().tolist())
+        assert strength[j, i].item() == pytest.approx(abs(scm.weight[j, i].item()) * norm, rel=1e-12)
+
+
+@pytest.mark.parametrize("learn_noise", [False, True])
+def test_matrix_of_the_linear_layer(learn_noise):
+    scm = make_layer(LinearSCM, ADJACENCY, dim=3, learn_noise=learn_noise)
+    scale = torch.ones(5) if not learn_noise else 0.05 + 0.95 * scm.log_noise.exp()
+    expected = torch.linalg.inv(torch.eye(5, dtype=torch.float64) - (scm.weight * ADJACENCY).T) * scale
+    assert_close(scm.matrix(), expected.double(), **TOLERANCE)
+    eps = noise(scm, 6)
+    assert_close(scm.to_endogenous(eps), torch.einsum("ij,bjd->bid", expected.double(), eps), **TOLERANCE)
+
+
+def test_state_dict_round_trip(layer):
+    fresh = type(layer)(**layer.init_args).double()
+    eps = noise(layer, 4)
+    assert not torch.equal(fresh.to_endogenous(eps), layer.to_endogenous(eps))
+    fresh.load_state_dict(layer.state_dict(), strict=True)
+    assert torch.equal(fresh.to_endogenous(eps), layer.to_endogenous(eps))
+    assert "mask" not in layer.state_dict(), "the graph is not learned and lives in the constructor's arguments"
+
+
+def test_deepcopy(layer):
+    twin, eps = copy.deepcopy(layer), noise(layer, 4)
+    before = layer.to_endogenous(eps)
+    assert torch.equal(twin.to_endogenous(eps), before)
+    assert torch.equal(twin(eps), before)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1)
+    assert not torch.equal(twin.to_endogenous(eps), before)
+    assert torch.equal(layer.to_endogenous(eps), before)
+
+
+def test_causal_transform_is_a_torch_transform(layer):
+    transform, eps = CausalTransform(layer), noise(layer, 2, 4)
+    z = transform(eps)
+    assert torch.equal(z, layer.to_endogenous(eps))
+    assert transform.inv.inv is transform
+    assert (transform.domain.event_dim, transform.codomain.event_dim) == (2, 2)
+    assert transform.forward_shape(eps.shape) == transform.inverse_shape(eps.shape) == eps.shape
+    assert_close(transform.inv(z.clone()), eps, **TOLERANCE)
+    assert_close(transform.inv.log_abs_det_jacobian(z, eps), -layer.log_abs_det_jacobian(eps, z), **TOLERANCE)
+    assert transform.log_abs_det_jacobian(eps, z).shape == (2, 4)
+    assert transform_to(transform.codomain)(eps) is not None
+
+
+def test_causal_transform_compares_by_its_layer(layer):
+    transform, other = CausalTransform(layer), CausalTransform(copy.deepcopy(layer))
+    assert transform == CausalTransform(layer)
+    assert hash(transform) == hash(CausalTransform(layer))
+    assert transform.inv == CausalTransform(layer).inv
+    assert transform != other
+    assert transform.inv != other.inv
+    assert transform != "scm"
+
+
+def test_causal_transform_caches_the_last_pair(layer, monkeypatch):
+    calls = []
+    for method in ("to_endogenous", "to_exogenous"):
+        original = getattr(layer, method)
+        monkeypatch.setattr(
+            layer, method, lambda value, method=method, original=original: calls.append(method) or original(value)
+        )
+    transform, eps = CausalTransform(layer).inv, noise(layer, 4)
+    z = layer.to_endogenous(eps)
+    calls.clear()
+    assert transform(z) is transform(z)
+    assert transform.inv(transform(z)) is z
+    assert calls == ["to_exogenous"]
+    # The density of a fresh sample costs no second solve either.
+    q = dist.TransformedDistribution(dist.Normal(eps, 1.0).to_event(2), [CausalTransform(layer).inv])
+    calls.clear()
+    q.log_prob(q.rsample())
+    assert calls == ["to_exogenous"]
+
+
+def test_density_of_a_gaussian_over_z_seen_from_eps(layer):
+    n, d = len(layer.graph), layer.dim
+    base = dist.Normal(noise(layer, 3), 0.3).to_event(2)
+    q = dist.TransformedDistribution(base, [CausalTransform(layer).inv])
+    assert (q.batch_shape, q.event_shape) == ((3,), (n, d))
+    assert q.expand([2, 3]).sample().shape == (2, 3, n, d)
+    eps = noise(layer, 3, seed=9)
+    jacobian = torch.stack([torch.autograd.functional.jacobian(layer.to_endogenous, row) for row in eps]).reshape(3, n * d, -1)
+    expected = base.log_prob(layer.to_endogenous(eps)) + torch.linalg.slogdet(jacobian).logabsdet
+    assert_close(q.log_prob(eps), expected, **TOLERANCE)
+
+
+@every_layer
+def test_noise_scales(cls):
+    graph = CausalGraph(["a", "b"], [("a", "b")])
+    fixed = cls(graph)
+    assert fixed.log_noise is None
+    assert fixed.noise_scale.tolist() == [1, 1]
+    scm = cls(graph, learn_noise=True, min_noise=0.03)
+    assert_close(scm.noise_scale, torch.ones(2))
+    with torch.no_grad():
+        scm.log_noise.copy_(torch.tensor([-200.0, 1.0]))
+    assert_close(scm.noise_scale, torch.tensor([0.03, 0.03 + 0.97 * math.e]))
+    eps = torch.randn(3, 2, 1)
+    assert torch.isfinite(scm.to_exogenous(scm.to_endogenous(eps))).all()
+    scm.noise_scale.log().sum().backward()
+    assert scm.log_noise.grad[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dim": 0}, "^dim: got 0"),
+        ({"min_noise": 0.0}, r"^min_noise: got 0\.0"),
+        ({"min_noise": 1.0}, r"^min_noise: got 1\.0"),
+        ({"min_noise": -0.1}, r"^min_noise: got -0\.1"),
+    ],
+)
+@every_layer
+def test_constructor_errors(cls, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cls(CausalGraph(["a"]), **arguments)
+
+
+def test_constructor_error_of_the_networks():
+    with pytest.raises(ValueError, match="^hidden: got 0"):
+        AdditiveNoiseSCM(CausalGraph(["a"]), hidden=0)
+
+
+@every_layer
+def test_a_single_concept(cls):
+    scm = cls(CausalGraph(["only"]), learn_noise=True)
+    eps = torch.randn(4, 1, 1)
+    assert_close(scm(eps), eps)
+    assert poutine.do(scm, data={"only": 2.0})(eps).flatten().tolist() == [2.0] * 4
