@@ -281,8 +281,8 @@ def test_counterfactual_of_no_scenes(data):
         ({"split": "valid"}, "split: got 'valid'; valid: ['train', 'test', 'all']"),
         ({"partition": "random"}, "partition: got 'random'; valid: ['iid', 'grid', 'compositional']"),
         ({"size": 7}, "size: got 7; images need at least 8 pixels a side"),
-        ({"noise": -0.1}, "noise: got -0.1; must be >= 0"),
-        ({"noise": math.nan}, "noise: got nan; must be >= 0"),
+        ({"noise": -0.1}, "noise: got -0.1; must be finite and >= 0"),
+        ({"noise": math.nan}, "noise: got nan; must be finite and >= 0"),
     ],
 )
 def test_errors_of_the_options(options, message):

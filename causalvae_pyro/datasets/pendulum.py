@@ -61,17 +61,18 @@ class Pendulum(ImageSimulator):
     units = ("rad", "x", "length", "x")
 
     @classmethod
-    def root_grid(cls) -> Tensor:
+    def published_labels(cls) -> Tensor:
         """84 angles x 87 light directions; the vertical direction is left out, as published."""
         angle = torch.arange(-40, 44, dtype=torch.float64) * math.pi / 200
         direction = torch.tensor([j for j in range(60, 148) if j != 100], dtype=torch.float64) * math.pi / 200
         light = PIVOT[0] + (LIGHT_HEIGHT - PIVOT[1]) / torch.tan(direction)
-        return torch.cartesian_prod(angle, light)
+        grid = torch.cartesian_prod(angle, light)
+        return cls._complete(torch.cat([grid, torch.zeros_like(grid)], 1))
 
     @classmethod
     def root_ranges(cls) -> dict[str, tuple[float, float]]:
         """The intervals that the published grid spans."""
-        grid = cls.root_grid()
+        grid = cls.published_labels()
         return {name: (grid[:, i].min().item(), grid[:, i].max().item()) for i, name in enumerate(cls.graph.roots)}
 
     @classmethod

@@ -66,13 +66,13 @@ class ImageSimulator(Dataset):
             raise ValueError(f"partition: got {partition!r}; valid: {list(PARTITIONS)}")
         if size < 8:
             raise ValueError(f"size: got {size}; images need at least 8 pixels a side")
-        if not noise >= 0:
-            raise ValueError(f"noise: got {noise}; must be >= 0")
+        if not 0 <= noise < float("inf"):
+            raise ValueError(f"noise: got {noise}; must be finite and >= 0")
         self.split, self.partition, self.size, self.noise, self.seed = split, partition, size, noise, seed
         self.transform = transform
-        labels = self._grid_labels()
-        labels = self._complete(labels, self._draw_noise(len(labels)))
+        labels = self.published_labels()
         index = self._select(labels)
+        labels = self._disturb(labels, torch.Generator().manual_seed(seed))
         self.labels = labels[index].float()
         self.images = self.render_uint8(self.labels, size)
 
@@ -80,8 +80,8 @@ class ImageSimulator(Dataset):
 
     @classmethod
     @abstractmethod
-    def root_grid(cls) -> Tensor:
-        """All published combinations of the root concepts, ``[N, number of roots]`` float64, in published order."""
+    def published_labels(cls) -> Tensor:
+        """Labels of all published scenes without mechanism noise, ``[N, n]`` float64, in published order."""
 
     @classmethod
     @abstractmethod
@@ -98,6 +98,11 @@ class ImageSimulator(Dataset):
     def draw(cls, labels: Tensor, size: int) -> Tensor:
         """Draws ``[N, n]`` labels as ``[N, 3, size, size]`` images in [0, 1]."""
 
+    @classmethod
+    def exogenous(cls, name: str, count: int, generator: torch.Generator) -> Tensor:
+        """Samples the noise that child ``name`` has in the published data already, ``[count]`` float64; none by default."""
+        return torch.zeros(count, dtype=torch.float64)
+
     # What follows from it ----------------------------------------------------------------------------------------
 
     @classmethod
@@ -113,12 +118,12 @@ class ImageSimulator(Dataset):
     @classmethod
     def label_std(cls) -> Tensor:
         """Standard deviation of each label over the published grid, ``[n]`` float64: the unit of ``noise``."""
-        return cls._complete_from_grid().std(0)
+        return cls.published_labels().std(0)
 
     @classmethod
     def label_range(cls) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of each label over the published grid, ``([n], [n])`` float64."""
-        labels = cls._complete_from_grid()
+        labels = cls.published_labels()
         return labels.amin(0), labels.amax(0)
 
     @classmethod
@@ -164,7 +169,9 @@ class ImageSimulator(Dataset):
             labels[:, self.graph.index(name)] = low + (high - low) * torch.rand(
                 num_samples, generator=generator, dtype=torch.float64
             )
-        labels = self._complete(labels, self._draw_noise(num_samples, generator)).float()
+        for name in self.graph.children:
+            labels[:, self.graph.index(name)] = self.exogenous(name, num_samples, generator)
+        labels = self._disturb(self._complete(labels), generator).float()
         return labels, self.render(labels, self.size)
 
     def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
@@ -196,9 +203,9 @@ class ImageSimulator(Dataset):
             if not torch.isfinite(value).all():
                 raise ValueError(f"do[{name!r}]: got a value that is not finite")
         if not do:
-            return labels, self.render(labels, self.size)
+            return labels.clone(), self.render(labels, self.size)
         work = labels.double()
-        noise = {child: work[:, self.graph.index(child)] - self._predict(child, work) for child in self.graph.children}
+        noise = self._abduct(work)
         result = work.clone()
         touched = {descendant for name in do for descendant in self.graph.descendants(name)}
         for name in self.graph.order:
@@ -206,7 +213,7 @@ class ImageSimulator(Dataset):
             if name in do:
                 result[:, column] = torch.as_tensor(do[name], dtype=work.dtype, device=work.device)
             elif name in touched:
-                result[:, column] = self._predict(name, result) + noise[name]
+                result[:, column] = self._predict(name, result) + noise[:, column]
         result = result.to(labels.dtype)
         return result, self.render(result, self.size)
 
@@ -230,34 +237,28 @@ class ImageSimulator(Dataset):
         return cls.mechanism(name, {parent: labels[:, cls.graph.index(parent)] for parent in cls.graph.parents(name)})
 
     @classmethod
-    def _grid_labels(cls) -> Tensor:
-        roots = cls.root_grid()
-        labels = torch.zeros(len(roots), len(cls.graph), dtype=torch.float64)
-        for column, name in enumerate(cls.graph.roots):
-            labels[:, cls.graph.index(name)] = roots[:, column]
-        return labels
-
-    @classmethod
-    def _complete_from_grid(cls) -> Tensor:
-        return cls._complete(cls._grid_labels(), None)
-
-    @classmethod
-    def _complete(cls, labels: Tensor, noise: Tensor | None) -> Tensor:
-        labels = labels.clone()
+    def _complete(cls, roots_and_noise: Tensor) -> Tensor:
+        """Labels from a table that holds the roots' values and the children's additive noise."""
+        labels = roots_and_noise.clone()
         for name in cls.graph.order:
             if cls.graph.parents(name):
-                column = cls.graph.index(name)
-                labels[:, column] = cls._predict(name, labels)
-                if noise is not None:
-                    labels[:, column] += noise[:, column]
+                labels[:, cls.graph.index(name)] += cls._predict(name, labels)
         return labels
 
-    def _draw_noise(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
+    @classmethod
+    def _abduct(cls, labels: Tensor) -> Tensor:
+        """The inverse of :meth:`_complete`."""
+        noise = labels.clone()
+        for name in cls.graph.children:
+            noise[:, cls.graph.index(name)] -= cls._predict(name, labels)
+        return noise
+
+    def _disturb(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         if self.noise == 0:
-            return None
-        generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
-        noise = torch.randn(count, len(self.graph), generator=generator, dtype=torch.float64)
-        return noise * (self.noise * self.label_std())
+            return labels
+        draws = torch.randn(labels.shape, generator=generator, dtype=torch.float64) * (self.noise * self.label_std())
+        draws[:, [self.graph.index(name) for name in self.graph.roots]] = 0
+        return self._complete(self._abduct(labels) + draws)
 
     def _select(self, labels: Tensor) -> Tensor:
         count = len(labels)
