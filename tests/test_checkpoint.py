@@ -343,7 +343,7 @@ def test_a_failed_save_leaves_whole_files(function, nth, tmp_path, monkeypatch):
     restored = load(tmp_path)
     assert restored.config["note"] == "mine"
     assert identical(weights(restored), weights(run if nth == 1 else new))
-    assert {name for name in os.listdir(tmp_path)} == before.keys()
+    assert set(os.listdir(tmp_path)) == before.keys()
     save(new, tmp_path)
     assert identical(weights(load(tmp_path)), weights(new))
 

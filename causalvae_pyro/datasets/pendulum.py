@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from causalvae_pyro.datasets.rendering import Canvas
+from causalvae_pyro.datasets.rendering import Canvas, Figure
 from causalvae_pyro.datasets.simulator import ImageSimulator
 from causalvae_pyro.graph import CausalGraph
 
@@ -22,11 +22,6 @@ PIVOT = (10.0, 10.5)
 LIGHT_HEIGHT = 20.5
 SHADOW_HEIGHT = -0.5
 MIN_SHADOW = 3.0
-
-# matplotlib's default axes on a square figure, as fractions of the figure, and the data limits of the published drawing.
-AXES_LEFT, AXES_RIGHT, AXES_BOTTOM, AXES_TOP = 0.125, 0.9, 0.11, 0.88
-X_LIMITS, Y_LIMITS = (0.0, 20.0), (-1.0, 21.0)
-POINT = 1 / 72
 
 
 class Pendulum(ImageSimulator):
@@ -92,28 +87,20 @@ class Pendulum(ImageSimulator):
         """Rod, bob, light, shadow, in this order, clipped by the axes; a matplotlib figure of ``size`` pixels a side."""
         labels = labels.to(torch.float32) if labels.dtype not in (torch.float32, torch.float64) else labels
         canvas = Canvas(len(labels), size, device=labels.device, dtype=labels.dtype)
-        x_scale = (AXES_RIGHT - AXES_LEFT) * size / (X_LIMITS[1] - X_LIMITS[0])
-        y_scale = (AXES_TOP - AXES_BOTTOM) * size / (Y_LIMITS[1] - Y_LIMITS[0])
-
-        def pixels(x: Tensor | float, y: Tensor | float) -> Tensor:
-            px = AXES_LEFT * size + x_scale * (torch.as_tensor(x, device=labels.device) - X_LIMITS[0])
-            py = AXES_BOTTOM * size + y_scale * (torch.as_tensor(y, device=labels.device) - Y_LIMITS[0])
-            return torch.stack([px.expand(len(labels)), py.expand(len(labels))], -1).to(labels.dtype)
-
-        stroke = 3 * POINT * size
+        figure = Figure(size, x_limits=(0.0, 20.0), y_limits=(-1.0, 21.0))
+        stroke = figure.points(3)
         # A disc's edge of 1 pt is centred on its outline.
-        edge = 0.5 * POINT * size
-        clip = (AXES_LEFT * size, AXES_RIGHT * size, AXES_BOTTOM * size, AXES_TOP * size)
+        edge = figure.points(0.5)
         angle, light, length, position = labels.unbind(-1)
 
         bob_x, bob_y = PIVOT[0] + 8 * torch.sin(angle), PIVOT[1] - 8 * torch.cos(angle)
-        canvas.paint(*canvas.segment(pixels(*PIVOT), pixels(bob_x, bob_y), stroke), BLACK)
-        canvas.paint(*canvas.ellipse(pixels(bob_x, bob_y), (1.5 * x_scale + edge, 1.5 * y_scale + edge)), FIREBRICK)
-        coverage, rows = canvas.ellipse(pixels(light, LIGHT_HEIGHT), (3 * x_scale + edge, 3 * y_scale + edge))
-        canvas.paint(coverage * canvas.box(*clip, rows), rows, ORANGE)
+        bob = figure.pixels(bob_x, bob_y)
+        canvas.paint(*canvas.segment(figure.pixels(PIVOT[0], 0 * angle + PIVOT[1]), bob, stroke), BLACK)
+        canvas.paint(*canvas.ellipse(bob, (1.5 * figure.x_scale + edge, 1.5 * figure.y_scale + edge)), FIREBRICK)
+        disc = canvas.ellipse(figure.pixels(light, LIGHT_HEIGHT), (3 * figure.x_scale + edge, 3 * figure.y_scale + edge))
+        canvas.paint(*figure.clip(canvas, *disc), ORANGE)
         # A negative length (mechanism noise far out in the tail) draws as the mirrored segment, zero as nothing.
         half = length.abs().clamp(min=1e-6) / 2
-        shadow = pixels(position - half, SHADOW_HEIGHT), pixels(position + half, SHADOW_HEIGHT)
-        coverage, rows = canvas.segment(*shadow, stroke)
-        canvas.paint(coverage * canvas.box(*clip, rows), rows, BLACK)
+        shadow = figure.pixels(position - half, SHADOW_HEIGHT), figure.pixels(position + half, SHADOW_HEIGHT)
+        canvas.paint(*figure.clip(canvas, *canvas.segment(*shadow, stroke)), BLACK)
         return canvas.images.clamp_(0, 1)

@@ -1,0 +1,317 @@
+"""The command line: a whole run in miniature, and one clear line for everything that can be wrong with the input."""
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import matplotlib
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from causalvae_pyro import counterfactual, load
+from causalvae_pyro.cli import main
+from causalvae_pyro.datasets import Pendulum
+
+FILES = {
+    "config.json",
+    "model.safetensors",
+    "history.csv",
+    "metrics.json",
+    "report.html",
+    "graph.png",
+    "reconstructions.png",
+    "counterfactuals.png",
+    "concepts.png",
+    "training.png",
+}
+# As the installed command, with Ctrl-C in effect even where the tests run in the background.
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from causalvae_pyro.cli import main; sys.exit(main())",
+]
+
+
+def train(out, *more):
+    return main(
+        ["train", "pendulum", "--size", "16", "--epochs", "1", "--limit", "64", "--device", "cpu", "--out", str(out), *more]
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "deep" / "pendulum"
+    assert train(out) == 0
+    return out
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A run of one's own to spoil."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+# What works ----------------------------------------------------------------------------------------------------------
+
+
+def test_train_leaves_a_whole_run(finished):
+    assert {path.name for path in finished.iterdir()} == FILES
+    config = json.loads((finished / "config.json").read_text())
+    assert config["data"] == {"name": "pendulum", "size": 16, "noise": 0.0, "partition": "iid", "seed": 0}
+    assert {"epochs": 1, "batch_size": 64, "lr": 2e-3, "images": 64, "device": "cpu"}.items() <= config["training"].items()
+    assert config["progress"] == {"epoch": 1, "step": 1, "interrupted": False}
+    with open(finished / "history.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert {"epoch", "step", "seconds", "images_per_second", "lr", "loss", "reconstruction", "kl_z", "label_fit"} <= row.keys()
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["images"] == 1461
+    assert len(metrics["cf_score"]) == 10
+
+
+def test_train_says_what_it_does(tmp_path, capsys):
+    assert train(tmp_path, "--noise", "0.1", "--dim", "2", "--w-eps", "0.3", "--seed", "3", "--batch-size", "16") == 0
+    out, err = capsys.readouterr()
+    assert re.match(
+        r"training on 64 images of Pendulum\(.*noise=0\.1, seed=3: 5847 images\), .* million parameters, on cpu\n", out
+    )
+    for words in ("do(pendulum, light)", "mean over single concepts", "reconstruction MSE", f"{tmp_path / 'report.html'}"):
+        assert words in out
+    assert re.search(r"epoch 1/1: 100%.* 4/4 .*img/s", err)
+    run = load(tmp_path)
+    assert run.model.scm.dim == 2
+    assert run.config["recipe"]["w_eps"] == 0.3
+    # The same command gives the same weights, another seed others.
+    again = tmp_path / "again"
+    assert train(again, "--noise", "0.1", "--dim", "2", "--w-eps", "0.3", "--seed", "3", "--batch-size", "16") == 0
+    assert (again / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+    assert train(again, "--noise", "0.1", "--dim", "2", "--w-eps", "0.3", "--seed", "4", "--batch-size", "16") == 0
+    assert (again / "model.safetensors").read_bytes() != (tmp_path / "model.safetensors").read_bytes()
+
+
+def test_evaluate_scores_again(run, capsys):
+    before = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").unlink()
+    (run / "report.html").unlink()
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    assert json.loads((run / "metrics.json").read_text()) == before
+    assert {path.name for path in run.iterdir()} == FILES
+    assert main(["evaluate", str(run), "--device", "cpu", "--limit", "50"]) == 0
+    assert json.loads((run / "metrics.json").read_text())["images"] == 50
+    assert "50 test images" in capsys.readouterr().out
+    # Without its history a run is scored all the same.
+    (run / "history.csv").unlink()
+    (run / "training.png").unlink()
+    assert main(["evaluate", str(run), "--device", "cpu", "--limit", "50"]) == 0
+    assert not (run / "training.png").exists()
+
+
+def test_counterfactual_draws(run, tmp_path, capsys):
+    out = tmp_path / "pictures" / "cf.png"
+    arguments = ["--do", "light=12", "--do", "pendulum=0.2", "--count", "3", "--out", str(out), "--device", "cpu"]
+    assert main(["counterfactual", str(run), *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"wrote {out}"
+    test = Pendulum("test", size=16)
+    true = test.counterfactual(test.labels[:3], {"light": 12.0, "pendulum": 0.2})[0]
+    for i, line in enumerate(lines[:3]):
+        assert line.startswith(f"image {i}: pendulum {test.labels[i, 0]:.3g} -> 0.2, light {test.labels[i, 1]:.3g} -> 12, ")
+        assert line.endswith(f"shadow_position {test.labels[i, 3]:.3g} -> {true[i, 3]:.3g}")
+    assert matplotlib.image.imread(out)[..., :3].std() > 0.05
+
+
+def test_a_fresh_process_gives_the_same_counterfactuals(finished, tmp_path):
+    program = """
+import sys
+from safetensors.torch import save_file
+from causalvae_pyro import counterfactual, load
+from causalvae_pyro.datasets import Pendulum
+run, data = load(sys.argv[1]), Pendulum("test", size=16)
+images = counterfactual(run.model, run.guide, data.images[:20].float() / 255, {"light": 12.0})
+save_file({"images": images}, sys.argv[2])
+"""
+    subprocess.run([sys.executable, "-c", program, finished, tmp_path / "images"], check=True)
+    run, data = load(finished), Pendulum("test", size=16)
+    images = counterfactual(run.model, run.guide, data.images[:20].float() / 255, {"light": 12.0})
+    assert torch.equal(load_file(tmp_path / "images")["images"], images)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["counterfactual"]], ids=str)
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: causalvae{' ' if command else ''}{' '.join(command)}")
+    if not command:
+        assert all(word in out for word in ("train", "evaluate", "counterfactual"))
+
+
+# What does not -------------------------------------------------------------------------------------------------------
+
+
+def truncate(run):
+    path = run / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def rewrite(**changes):
+    def act(run):
+        config = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(config | changes))
+
+    return act
+
+
+def diverge(run):
+    tensors = load_file(run / "model.safetensors")
+    save_file({name: t * float("nan") for name, t in tensors.items()}, run / "model.safetensors")
+
+
+DO = ["--do", "light=12"]
+TRAIN = ["train", "pendulum", "--size", "16", "--limit", "64"]
+BAD = {
+    # What is done to the run first, the arguments, words of the message.
+    "unknown concept": (
+        None,
+        ["counterfactual", "RUN", "--do", "sun=1"],
+        "do: unknown concept 'sun'; known: ['pendulum', 'light'",
+    ),
+    "no equals sign": (None, ["counterfactual", "RUN", "--do", "light"], "--do: got 'light'; expected CONCEPT=NUMBER"),
+    "not a number": (None, ["counterfactual", "RUN", "--do", "light=far"], "--do: got 'light=far'; expected CONCEPT=NUMBER"),
+    "nan": (None, ["counterfactual", "RUN", "--do", "light=nan"], "do['light']: got a value that is not finite"),
+    "twice": (None, ["counterfactual", "RUN", *DO, "--do", "light=13"], "--do: 'light' is given twice"),
+    "count": (None, ["counterfactual", "RUN", *DO, "--count", "0"], "--count: got 0; must be at least 1"),
+    "picture's format": (None, ["counterfactual", "RUN", *DO, "--out", "TMP/a.xyz"], "xyz"),
+    "missing run": (None, ["evaluate", "TMP/nothing"], "nothing/config.json does not exist"),
+    "missing run, counterfactual": (None, ["counterfactual", "TMP/nothing", *DO], "nothing/config.json does not exist"),
+    "truncated": (truncate, ["evaluate", "RUN"], "model.safetensors is truncated or not a safetensors file"),
+    "truncated, counterfactual": (truncate, ["counterfactual", "RUN", *DO], "model.safetensors is truncated"),
+    "not json": (lambda run: (run / "config.json").write_text("?"), ["evaluate", "RUN"], "is not a run's configuration"),
+    "no data": (rewrite(data=None), ["evaluate", "RUN"], "config.json names no data set of this package"),
+    "other data": (rewrite(data={"name": "flow"}), ["evaluate", "RUN"], "config.json names no data set of this package"),
+    "nan weights": (diverge, ["evaluate", "RUN"], "NaN"),
+    "limit of evaluate": (None, ["evaluate", "RUN", "--limit", "0"], "limit: got 0; must be at least 1"),
+    "negative limit of evaluate": (None, ["evaluate", "RUN", "--limit", "-5"], "limit: got -5; must be at least 1"),
+    "cuda": (None, ["evaluate", "RUN", "--device", "cuda"], "device: got 'cuda', but PyTorch finds 0 CUDA devices here"),
+    "device": (None, ["counterfactual", "RUN", *DO, "--device", "gpu"], "device: got 'gpu'; valid: 'auto', 'cpu'"),
+    "cuda training": (None, [*TRAIN, "--device", "cuda"], "device: got 'cuda', but PyTorch finds 0 CUDA devices here"),
+    "epochs": (None, [*TRAIN, "--epochs", "0"], "epochs: got 0; must be at least 1"),
+    "batch size": (None, [*TRAIN, "--batch-size", "65"], "batch_size: got 65, the data has 64 images; must be at most that"),
+    "no batch": (None, [*TRAIN, "--batch-size", "0"], "batch_size: got 0; must be at least 1"),
+    "lr": (None, [*TRAIN, "--lr", "-1"], "lr: got -1.0; must be > 0"),
+    "limit": (None, [*TRAIN, "--limit", "0"], "--limit: got 0; must be at least 1"),
+    "one image": (None, [*TRAIN, "--limit", "1", "--batch-size", "1"], "scale: got "),
+    "size": (None, [*TRAIN, "--size", "24"], "image_shape: got (3, 24, 24)"),
+    "tiny": (None, [*TRAIN, "--size", "0"], "size: got 0; "),
+    "noise": (None, [*TRAIN, "--noise", "-0.1"], "noise: got -0.1; must be >= 0"),
+    "infinite noise": (None, [*TRAIN, "--noise", "inf"], "noise: got inf"),
+    "dim": (None, [*TRAIN, "--dim", "0"], "dim: got 0; "),
+    "prior": (None, [*TRAIN, "--prior-std", "0"], "std: got "),
+    "weight": (None, [*TRAIN, "--w-z", "-1"], "w_z: got -1.0; must be >= 0"),
+    "seed": (None, [*TRAIN, "--seed", "-1"], "seed: got -1"),
+    "big seed": (None, [*TRAIN, "--seed", "99999999999999999999999"], "seed: got 99999999999999999999999"),
+    "file in the way": (lambda run: (run / "a").write_text(""), [*TRAIN, "--out", "RUN/a"], "RUN/a"),
+    "file in the path": (lambda run: (run / "a").write_text(""), [*TRAIN, "--out", "RUN/a/b"], "RUN/a"),
+    "picture in the way": (
+        lambda run: (run / "a").write_text(""),
+        ["counterfactual", "RUN", *DO, "--out", "RUN/a/b.png"],
+        "RUN/a",
+    ),
+}
+
+
+def prepare(name, run, tmp_path):
+    damage, arguments, words = BAD[name]
+    if damage:
+        damage(run)
+    if arguments[0] == "train" and "--out" not in arguments:
+        arguments = [*arguments, "--out", "TMP/out"]
+    if arguments[0] == "counterfactual" and "--out" not in arguments:
+        arguments = [*arguments, "--out", "TMP/out.png"]
+    return [a.replace("RUN", str(run)).replace("TMP", str(tmp_path)) for a in arguments], words.replace("RUN", str(run))
+
+
+def assert_one_line(err, words):
+    assert err.startswith("causalvae: error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert words in err
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_takes_one_line(name, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments, words = prepare(name, run, tmp_path)
+    assert main(arguments) == 2
+    assert_one_line(capsys.readouterr().err, words)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("name", ["unknown concept", "truncated", "size", "file in the way"])
+def test_bad_input_takes_one_line_in_a_process(name, run, tmp_path):
+    arguments, words = prepare(name, run, tmp_path)
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert_one_line(done.stderr, words)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fly"], ["train", "flow"], [*TRAIN, "--epochs", "many"], ["counterfactual", "RUN"]], ids=str
+)
+def test_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert re.search(r"^causalvae.*: error: ", capsys.readouterr().err.splitlines()[-1])
+
+
+def test_divergence_exits_with_1_and_says_so(tmp_path, capsys):
+    assert train(tmp_path, "--lr", "1e30", "--epochs", "3") == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"causalvae: error: loss: the term '.*' became \S+ in step 2 \(epoch 2\)", err)
+
+
+def test_ctrl_c_leaves_a_checkpoint(tmp_path):
+    arguments = [
+        "train",
+        "pendulum",
+        "--size",
+        "16",
+        "--limit",
+        "256",
+        "--epochs",
+        "100000",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path,
+    ]
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "config.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err.endswith("causalvae: interrupted\n")
+    assert "Traceback" not in err
+    run = load(tmp_path)
+    assert run.config["progress"]["interrupted"] is True
+    assert run.config["progress"]["step"] >= 4
+    images = Pendulum("test", size=16).images[:2].float() / 255
+    assert torch.isfinite(counterfactual(run.model, run.guide, images, {"light": 12.0})).all()
+    assert not list(tmp_path.glob("*.tmp"))
