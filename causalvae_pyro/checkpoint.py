@@ -69,7 +69,8 @@ def save(run: Run, path: str | os.PathLike) -> None:
     }
     config = {"format": FORMAT, **{k: v for k, v in run.config.items() if k not in ("format", "modules")}, "modules": modules}
     weights = {
-        f"{prefix}.{name}": tensor.detach().cpu().contiguous()
+        # safetensors holds no two tensors in one memory, as tied weights are.
+        f"{prefix}.{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for prefix, module in (("model", run.model), ("guide", run.guide))
         for name, tensor in module.state_dict().items()
     }
@@ -116,12 +117,17 @@ def load(
     try:
         model = _restore(modules["model"], known, {})
         guide = _restore(modules["guide"], known, {"scm": model.scm})
-    except (KeyError, TypeError, AttributeError) as error:
+    except _UnknownClassError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"path: {directory / CONFIG} does not describe a model and a guide ({type(error).__name__}: {error})"
         ) from None
     for prefix, module in (("model", model), ("guide", guide)):
         own = {name.removeprefix(f"{prefix}."): t for name, t in weights.items() if name.startswith(f"{prefix}.")}
+        dtypes = {t.dtype for t in own.values() if t.is_floating_point()}
+        if len(dtypes) == 1:
+            module.to(dtypes.pop())
         try:
             module.load_state_dict(own)
         except RuntimeError as error:
@@ -151,12 +157,18 @@ class SaveCheckpoint(Callback):
             self._save(state)
 
     def on_interrupt(self, state: TrainingState) -> None:
-        self._save(state)
+        # A diverged model must not replace the last good one.
+        if all(bool(torch.isfinite(p).all()) for module in (state.model, state.guide) for p in module.parameters()):
+            self._save(state)
 
     def _save(self, state: TrainingState) -> None:
         progress = {"epoch": state.epoch, "step": state.step, "interrupted": state.interrupted}
         save(Run(state.model, state.guide, {**self.config, "progress": progress}), self.path)  # type: ignore[arg-type]
         _save_history(state.history, self.path)
+
+
+class _UnknownClassError(ValueError):
+    pass
 
 
 def _save_history(history: History, directory: Path) -> None:
@@ -178,7 +190,7 @@ def _describe(value: Any, references: Mapping[str, Any] | None = None) -> Any:
         return {"graph": value.to_config()}
     if isinstance(value, nn.Module):
         # A module from outside the package is restored by the caller's own function, with no arguments recorded.
-        args = value.init_args if isinstance(value, Configurable) else {}
+        args = getattr(value, "init_args", {}) if isinstance(value, Configurable) else {}
         return {"class": type(value).__name__, "args": {k: _describe(v, references) for k, v in args.items()}}
     if isinstance(value, (list, tuple)):
         return [_describe(item, references) for item in value]
@@ -200,7 +212,8 @@ def _restore(value: Any, classes: Mapping[str, Callable[..., Any]], references: 
         return CausalGraph(value["graph"]["names"], [tuple(edge) for edge in value["graph"]["edges"]])
     if value["class"] not in classes:
         name = value["class"]
-        raise ValueError(
+        raise _UnknownClassError(
             f"classes: the run uses {name!r}, which this package does not define; pass load(..., classes={{{name!r}: {name}}})"
         )
-    return classes[value["class"]](**{k: _restore(v, classes, references) for k, v in value["args"].items()})
+    args = {k: _restore(v, classes, references) for k, v in value["args"].items()}
+    return classes[value["class"]](*args.pop("*", ()), **args)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyro
 import torch
-import torchvision
 
 import causalvae_pyro
 from causalvae_pyro.checkpoint import HISTORY, Run, SaveCheckpoint, load
@@ -49,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"causalvae: error: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
-        print(f"causalvae: error: {error}", file=sys.stderr)
+        # Messages of libraries may go on for many lines.
+        print(f"causalvae: error: {(str(error) or type(error).__name__).splitlines()[0]}", file=sys.stderr)
         return 2
     return 0
 
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=int, default=64)
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--limit", type=int, help="train on the first so many images only")
+    train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
     train.add_argument("--dim", type=int, default=Recipe.dim, help="dimensions of each concept")
     train.add_argument("--prior-std", type=float, default=Recipe.prior_std, help="lambda2 in label standard deviations")
     train.add_argument("--w-eps", type=float, default=Recipe.w_eps, help="weight of KL(q(eps) || p(eps))")
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
     score = commands.add_parser("evaluate", help="score a run again and rewrite its report", formatter_class=formatter)
     score.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
-    score.add_argument("--limit", type=int, help="use the first so many test images only")
+    score.add_argument("--limit", type=int, help="use so many test images only, evenly spaced")
     _device_option(score)
     score.set_defaults(run=_evaluate)
 
@@ -112,7 +112,10 @@ def _train(arguments: argparse.Namespace) -> None:
     out = arguments.out or Path("runs") / arguments.data
     options = {"size": arguments.size, "noise": arguments.noise, "partition": arguments.partition, "seed": arguments.seed}
     train_data = DATASETS[arguments.data]("train", **options)
-    images, labels = train_data.images[: arguments.limit], train_data.labels[: arguments.limit]
+    count = min(arguments.limit or len(train_data), len(train_data))
+    # Evenly spaced: the first scenes of the grid share one value of the first concept.
+    chosen = torch.arange(count) * len(train_data) // count
+    images, labels = train_data.images[chosen], train_data.labels[chosen]
     config = {
         "data": {"name": arguments.data, **options},
         "training": {
@@ -126,13 +129,13 @@ def _train(arguments: argparse.Namespace) -> None:
         "versions": {
             "causalvae_pyro": causalvae_pyro.__version__,
             "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
             "pyro": pyro.__version__,
         },
     }
     torch.manual_seed(arguments.seed)
     recipe = Recipe(arguments.dim, arguments.prior_std, arguments.w_eps, arguments.w_z)
     run = recipe.build(train_data.graph, images, labels, config)
+    out.mkdir(parents=True, exist_ok=True)
     parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
     print(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
     history = fit(
@@ -163,7 +166,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _counterfactual(arguments: argparse.Namespace) -> None:
     run = load(arguments.path, device=resolve_device(arguments.device))
-    do = dict(_assignment(text) for text in arguments.do)
+    do: dict[str, float] = {}
+    for name, value in map(_assignment, arguments.do):
+        if name in do:
+            raise ValueError(f"--do: {name!r} is given twice")
+        do[name] = value
     if arguments.count < 1:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
     data = _test_data(run)

@@ -38,6 +38,10 @@ def _recording(init: Any) -> Any:
             for name, parameter in signature.parameters.items():
                 if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                     arguments.update(arguments.pop(name, {}))
+                elif parameter.kind is inspect.Parameter.VAR_POSITIONAL and name in arguments:
+                    # Everything up to *args has to be given by position again.
+                    arguments = {"*": list(bound.args[1:]), **bound.kwargs}
+                    break
             self.__dict__["init_args"] = arguments
         init(self, *args, **kwargs)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, kl_divergence
 from torch.distributions.transforms import _InverseTransform
@@ -40,6 +42,8 @@ def kl_endogenous(q: Distribution, p: Distribution, scm: Any, eps: Tensor, z: Te
         eps: A sample of ``q``.
         z: ``f(eps)``.
     """
+    if isinstance(p, MaskedDistribution):
+        return scale_and_mask(kl_endogenous(q, p.base_dist, scm, eps, z), mask=p._mask)
     base = endogenous_base(q, scm)
     if base is not None:
         return kl(base, p, z)

@@ -41,7 +41,7 @@ def evaluate(
         data: Test images with labels, and their true counterfactuals.
         seed: Fixes the intervention values.
         pairs: Score interventions on every pair of concepts too.
-        limit: Use the first so many images only.
+        limit: Use so many images only, evenly spaced.
 
     Returns:
         A JSON-able mapping:
@@ -54,9 +54,13 @@ def evaluate(
           ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.
         - ``summary``: means over the roots, the children, all single concepts and the pairs.
     """
-    x = data.images[:limit]
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: got {limit}; must be at least 1")
+    count = len(data.labels) if limit is None else min(limit, len(data.labels))
+    # Evenly spaced: neighbours on a grid of labels are alike.
+    chosen = torch.arange(count) * len(data.labels) // count
+    x, labels = data.images[chosen], data.labels[chosen]
     x = x.float() / 255 if x.dtype == torch.uint8 else x
-    labels = data.labels[: len(x)]
     graph = data.graph
     prior = run.model.prior
     device = next(run.model.parameters()).device
@@ -106,7 +110,8 @@ def score_table(metrics: dict[str, Any]) -> str:
     summary = metrics["summary"]
     lines.append("-" * 71)
     names = {"cf_roots": "roots", "cf_children": "children", "cf_mean": "single concepts", "cf_pairs": "pairs"}
-    lines += [f"{'mean over ' + label:<43}{summary[key]:>10.3f}" for key, label in names.items() if key in summary]
+    means = {label: summary[key] for key, label in names.items() if summary.get(key) is not None}
+    lines += [f"{'mean over ' + label:<43}{value:>10.3f}" for label, value in means.items()]
     lines.append(f"reconstruction MSE {metrics['reconstruction_mse']:.5f} on {metrics['images']} test images")
     return "\n".join(lines)
 

@@ -56,6 +56,8 @@ class LabelPrior(Configurable, nn.Module):
             **kwargs: Passed on to the class.
         """
         labels = torch.as_tensor(labels).double()
+        if len(labels) < 2:
+            raise ValueError(f"labels: got {len(labels)} rows; standardising them takes at least 2")
         return cls(labels.shape[1], dim, shift=labels.mean(0).tolist(), scale=labels.std(0).tolist(), **kwargs)
 
     @abstractmethod

@@ -129,5 +129,5 @@ def _table(metrics: dict[str, Any]) -> str:
             f"<td>{metrics['ceiling'][key]:.3f}</td><td>{metrics['cf_r2'][key]:.3f}</td></tr>"
         )
     rows.append("</table>")
-    summary = "; ".join(score_table(metrics).splitlines()[-5:])
-    return "".join(rows) + f"<p>{html.escape(' '.join(summary.split()).lstrip('-; '))}.</p>"
+    means = score_table(metrics).rsplit("-" * 71, 1)[1].strip().splitlines()
+    return "".join(rows) + f"<p>{html.escape('; '.join(' '.join(line.split()) for line in means))}.</p>"

@@ -7,6 +7,7 @@ import io
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,6 +108,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if resolved.type == "cuda" and not (torch.cuda.is_available() and (resolved.index or 0) < torch.cuda.device_count()):
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise ValueError(f"device: got {str(device)!r}, but PyTorch finds {found} CUDA devices here; valid: 'auto', 'cpu'")
+    if resolved.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device: got {str(device)!r}; valid: 'auto', 'cpu', 'cuda', 'cuda:0', ..., 'mps'")
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device: got {str(device)!r}, but PyTorch finds no MPS device here; valid: 'auto', 'cpu'")
     return resolved
@@ -163,6 +166,8 @@ def fit(
     for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{argument}: got {value}; must be at least 1")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: got {seed}; must lie in [0, 2**32)")
     if not lr > 0:
         raise ValueError(f"lr: got {lr}; must be > 0")
     batches = _batches(data, batch_size, resolved, getattr(getattr(model, "scm", None), "graph", None))
@@ -189,7 +194,15 @@ def fit(
                         for group, rate in zip(optim.param_groups, rates, strict=True):
                             group["lr"] = rate * factor
                     optim.zero_grad(set_to_none=True)
-                    loss = loss_module(x, labels)
+                    try:
+                        loss = loss_module(x, labels)
+                    except ValueError:
+                        # Pyro's validation refuses parameters that are NaN; without it the loss shows where they come from.
+                        with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
+                            warnings.simplefilter("ignore")
+                            monitor.record(loss_module(x, labels), len(x), model, guide, x, labels)
+                            monitor.check(model, guide, x, labels)
+                        raise
                     monitor.record(loss, len(x), model, guide, x, labels)
                     loss.backward()
                     optim.step()
@@ -226,11 +239,13 @@ class _Monitor:
 
     def record(self, loss: Tensor, size: int, *context: Any) -> None:
         terms = {"loss": loss.detach(), **getattr(self.objective, "last_terms", {})}
+        if not self.pending:
+            self.first_step = self.state.step + 1
         self.names = list(terms)
         self.pending.append(torch.stack(list(terms.values())))
         self.images += size
         if len(self.pending) >= self.check_every:
-            self._check(*context)
+            self.check(*context)
 
     def status(self) -> str:
         """Mean loss per image over the epoch as far as it has been looked at, and the speed."""
@@ -239,7 +254,7 @@ class _Monitor:
         return f"{loss}{speed:.0f} img/s"
 
     def finish_epoch(self, lr: float) -> dict[str, float]:
-        self._check()
+        self.check()
         seconds = time.perf_counter() - self.epoch_started
         assert self.sums is not None
         row: dict[str, float] = {
@@ -251,7 +266,8 @@ class _Monitor:
         }
         return row | dict(zip(self.names, (self.sums / self.images).tolist(), strict=True))
 
-    def _check(self, *context: Any) -> None:
+    def check(self, *context: Any) -> None:
+        """Looks at the steps recorded since the last look; ``context`` (model, guide, batch) helps to name the culprit."""
         if not self.pending:
             return
         values = torch.stack(self.pending).cpu().double()
@@ -259,7 +275,7 @@ class _Monitor:
         bad = ~torch.isfinite(values)
         if bad.any():
             first = int(bad.any(1).nonzero()[0])
-            step = self.state.step - len(values) + 1 + first + 1
+            step = self.first_step + first
             # The loss itself comes first among the names: prefer the term behind it.
             names = [name for name, wrong in zip(self.names, bad[first].tolist(), strict=True) if wrong]
             culprit = names[1:] or self._sites(*context) or names

@@ -68,6 +68,8 @@ class ImageSimulator(Dataset):
             raise ValueError(f"size: got {size}; images need at least 8 pixels a side")
         if not 0 <= noise < float("inf"):
             raise ValueError(f"noise: got {noise}; must be finite and >= 0")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed: got {seed}; must lie in [0, 2**32)")
         self.split, self.partition, self.size, self.noise, self.seed = split, partition, size, noise, seed
         self.transform = transform
         labels = self.published_labels()
