@@ -7,10 +7,13 @@ Every function returns what the model's own program computes: they compose ``pou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Literal, cast, overload
 
+import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
@@ -40,14 +43,25 @@ def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samp
     _check_images(x)
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples: got {num_samples}; must be at least 1, or None for the posterior mean")
-    with torch.no_grad(), local_params(guide):
-        trace = poutine.trace(guide).get_trace(x, labels)
-        sites = {name: cast(Any, site["fn"]) for name, site in trace.nodes.items() if _is_latent(site)}
-        if "eps" not in sites:
-            raise ValueError(f"guide: it has to sample the site 'eps', it samples {list(sites)}")
-        if num_samples is None:
-            return {name: _mean(fn) for name, fn in sites.items()}
-        return {name: fn.sample((num_samples,)) for name, fn in sites.items()}
+    _check_labels(labels, x)
+    # Samples are one more plate, as in Pyro's vectorised particles, so that a guide's sites may depend on one another.
+    samples = nullcontext() if num_samples is None else pyro.plate("posterior_samples", num_samples, dim=-2)
+    at_mean = _AtMean() if num_samples is None else nullcontext()
+    # Traced as a context: as a decorator it would add lines on all shapes to every error message.
+    with torch.no_grad(), local_params(guide), at_mean, poutine.trace() as tracer, samples:
+        guide(x, labels)
+    noise = {name: cast(Tensor, site["value"]) for name, site in tracer.trace.nodes.items() if _is_latent(site)}
+    if "eps" not in noise:
+        raise ValueError(f"guide: it has to sample the site 'eps', it samples {list(noise)}")
+    return noise
+
+
+class _AtMean(Messenger):
+    """Every latent site takes its mean, given the means of the sites before it."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if _is_latent(msg):
+            msg["value"], msg["done"] = _mean(msg["fn"]), True
 
 
 def intervene(model: Callable, do: Interventions, *, size: int | None = None, latent: bool = False) -> Callable:
@@ -67,13 +81,23 @@ def intervene(model: Callable, do: Interventions, *, size: int | None = None, la
         ValueError: If a concept is unknown, or a value has a wrong shape or is not finite. (``poutine.do`` on its own
             ignores unknown names.)
     """
-    graph = model.graph  # type: ignore[attr-defined]
-    data: dict[str, Any] = {}
-    like = next((p for p in model.parameters()), torch.zeros(()))  # type: ignore[attr-defined]
+    data = _latent_values(model, do, size, latent)
+    # Nested handlers on one site recurse for ever, hence one handler with all the values.
+    return poutine.do(model, data=data) if data else model
+
+
+def _latent_values(model: Any, do: Interventions, size: int | None, latent: bool) -> dict[str, Tensor]:
+    """The values of ``z`` to set: ``[]`` or ``[d]`` where all images share one, ``[N, d]`` or ``[N, 1]`` else."""
+    graph = model.graph
+    data: dict[str, Tensor] = {}
+    like = next((p for p in model.parameters()), torch.zeros(()))
     for name, value in do.items():
         if name not in graph.names:
             raise ValueError(f"do: unknown concept {name!r}; known: {list(graph.names)}")
-        tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        try:
+            tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        except (TypeError, ValueError):
+            raise ValueError(f"do[{name!r}]: expected a number or a tensor, got {value!r}") from None
         if not torch.isfinite(tensor).all():
             raise ValueError(f"do[{name!r}]: got a value that is not finite")
         if not latent:
@@ -81,11 +105,14 @@ def intervene(model: Callable, do: Interventions, *, size: int | None = None, la
                 expected = "a number" + (f" or shape ({size},)" if size is not None else " or one value per image")
                 raise ValueError(f"do[{name!r}]: expected {expected}, got shape {tuple(tensor.shape)}")
             tensor = _from_labels(model, graph.index(name), tensor)
-        elif tensor.ndim > 2 or (tensor.ndim and tensor.shape[-1] not in (1, model.scm.dim)):  # type: ignore[attr-defined]
+        elif (
+            tensor.ndim > 2
+            or (tensor.ndim and tensor.shape[-1] not in (1, model.scm.dim))
+            or (tensor.ndim == 2 and size is not None and len(tensor) != size)
+        ):
             raise ValueError(f"do[{name!r}]: expected a number, [d] or [N, d] latent values, got shape {tuple(tensor.shape)}")
         data[name] = tensor
-    # Nested handlers on one site recurse for ever, hence one handler with all the values.
-    return poutine.do(model, data=data) if data else model
+    return data
 
 
 def predict(model: Callable, noise: Mapping[str, Tensor]) -> Trace:
@@ -100,7 +127,9 @@ def predict(model: Callable, noise: Mapping[str, Tensor]) -> Trace:
     """
     with torch.no_grad(), local_params(model):
         conditioned = poutine.condition(model, data=dict(noise))
-        return poutine.trace(conditioned).get_trace(num_samples=len(noise["eps"]))
+        with poutine.trace() as tracer:
+            conditioned(num_samples=len(noise["eps"]))
+        return tracer.get_trace()
 
 
 @overload
@@ -169,21 +198,21 @@ def counterfactual(
     """
     _check_images(x)
     device = _device(model)
-    if labels is not None and len(labels) != len(x):
-        raise ValueError(f"labels: got {len(labels)} rows for {len(x)} images")
-    intervene(model, do, size=len(x), latent=latent)  # check the whole of it before any work
+    _check_labels(labels, x)
+    values = _latent_values(model, do, len(x), latent)  # check the whole of it before any work
     step = max(1, batch_size // (num_samples or 1))
     images, latents = [], []
     for start in range(0, len(x), step):
         part = slice(start, start + step)
         batch = x[part].to(device)
         noise = abduct(guide, batch, None if labels is None else labels[part].to(device), num_samples=num_samples)
-        action = {name: _part(value, part, len(x)) for name, value in do.items()}
+        # Per-image values are those with two dimensions.
+        action = {name: value[part] if value.ndim == 2 else value for name, value in values.items()}
         if num_samples is not None:
             # Samples become more rows of the batch, so that any decoder can take them.
             noise = {name: value.flatten(0, 1) for name, value in noise.items()}
-            action = {name: _repeat(value, num_samples, len(batch)) for name, value in action.items()}
-        trace = predict(intervene(model, action, latent=latent), noise)
+            action = {name: value.repeat(num_samples, 1) if value.ndim == 2 else value for name, value in action.items()}
+        trace = predict(intervene(model, action, latent=True), noise)
         lead = (len(batch),) if num_samples is None else (num_samples, len(batch))
         images.append(cast(Tensor, trace.nodes["x_mean"]["value"]).unflatten(0, lead))
         latents.append(cast(Tensor, trace.nodes["z"]["value"]).unflatten(0, lead))
@@ -209,6 +238,7 @@ def encode(run: Any, x: Tensor, labels: Tensor | None = None, *, batch_size: int
         ``z [N, n, d]`` on the model's device. ``run.model.prior.to_labels(z)`` reads it in label units.
     """
     _check_images(x)
+    _check_labels(labels, x)
     device = _device(run.model)
     parts = []
     for start in range(0, len(x), batch_size):
@@ -243,16 +273,6 @@ def _from_labels(model: Any, index: int, value: Tensor) -> Tensor:
         return model.prior(labels).mean[..., index, :]
 
 
-def _part(value: float | Tensor, part: slice, size: int) -> float | Tensor:
-    return value[part] if isinstance(value, Tensor) and value.ndim and len(value) == size else value
-
-
-def _repeat(value: float | Tensor, samples: int, size: int) -> float | Tensor:
-    if isinstance(value, Tensor) and value.ndim and len(value) == size:
-        return value.repeat(samples, *[1] * (value.ndim - 1))
-    return value
-
-
 def _device(model: Any) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
@@ -263,5 +283,12 @@ def _check_images(x: Tensor) -> None:
         raise ValueError(f"x: expected a tensor of images [N, C, H, W], got {given}")
     if not x.is_floating_point():
         raise ValueError(f"x: expected floating point images in [0, 1], got {x.dtype}; divide uint8 images by 255")
-    if len(x) and not bool(((x >= 0) & (x <= 1)).all()):
+    if not len(x):
+        raise ValueError("x: got no images")
+    if not bool(((x >= 0) & (x <= 1)).all()):
         raise ValueError(f"x: pixels must lie in [0, 1], got values from {x.min().item():.4g} to {x.max().item():.4g}")
+
+
+def _check_labels(labels: Tensor | None, x: Tensor) -> None:
+    if labels is not None and len(labels) != len(x):
+        raise ValueError(f"labels: got {len(labels)} rows for {len(x)} images")

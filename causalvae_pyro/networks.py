@@ -39,6 +39,8 @@ class _Encoder(Configurable, nn.Module):
     def _labels(self, labels: Tensor | None, lead: torch.Size) -> Tensor:
         if labels is None:
             raise ValueError("labels: this encoder is q(eps | x, u) and needs labels, got None; use label_dim=0 for q(eps | x)")
+        if labels.shape[-1] != self.label_dim:
+            raise ValueError(f"labels: expected shape [..., {self.label_dim}], got {list(labels.shape)}")
         standard = (labels - self.label_shift) / self.label_scale
         return standard.expand(*lead, self.label_dim).reshape(-1, self.label_dim)
 
@@ -144,7 +146,7 @@ class _Decoder(Configurable, nn.Module):
         decoder.initialise_background(images)
         return decoder
 
-    def _flat(self, z: Tensor, eps_x: Tensor | None) -> Tensor:
+    def _flat(self, z: Tensor, eps_x: Tensor | None) -> tuple[Tensor, torch.Size]:
         inputs = z.flatten(-2)
         if self.noise_dim:
             if eps_x is None:
@@ -152,7 +154,7 @@ class _Decoder(Configurable, nn.Module):
             lead = torch.broadcast_shapes(inputs.shape[:-1], eps_x.shape[:-1])
             inputs = torch.cat([inputs.expand(*lead, -1), eps_x.expand(*lead, -1)], -1)
         # Convolutions take one leading dimension; particles, worlds and batch become one.
-        return inputs.reshape(-1, self.in_features)
+        return inputs.reshape(-1, self.in_features), inputs.shape[:-1]
 
     def initialise_background(self, images: Tensor) -> None:
         """Sets the output's bias to the mean image, in logits.
@@ -214,8 +216,9 @@ class ConvDecoder(_Decoder):
         )
 
     def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
-        h = self.hidden(self._flat(z, eps_x)).reshape(-1, *self._start)
-        return (self.convolutions(h) + self.background).reshape(*z.shape[:-2], *self.image_shape)
+        inputs, lead = self._flat(z, eps_x)
+        h = self.hidden(inputs).reshape(-1, *self._start)
+        return (self.convolutions(h) + self.background).reshape(*lead, *self.image_shape)
 
 
 class MLPDecoder(_Decoder):
@@ -242,8 +245,8 @@ class MLPDecoder(_Decoder):
         )
 
     def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
-        output = self.layers(self._flat(z, eps_x)).reshape(-1, *self.image_shape) + self.background
-        return output.reshape(*z.shape[:-2], *self.image_shape)
+        inputs, lead = self._flat(z, eps_x)
+        return self.layers(inputs).reshape(*lead, *self.image_shape) + self.background
 
 
 def _check_image_shape(image_shape: Sequence[int]) -> None:

@@ -163,6 +163,12 @@ def fit(
         KeyboardInterrupt: On Ctrl-C, after the callbacks' ``on_interrupt``.
     """
     resolved = resolve_device(device)
+    for argument, module in (("model", model), ("guide", guide)):
+        if not isinstance(module, nn.Module):
+            # Its parameters would stay as they are without a word.
+            raise ValueError(
+                f"{argument}: expected a module, got {type(module).__name__}; train plain functions with pyro.infer.SVI"
+            )
     for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{argument}: got {value}; must be at least 1")

@@ -375,6 +375,16 @@ def test_two_models_in_one_process_both_train_under_svi(guide):
     assert pairs[0][0]._pyro_name != pairs[1][0]._pyro_name
 
 
+def test_a_guide_over_z_shares_the_models_causal_layer_without_owning_it():
+    model, guide = make(EndogenousGuide)
+    assert guide.scm is model.scm
+    assert not {id(p) for p in guide.parameters()} & {id(p) for p in model.parameters()}
+    assert not any("scm" in name for name in guide.state_dict())
+    x, labels = data()
+    Trace_ELBO().differentiable_loss(model, guide, x, labels).backward()
+    assert (model.scm.skip.grad != 0).any()
+
+
 # Parts of the user's own
 
 

@@ -108,9 +108,11 @@ class Flow(ImageSimulator):
             (CUP_RIGHT, hole + HOLE_WIDTH, 0 * hole + CUP_TOP),
         ):
             wall = torch.stack([figure.pixels(x, low), figure.pixels(x, high)])
-            canvas.paint(*canvas.segment(*figure.snap(wall, stroke, axis=0), stroke), BLACK)
+            start, end = figure.snap(wall, stroke, axis=0)
+            canvas.paint(*canvas.segment(start, end, stroke), BLACK)
         jet = canvas.parabola(figure.pixels(CUP_RIGHT, hole), figure.pixels(CUP_RIGHT + flow, 0 * hole + LANDING), stroke)
         canvas.paint(*figure.clip(canvas, *jet), LIGHT_SKY_BLUE)
         ground = torch.stack([figure.pixels(0.0, 0 * hole + GROUND), figure.pixels(20.0, 0 * hole + GROUND)])
-        canvas.paint(*figure.clip(canvas, *canvas.segment(*figure.snap(ground, stroke, axis=1), stroke)), BLACK)
+        start, end = figure.snap(ground, stroke, axis=1)
+        canvas.paint(*figure.clip(canvas, *canvas.segment(start, end, stroke)), BLACK)
         return canvas.images.clamp_(0, 1)

@@ -68,4 +68,4 @@ class AdditiveNoiseSCM(AdditiveNoiseLayer):
         h = F.relu(torch.baddbmm(self.input_bias[index], masked, self.input[index]))
         h = F.relu(torch.baddbmm(self.hidden_bias[index], h, self.hidden[index]))
         out = torch.baddbmm(self.output_bias[index], h, self.output[index]) + masked @ self.skip[index]
-        return (out * is_child[:, None, None]).movedim(0, -2).reshape(*lead, -1, self.dim)
+        return (out * is_child[:, None, None]).movedim(0, -2).reshape(*lead, len(out), self.dim)

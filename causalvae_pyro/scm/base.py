@@ -92,7 +92,8 @@ class CausalLayer(Configurable, nn.Module):
                     value = self._site(self.graph.names[index], value)
                 columns.append(value)
                 done.append(index)
-        return torch.stack([columns[position] for position in self._restore], -2)
+        # Interventions may add leading dimensions to some concepts only.
+        return torch.stack(torch.broadcast_tensors(*(columns[position] for position in self._restore)), -2)
 
     def _site(self, name: str, natural: Tensor) -> Tensor:
         value = pyro.deterministic(name, natural, event_dim=1)
@@ -101,11 +102,13 @@ class CausalLayer(Configurable, nn.Module):
         # An intervened value replaces the natural one as it was given: a number, [d] or [..., d].
         try:
             shape = torch.broadcast_shapes(value.shape, natural.shape)
-            return value.to(natural).expand(shape)
         except RuntimeError:
+            shape = torch.Size()
+        if shape[-1:] != natural.shape[-1:]:
             raise ValueError(
                 f"do[{name!r}]: a value of shape {tuple(value.shape)} does not broadcast to the concept's {tuple(natural.shape)}"
-            ) from None
+            )
+        return value.to(natural).expand(shape)
 
     def _scatter(self, columns: list[Tensor], done: list[int], like: Tensor) -> Tensor:
         if not columns:
