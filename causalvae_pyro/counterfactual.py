@@ -81,7 +81,7 @@ def intervene(model: Callable, do: Interventions, *, size: int | None = None, la
         ValueError: If a concept is unknown, or a value has a wrong shape or is not finite. (``poutine.do`` on its own
             ignores unknown names.)
     """
-    data = _latent_values(model, do, size, latent)
+    data: dict[str, Any] = dict(_latent_values(model, do, size, latent))
     # Nested handlers on one site recurse for ever, hence one handler with all the values.
     return poutine.do(model, data=data) if data else model
 
