@@ -105,19 +105,20 @@ def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
         assert (finished / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_evaluate_scores_again(run, capsys):
+def test_evaluate_scores_again(run, capsys, monkeypatch):
     before = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").unlink()
     (run / "report.html").unlink()
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0
     assert json.loads((run / "metrics.json").read_text()) == before
     assert {path.name for path in run.iterdir()} == FILES
-    # Without its history a run is scored all the same.
+    # On some of the images, and without the history of the training.
+    written = []
+    monkeypatch.setattr(cli, "write_report", lambda *arguments: written.append(arguments))
     (run / "history.csv").unlink()
-    (run / "training.png").unlink()
     assert main(["evaluate", str(run), "--device", "cpu", "--limit", "20"]) == 0
-    assert not (run / "training.png").exists()
-    assert json.loads((run / "metrics.json").read_text())["images"] == 20
+    (_, _, metrics, history, path), *more = written
+    assert (metrics["images"], history, path, more) == (20, [], run, [])
     assert "20 test images" in capsys.readouterr().out
 
 
