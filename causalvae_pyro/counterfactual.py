@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, overload
 import pyro
 import pyro.poutine as poutine
 import torch
-from pyro.poutine.messenger import Messenger
+from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
@@ -34,8 +34,8 @@ def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samp
         guide: Any guide that samples ``eps`` (and perhaps ``eps_x``).
         x: Images ``[N, C, H, W]`` in [0, 1].
         labels: ``[N, n]``, for guides that use them.
-        num_samples: Number ``k`` of posterior samples; ``None`` gives the posterior mean. For a guide over ``z`` that is
-            the mean of ``z`` mapped back by the causal layer.
+        num_samples: Number ``k`` of posterior samples; ``None`` gives the posterior mean. For a guide that transforms
+            another distribution, as one over ``z`` does, that is the transformed mean: ``f^-1`` of the mean of ``z``.
 
     Returns:
         The values of the guide's sites: ``eps [N, n, d]`` or ``[k, N, n, d]``, and ``eps_x`` likewise.
@@ -81,8 +81,10 @@ def intervene(model: Callable, do: Interventions, *, size: int | None = None, la
         ValueError: If a concept is unknown, or a value has a wrong shape or is not finite. (``poutine.do`` on its own
             ignores unknown names.)
     """
+    if unwrap(model) is not model:
+        # Nested do on one site recurses for ever in Pyro, hence one handler with all the values.
+        raise ValueError("model: is wrapped by a handler already; pass the model itself and all interventions in one do")
     data: dict[str, Any] = dict(_latent_values(model, do, size, latent))
-    # Nested handlers on one site recurse for ever, hence one handler with all the values.
     return poutine.do(model, data=data) if data else model
 
 
@@ -125,6 +127,8 @@ def predict(model: Callable, noise: Mapping[str, Tensor]) -> Trace:
     Returns:
         The trace; ``trace.nodes["z"]["value"]`` holds the concepts after interventions, ``["x_mean"]`` the images.
     """
+    if getattr(unwrap(model), "noise_dim", 0) and "eps_x" not in noise:
+        raise ValueError("noise: the model has noise_dim > 0 and needs a value of 'eps_x'; does the guide sample it?")
     with torch.no_grad(), local_params(model):
         conditioned = poutine.condition(model, data=dict(noise))
         with poutine.trace() as tracer:
@@ -197,6 +201,10 @@ def counterfactual(
         >>> images = counterfactual(run.model, run.guide, x, do={"light": 12.0})      # doctest: +SKIP
     """
     _check_images(x)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}; must be at least 1")
+    if unwrap(model) is not model:
+        raise ValueError("model: is wrapped by a handler already; pass the model itself and all interventions in one do")
     device = _device(model)
     _check_labels(labels, x)
     values = _latent_values(model, do, len(x), latent)  # check the whole of it before any work
@@ -226,7 +234,7 @@ def reconstruct(model: Callable, guide: Callable, x: Tensor, labels: Tensor | No
 
 
 def encode(run: Any, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
-    """Posterior means of the concepts.
+    """The concepts of images: ``z = f(eps)`` at the guide's mean (the posterior mean of ``z`` for a guide over ``z``).
 
     Args:
         run: Anything with ``.model`` and ``.guide``, e.g. what :func:`causalvae_pyro.load` returns.
@@ -239,6 +247,8 @@ def encode(run: Any, x: Tensor, labels: Tensor | None = None, *, batch_size: int
     """
     _check_images(x)
     _check_labels(labels, x)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}; must be at least 1")
     device = _device(run.model)
     parts = []
     for start in range(0, len(x), batch_size):

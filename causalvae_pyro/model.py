@@ -54,6 +54,12 @@ class CausalVAE(PyroModule):
     ) -> None:
         # Pyro's parameter store is keyed by this name: two models in one process must not share it.
         super().__init__(f"causalvae_{next(_count)}")
+        for part, expected in (("prior", {"dim": scm.dim}), ("decoder", {"dim": scm.dim, "noise_dim": noise_dim})):
+            for attribute, value in expected.items():
+                # Modules from outside need not have these attributes.
+                given = getattr({"prior": prior, "decoder": decoder}[part], attribute, value)
+                if given != value:
+                    raise ValueError(f"{part}: has {attribute}={given}, the model has {attribute}={value}; they must agree")
         self.scm, self.prior, self.decoder, self.likelihood = scm, prior, decoder, likelihood
         self.noise_dim = noise_dim
         self.register_buffer("zero", torch.zeros(()), persistent=False)
@@ -94,6 +100,8 @@ class CausalVAE(PyroModule):
 
 
 def _batch(x: Tensor | None, labels: Tensor | None, num_samples: int | None) -> int:
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"num_samples: got {num_samples}; must be at least 1")
     sizes = {name: len(t) for name, t in (("x", x), ("labels", labels)) if t is not None}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"labels: got {sizes['labels']} rows for {sizes['x']} images")

@@ -26,6 +26,11 @@ class _Encoder(Configurable, nn.Module):
         super().__init__()
         self.image_shape, self.label_dim = tuple(image_shape), label_dim
         if label_dim:
+            for argument, value in (("label_shift", label_shift), ("label_scale", label_scale)):
+                tensor = torch.as_tensor(value)
+                if tensor.shape not in ((), (label_dim,)) or (argument == "label_scale" and not bool((tensor > 0).all())):
+                    bound = " > 0" if argument == "label_scale" else ""
+                    raise ValueError(f"{argument}: expected a number{bound} or {label_dim} of them, got {tensor.tolist()}")
             shift = torch.as_tensor(label_shift, dtype=torch.get_default_dtype()).expand(label_dim)
             scale = torch.as_tensor(label_scale, dtype=torch.get_default_dtype()).expand(label_dim)
             self.register_buffer("label_shift", shift.clone(), persistent=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
 from pyro.poutine.messenger import unwrap
@@ -55,8 +56,9 @@ class CausalELBO(Trace_ELBO):
     ``(0.3, 1)``              the authors' code
     ========================  ==============================================================================
 
-    With the default weights and :class:`LabelFit` as an extra term of weight 1 the objective is a bound on
-    ``log p(x, u)`` up to a constant: the causal layer is then fitted to the labels by maximum likelihood.
+    With weights (0, 1) and a guide over ``z`` nothing in the bound depends on the causal layer: add :class:`LabelFit` with
+    weight 1, which makes the objective a bound on ``log p(x, u)`` up to a constant and fits the causal layer to the labels
+    by maximum likelihood, as :func:`~causalvae_pyro.fit` does by default.
 
     Args:
         w_eps: Weight of ``KL(q(eps | x, u) || p(eps))``, >= 0.
@@ -106,6 +108,8 @@ class CausalELBO(Trace_ELBO):
             values |= {term.name: term(unwrap(model), z, labels) / num_traces for term in self.terms}
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + value
+        if not totals.keys() & {"kl_eps", "kl_z"}:
+            raise ValueError("labels: got None, but the only divergence, w_z > 0, needs them; without labels use w_eps=1, w_z=0")
         self.last_terms = {name: value.detach() for name, value in totals.items()}
         return torch.stack([weights[name] * value for name, value in totals.items() if weights[name]]).sum()
 
@@ -156,10 +160,13 @@ class LabelFit:
         if labels is None:
             return z.new_zeros(())
         with torch.no_grad():
-            target = model.prior(labels).mean
+            prior = model.prior(labels)
+            target = prior.mean
         eps = model.scm.to_exogenous(target)
         log_prob = -0.5 * (eps.square() + math.log(2 * math.pi)).sum((-2, -1))
-        return (model.scm.log_abs_det_jacobian(eps, target) - log_prob).sum()
+        # A prior that masks images without labels masks them here too.
+        mask = prior._mask if isinstance(prior, MaskedDistribution) else None
+        return scale_and_mask(model.scm.log_abs_det_jacobian(eps, target) - log_prob, mask=mask).sum()
 
 
 class MechanismFit:

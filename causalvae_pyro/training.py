@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from causalvae_pyro.files import write_text
 from causalvae_pyro.local_params import local_params
-from causalvae_pyro.objectives import CausalELBO
+from causalvae_pyro.objectives import CausalELBO, LabelFit
 
 __all__ = ["Callback", "History", "NonFiniteLossError", "TrainingState", "cosine_schedule", "fit", "resolve_device"]
 
@@ -143,7 +143,8 @@ def fit(
         data: An image simulator (anything with ``images [N, C, H, W]`` and ``labels [N, n]``), a pair of tensors
             ``(images, labels)`` (uint8 images are divided by 255; ``labels`` may be ``None``), or a dataset of
             ``(image, labels)`` pairs with a length. Tensors stay on the device as they are.
-        objective: Any Pyro ELBO; :class:`~causalvae_pyro.objectives.CausalELBO` by default.
+        objective: Any Pyro ELBO. By default :class:`~causalvae_pyro.CausalELBO` with weights (0, 1) and
+            :class:`~causalvae_pyro.LabelFit`: a bound on ``log p(x, u)``.
         epochs: Passes over the data.
         batch_size: Images per step; the last batch of an epoch may be smaller.
         lr: Learning rate of the default optimiser, Adam.
@@ -177,7 +178,7 @@ def fit(
     if not lr > 0:
         raise ValueError(f"lr: got {lr}; must be > 0")
     batches = _batches(data, batch_size, resolved, getattr(getattr(model, "scm", None), "graph", None))
-    objective = CausalELBO() if objective is None else objective
+    objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
     pyro.set_rng_seed(seed)
     order = torch.Generator().manual_seed(seed)
     with local_params(model, guide):

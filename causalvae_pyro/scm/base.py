@@ -165,11 +165,12 @@ class AdditiveNoiseLayer(CausalLayer):
         z = z.detach().requires_grad_(True)
         with torch.enable_grad():
             means = self.means(z)
-            columns = [
-                torch.autograd.grad(means[..., i, :].sum(), z, retain_graph=True)[0].abs().flatten(0, -3).mean((0, -1))
+            # One gradient per output: summing a concept's dimensions first would let them cancel.
+            gradients = [
+                torch.stack([torch.autograd.grad(means[..., i, k].sum(), z, retain_graph=True)[0] for k in range(self.dim)])
                 for i in range(len(self.graph))
             ]
-        return torch.stack(columns, -1).detach()
+        return torch.stack([g.abs().reshape(-1, len(self.graph), self.dim).mean((0, -1)) for g in gradients], -1)
 
     @property
     def noise_scale(self) -> Tensor:
