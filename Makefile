@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: pendulum test test-slow lint bench quality clean
+.PHONY: pendulum flow test test-slow lint bench quality clean
 
 pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (about 4 minutes)
 	$(BIN)/causalvae train pendulum
+
+flow: $(STAMP)  ## the same on Flow
+	$(BIN)/causalvae train flow
 
 test: $(STAMP)  ## the tests (under 5 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow"

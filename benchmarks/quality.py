@@ -1,6 +1,6 @@
-"""The main job over several seeds: scores with 95 % intervals, wall time and peak memory.
+"""A simulator's job over several seeds: scores with 95 % intervals, wall time and peak memory.
 
-Each seed is one ``causalvae train pendulum`` in a process of its own, with its own split, weights and data order. A seed
+Each seed is one ``causalvae train DATA`` in a process of its own, with its own split, weights and data order. A seed
 that has finished is not run again, so a stopped benchmark goes on where it was.
 
 python benchmarks/quality.py --seeds 5 --out benchmarks/results/pendulum.json
@@ -23,10 +23,10 @@ from environment import describe, write_json
 from scipy.stats import t as student
 
 
-def run_seed(seed: int, directory: Path, options: list[str]) -> dict:
+def run_seed(data: str, seed: int, directory: Path, options: list[str]) -> dict:
     """Trains and scores one seed, or reads what an earlier call left."""
     done = directory / "done.json"
-    command = ["train", "pendulum", "--seed", str(seed), "--out", str(directory), *options]
+    command = ["train", data, "--seed", str(seed), "--out", str(directory), *options]
     if done.is_file():
         result = json.loads(done.read_text())
         if result["command"] != command:
@@ -57,12 +57,14 @@ def interval(values: list[float]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="pendulum", choices=["pendulum", "flow"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="where the runs are kept")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pendulum.json"))
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/DATA.json")
     parser.add_argument("options", nargs="*", help="passed on to causalvae train, after --")
     args = parser.parse_args()
-    results = [run_seed(seed, args.runs / f"seed{seed}", args.options) for seed in range(args.seeds)]
+    out = args.out or Path("benchmarks/results") / f"{args.data}.json"
+    results = [run_seed(args.data, seed, args.runs / args.data / f"seed{seed}", args.options) for seed in range(args.seeds)]
     metrics = [result["metrics"] for result in results]
     summary = {
         "r2": {name: interval([m["r2"][name] for m in metrics]) for name in metrics[0]["r2"]},
@@ -72,7 +74,7 @@ def main() -> None:
         "seconds": interval([result["seconds"] for result in results]),
         "peak_memory_gib": max(result["peak_memory_gib"] for result in results),
     }
-    write_json(args.out, {"seeds": args.seeds, "options": args.options, **summary, **describe()})
+    write_json(out, {"data": args.data, "seeds": args.seeds, "options": args.options, **summary, **describe()})
     print(f"\n{'':<36}{'mean':>10}   95 % interval over {args.seeds} seeds")
     rows = [(f"R^2 {name}", value) for name, value in summary["r2"].items()]
     rows += [(f"CF-score do({key.replace('+', ', ')})", value) for key, value in summary["cf_score"].items()]
@@ -80,7 +82,7 @@ def main() -> None:
     for name, value in rows:
         span = " to ".join(f"{end:.4f}" for end in value.get("interval", []))
         print(f"{name:<36}{value['mean']:>10.4f}   {span}")
-    print(f"peak memory {summary['peak_memory_gib']:.2f} GiB; wrote {args.out}")
+    print(f"peak memory {summary['peak_memory_gib']:.2f} GiB; wrote {out}")
 
 
 if __name__ == "__main__":

@@ -16,17 +16,15 @@ import torch
 import causalvae_pyro
 from causalvae_pyro.checkpoint import HISTORY, Run, SaveCheckpoint, load
 from causalvae_pyro.counterfactual import counterfactual
-from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.datasets.simulator import PARTITIONS, ImageSimulator
-from causalvae_pyro.evaluation import evaluate, score_table
+from causalvae_pyro.datasets.simulator import PARTITIONS
+from causalvae_pyro.evaluation import evaluate, has_truth, score_table
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.report import write_report
+from causalvae_pyro.sources import FOLDER, SIMULATORS, open_data
 from causalvae_pyro.training import NonFiniteLossError, fit, resolve_device
 
 __all__ = ["main"]
-
-DATASETS: dict[str, type[ImageSimulator]] = {"pendulum": Pendulum}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,14 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"causalvae {causalvae_pyro.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser(
-        "train", help="train on a simulator, score the result and write a report", formatter_class=formatter
-    )
-    train.add_argument("data", choices=sorted(DATASETS), help="the simulator")
-    train.add_argument("--out", type=Path, help="directory of the run (default: runs/DATA)")
+    train = commands.add_parser("train", help="train, score the result and write a report", formatter_class=formatter)
+    train.add_argument("data", nargs="?", choices=sorted(SIMULATORS), help="a simulator; or give --images, --labels, --graph")
+    own = train.add_argument_group("your own data, instead of a simulator")
+    own.add_argument("--images", type=Path, metavar="DIR", help="folder of images")
+    own.add_argument("--labels", type=Path, metavar="FILE", help="CSV table: files in the first column, a column per concept")
+    own.add_argument("--graph", type=Path, metavar="FILE", help="the graph: .json or .yaml of parents, or .csv adjacency")
+    train.add_argument("--out", type=Path, help="directory of the run (default: runs/DATA, or runs/folder)")
     train.add_argument("--size", type=int, default=64, help="side of the images in pixels, a multiple of 16")
-    train.add_argument("--noise", type=float, default=0.0, help="mechanism noise in label standard deviations")
-    train.add_argument("--partition", choices=PARTITIONS, default="iid", help="how train and test scenes are told apart")
+    train.add_argument("--noise", type=float, default=0.0, help="simulators: mechanism noise in label standard deviations")
+    train.add_argument("--partition", choices=PARTITIONS, default="iid", help="simulators: how train and test are told apart")
     train.add_argument("--epochs", type=int, default=12)
     train.add_argument("--batch-size", type=int, default=64)
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
@@ -109,15 +109,15 @@ def _train(arguments: argparse.Namespace) -> None:
     device = resolve_device(arguments.device)
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit: got {arguments.limit}; must be at least 1")
-    out = arguments.out or Path("runs") / arguments.data
-    options = {"size": arguments.size, "noise": arguments.noise, "partition": arguments.partition, "seed": arguments.seed}
-    train_data = DATASETS[arguments.data]("train", **options)
+    description = _description(arguments)
+    out = arguments.out or Path("runs") / description["name"]
+    train_data = open_data(description, "train")
     count = min(arguments.limit or len(train_data), len(train_data))
     # Evenly spaced: the first scenes of the grid share one value of the first concept.
     chosen = torch.arange(count) * len(train_data) // count
     images, labels = train_data.images[chosen], train_data.labels[chosen]
     config = {
-        "data": {"name": arguments.data, **options},
+        "data": description,
         "training": {
             "epochs": arguments.epochs,
             "batch_size": arguments.batch_size,
@@ -155,6 +155,20 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"done in {time.perf_counter() - started:.0f} s")
 
 
+def _description(arguments: argparse.Namespace) -> dict[str, Any]:
+    own = {name: getattr(arguments, name) for name in ("images", "labels", "graph")}
+    given = [f"--{name}" for name, path in own.items() if path is not None]
+    common = {"size": arguments.size, "seed": arguments.seed}
+    if arguments.data is not None and not given:
+        return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
+    if arguments.data is None and len(given) == len(own):
+        return {"name": FOLDER, **{name: str(path.resolve()) for name, path in own.items()}, **common}
+    what = " and ".join(([arguments.data] if arguments.data else []) + given) or "neither"
+    raise ValueError(
+        f"data: got {what}; give a simulator ({', '.join(sorted(SIMULATORS))}) or all of --images, --labels and --graph"
+    )
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     run = load(arguments.path, device=resolve_device(arguments.device))
     rows: list[dict[str, float]] = []
@@ -173,32 +187,27 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
         do[name] = value
     if arguments.count < 1:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
-    data = _test_data(run)
+    data = open_data(run.config.get("data"), "test")
     x, labels = data.images[: arguments.count].float() / 255, data.labels[: arguments.count]
     images = counterfactual(run.model, run.guide, x, do, labels).cpu()
-    true_labels, true = data.counterfactual(labels, do)
-    figure = plot_comparison([("factual", x), ("model", images), ("true", true)])
+    rows = [("factual", x), ("model", images)]
+    if has_truth(data):
+        true_labels, true = data.counterfactual(labels, do)
+        rows.append(("true", true))
+        for i, (before, after) in enumerate(zip(labels.tolist(), true_labels.tolist(), strict=True)):
+            pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(run.graph.names, before, after, strict=True))
+            print(f"image {i}: {', '.join(pairs)}")
+    figure = plot_comparison(rows)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.out, dpi=130)
-    for i, (before, after) in enumerate(zip(labels.tolist(), true_labels.tolist(), strict=True)):
-        pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(run.graph.names, before, after, strict=True))
-        print(f"image {i}: {', '.join(pairs)}")
     print(f"wrote {arguments.out}")
 
 
 def _score(run: Run, out: Path, rows: list[dict[str, float]], limit: int | None) -> None:
-    data = _test_data(run)
+    data = open_data(run.config.get("data"), "test")
     metrics = evaluate(run, data, limit=limit)
     page = write_report(run, data, metrics, rows, out)
     print(f"\n{score_table(metrics)}\n\nPictures, scores and settings: {page}")
-
-
-def _test_data(run: Run) -> Any:
-    try:
-        options = dict(run.config["data"])
-        return DATASETS[options.pop("name")]("test", **options)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"RUN: its config.json names no data set of this package ({type(error).__name__}: {error})") from None
 
 
 def _assignment(text: str) -> tuple[str, float]:

@@ -14,7 +14,7 @@ from causalvae_pyro.counterfactual import counterfactual, encode, reconstruct
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.metrics import cf_score, r2_score
 
-__all__ = ["CounterfactualData", "evaluate", "score_table"]
+__all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table"]
 
 
 class CounterfactualData(Protocol):
@@ -38,7 +38,7 @@ def evaluate(
 
     Args:
         run: The trained pair.
-        data: Test images with labels, and their true counterfactuals.
+        data: Test images with labels and, for the counterfactual scores, their true counterfactuals.
         seed: Fixes the intervention values.
         pairs: Score interventions on every pair of concepts too.
         limit: Use so many images only, evenly spaced.
@@ -49,9 +49,10 @@ def evaluate(
         - ``images``: number of images scored.
         - ``reconstruction_mse``: mean squared error per pixel and channel, in [0, 1] units.
         - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one.
-        - ``cf_score``: per intervened concept (or ``"a+b"`` pair) the counterfactual score, see
-          :func:`~causalvae_pyro.metrics.cf_score`; ``ceiling``: what it would be with the reconstruction's error alone;
-          ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.
+        - ``cf_score``, where ``data`` has true counterfactuals, as for all that follows: per intervened concept (or
+          ``"a+b"`` pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
+        - ``ceiling``: what that score would be with the reconstruction's error alone.
+        - ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.
         - ``summary``: means over the roots, the children, all single concepts and the pairs.
     """
     if limit is not None and limit < 1:
@@ -71,10 +72,11 @@ def evaluate(
         "images": len(x),
         "reconstruction_mse": error.square().mean().item(),
         "r2": dict(zip(graph.names, r2_score(read, labels).tolist(), strict=True)),
-        "cf_score": {},
-        "ceiling": {},
-        "cf_r2": {},
     }
+    result["summary"] = {"r2_min": min(result["r2"].values())}
+    if not has_truth(data):
+        return result
+    result |= {"cf_score": {}, "ceiling": {}, "cf_r2": {}}
     targets: list[tuple[str, ...]] = [(name,) for name in graph.names]
     targets += list(combinations(graph.names, 2)) if pairs else []
     generator = torch.Generator().manual_seed(seed)
@@ -89,8 +91,7 @@ def evaluate(
         again = prior.to_labels(encode(run, images.clamp(0, 1).to(device), true_labels)).cpu()
         result["cf_r2"][key] = r2_score(again, true_labels).min().item()
     scores = result["cf_score"]
-    result["summary"] = {
-        "r2_min": min(result["r2"].values()),
+    result["summary"] |= {
         "cf_roots": _mean([scores[name] for name in graph.roots]),
         "cf_children": _mean([scores[name] for name in graph.children]),
         "cf_mean": _mean([scores[name] for name in graph.names]),
@@ -100,10 +101,18 @@ def evaluate(
     return result
 
 
+def has_truth(data: Any) -> bool:
+    """Whether a data set knows its true counterfactual images."""
+    return hasattr(data, "counterfactual")
+
+
 def score_table(metrics: dict[str, Any]) -> str:
     """The score card as plain text."""
     lines = [f"{'concept':<34}{'R^2':>9}{'CF-score':>10}{'ceiling':>9}{'CF R^2':>9}", "-" * 71]
-    for key, score in metrics["cf_score"].items():
+    if "cf_score" not in metrics:
+        lines = [f"{'concept':<34}{'R^2':>9}", "-" * 71]
+        lines += [f"{name:<34}{value:>9.4f}" for name, value in metrics["r2"].items()]
+    for key, score in metrics.get("cf_score", {}).items():
         r2 = f"{metrics['r2'][key]:.4f}" if key in metrics["r2"] else ""
         name = f"do({key.replace('+', ', ')})"
         lines.append(f"{name:<34}{r2:>9}{score:>10.3f}{metrics['ceiling'][key]:>9.3f}{metrics['cf_r2'][key]:>9.3f}")

@@ -102,11 +102,11 @@ def plot_counterfactuals(
     labels_for_guide: bool = False,
     quantiles: tuple[float, float] = (0.02, 0.98),
 ) -> Figure:
-    """Sweeps every concept over its range on one image: the model's counterfactuals above the true ones.
+    """Sweeps every concept over its range on one image: the model's counterfactuals above the true ones, where known.
 
     Args:
         run: The trained pair.
-        data: A simulator's data set.
+        data: A data set with ``images``, ``labels`` and ``graph``; one that has true counterfactuals shows them.
         index: Which image is the factual one.
         steps: Values per sweep, between the two quantiles of the label.
         labels_for_guide: Hand the labels to the guide.
@@ -120,9 +120,11 @@ def plot_counterfactuals(
         values = torch.linspace(low, high, steps)
         factual, repeated = x.expand(steps, -1, -1, -1), labels.expand(steps, -1)
         images = counterfactual(run.model, run.guide, factual, {name: values}, repeated if labels_for_guide else None).cpu()
-        true = data.counterfactual(repeated, {name: values})[1]
-        rows += [(f"do({name})\nmodel", [x[0], *images]), ("true", [None, *true])]
-        titles += [["factual", *(f"{value:.3g}" for value in values.tolist())], []]
+        rows.append((f"do({name})\nmodel", [x[0], *images]))
+        titles.append(["factual", *(f"{value:.3g}" for value in values.tolist())])
+        if hasattr(data, "counterfactual"):
+            rows.append(("true", [None, *data.counterfactual(repeated, {name: values})[1]]))
+            titles.append([])
     return _grid(rows, titles)
 
 

@@ -64,7 +64,7 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
     with matplotlib.rc_context({"savefig.dpi": 130}):
         figures = {
             "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data)),
-            "concepts": plots.plot_concepts(run, data.images, data.labels, data.units),
+            "concepts": plots.plot_concepts(run, data.images, data.labels, getattr(data, "units", None)),
             "reconstructions": plots.plot_reconstructions(run, data.images),
             "graph": plots.plot_graph(run.graph, _sensitivity(run, data.labels)),
         }
@@ -120,6 +120,9 @@ def _summary(run: Run) -> str:
 
 
 def _table(metrics: dict[str, Any]) -> str:
+    if "cf_score" not in metrics:
+        cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{value:.4f}</td></tr>" for name, value in metrics["r2"].items())
+        return f"<table><tr><th>concept</th><th>R&sup2;</th></tr>{cells}</table>"
     rows = ["<table><tr><th>intervention</th><th>R&sup2;</th><th>CF-score</th><th>ceiling</th><th>CF R&sup2;</th></tr>"]
     for key, score in metrics["cf_score"].items():
         r2 = f"{metrics['r2'][key]:.4f}" if key in metrics["r2"] else ""

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from causalvae_pyro import cli, counterfactual, load
+from causalvae_pyro import cli, counterfactual, load, sources
 from causalvae_pyro.cli import main
 from causalvae_pyro.datasets import Pendulum
 
@@ -51,7 +51,7 @@ class Small(Pendulum):
 @pytest.fixture(scope="module", autouse=True)
 def _small():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cli.DATASETS, "pendulum", Small)
+        patch.setitem(sources.SIMULATORS, "pendulum", Small)
         yield
 
 
@@ -205,7 +205,7 @@ BAD = {
     "truncated, counterfactual": (truncate, ["counterfactual", "RUN", *DO], "model.safetensors is truncated"),
     "not json": (lambda run: (run / "config.json").write_text("?"), ["evaluate", "RUN"], "is not a run's configuration"),
     "no data": (rewrite(data=None), ["evaluate", "RUN"], "config.json names no data set of this package"),
-    "other data": (rewrite(data={"name": "flow"}), ["evaluate", "RUN"], "config.json names no data set of this package"),
+    "other data": (rewrite(data={"name": "tides"}), ["evaluate", "RUN"], "config.json names no data set of this package"),
     "nan weights": (diverge, ["evaluate", "RUN"], "Expected parameter"),
     "limit of evaluate": (None, ["evaluate", "RUN", "--limit", "0"], "limit: got 0; must be at least 1"),
     "negative limit of evaluate": (None, ["evaluate", "RUN", "--limit", "-5"], "limit: got -5; must be at least 1"),

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
+import test_celeba
+import test_morphomnist
 import torch
+import torchvision.datasets
 
 from causalvae_pyro import cli
 
@@ -20,6 +23,21 @@ EXAMPLES = {
     "swap_prior.py": TINY,
     "swap_guide.py": TINY,
     "svi_by_hand.py": TINY,
+    "train_morphomnist.py": ["--root", "{digits}", "--epochs", "1", "--limit", "96", "--noise-dim", "2", "--out", "{tmp}"],
+    "train_celeba.py": [
+        "--root",
+        "{faces}",
+        "--epochs",
+        "1",
+        "--limit",
+        "70",
+        "--noise-dim",
+        "2",
+        "--workers",
+        "0",
+        "--out",
+        "{tmp}",
+    ],
 }
 
 
@@ -36,7 +54,14 @@ def test_every_example_is_tested():
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name, tmp_path, tiny_run, monkeypatch, capsys):
-    arguments = [argument.format(tmp=tmp_path, run=tiny_run) for argument in EXAMPLES[name]]
+    places = {"tmp": tmp_path, "run": tiny_run, "digits": tmp_path / "digits", "faces": tmp_path / "faces"}
+    if name == "train_morphomnist.py":
+        places["digits"].mkdir()
+        test_morphomnist.write(places["digits"], 130)
+    if name == "train_celeba.py":
+        test_celeba.write(places["faces"], 90)
+        monkeypatch.setattr(torchvision.datasets.CelebA, "_check_integrity", lambda self: True)
+    arguments = [argument.format(**places) for argument in EXAMPLES[name]]
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     assert re.search(r"\d", capsys.readouterr().out)

@@ -1,7 +1,22 @@
-"""Data sets whose causal graph, mechanisms and true counterfactuals are known."""
+"""Data sets whose causal graph is known; for the simulators mechanisms and true counterfactuals are known too."""
 
+from causalvae_pyro.datasets.celeba import CELEBA_GROUPS, CelebA, ConceptGroup
 from causalvae_pyro.datasets.flow import Flow
+from causalvae_pyro.datasets.folder import FolderDataset, read_graph
+from causalvae_pyro.datasets.morphomnist import MorphoMNIST
 from causalvae_pyro.datasets.pendulum import Pendulum
 from causalvae_pyro.datasets.simulator import ImageSimulator
+from causalvae_pyro.datasets.structural import SyntheticSCM
 
-__all__ = ["Flow", "ImageSimulator", "Pendulum"]
+__all__ = [
+    "CELEBA_GROUPS",
+    "CelebA",
+    "ConceptGroup",
+    "Flow",
+    "FolderDataset",
+    "ImageSimulator",
+    "MorphoMNIST",
+    "Pendulum",
+    "SyntheticSCM",
+    "read_graph",
+]

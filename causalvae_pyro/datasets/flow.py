@@ -9,6 +9,7 @@ from torch import Tensor
 
 from causalvae_pyro.datasets.rendering import Canvas, Figure
 from causalvae_pyro.datasets.simulator import ImageSimulator
+from causalvae_pyro.datasets.structural import complete
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["Flow"]
@@ -64,7 +65,7 @@ class Flow(ImageSimulator):
         free = torch.arange(10, 40, dtype=torch.float64) / 10
         hole = torch.arange(6, 15, dtype=torch.float64) / 3
         grid = torch.cartesian_prod(radius, free, hole)
-        return cls._complete(torch.cat([grid, torch.zeros_like(grid[:, :1])], 1))
+        return complete(cls.graph, cls.mechanism, torch.cat([grid, torch.zeros_like(grid[:, :1])], 1))
 
     @classmethod
     def root_ranges(cls) -> dict[str, tuple[float, float]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from causalvae_pyro.datasets.rendering import Canvas, Figure
 from causalvae_pyro.datasets.simulator import ImageSimulator
+from causalvae_pyro.datasets.structural import complete
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["Pendulum"]
@@ -62,7 +63,7 @@ class Pendulum(ImageSimulator):
         direction = torch.tensor([j for j in range(60, 148) if j != 100], dtype=torch.float64) * math.pi / 200
         light = PIVOT[0] + (LIGHT_HEIGHT - PIVOT[1]) / torch.tan(direction)
         grid = torch.cartesian_prod(angle, light)
-        return cls._complete(torch.cat([grid, torch.zeros_like(grid)], 1))
+        return complete(cls.graph, cls.mechanism, torch.cat([grid, torch.zeros_like(grid)], 1))
 
     @classmethod
     def root_ranges(cls) -> dict[str, tuple[float, float]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from causalvae_pyro.datasets.structural import abduct_noise, check_do, complete, counterfactual_values
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["ImageSimulator"]
@@ -173,7 +174,7 @@ class ImageSimulator(Dataset):
             )
         for name in self.graph.children:
             labels[:, self.graph.index(name)] = self.exogenous(name, num_samples, generator)
-        labels = self._disturb(self._complete(labels), generator).float()
+        labels = self._disturb(complete(self.graph, self.mechanism, labels), generator).float()
         return labels, self.render(labels, self.size)
 
     def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
@@ -196,27 +197,10 @@ class ImageSimulator(Dataset):
             ([12.0, 12.0, 12.0, 12.0, 12.0], torch.Size([5, 3, 16, 16]))
         """
         labels = self._check_labels(labels)
-        for name, value in do.items():
-            if name not in self.graph.names:
-                raise ValueError(f"do: unknown concept {name!r}; known: {list(self.graph.names)}")
-            value = torch.as_tensor(value)
-            if value.shape not in ((), (len(labels),)):
-                raise ValueError(f"do[{name!r}]: expected a number or shape ({len(labels)},), got shape {tuple(value.shape)}")
-            if not torch.isfinite(value).all():
-                raise ValueError(f"do[{name!r}]: got a value that is not finite")
-        if not do:
-            return labels.clone(), self.render(labels, self.size)
-        work = labels.double()
-        noise = self._abduct(work)
-        result = work.clone()
-        touched = {descendant for name in do for descendant in self.graph.descendants(name)}
-        for name in self.graph.order:
-            column = self.graph.index(name)
-            if name in do:
-                result[:, column] = torch.as_tensor(do[name], dtype=work.dtype, device=work.device)
-            elif name in touched:
-                result[:, column] = self._predict(name, result) + noise[:, column]
-        result = result.to(labels.dtype)
+        check_do(self.graph, do, len(labels))
+        result = labels.clone()
+        if do:
+            result = counterfactual_values(self.graph, self.mechanism, labels.double(), do).to(labels.dtype)
         return result, self.render(result, self.size)
 
     def __len__(self) -> int:
@@ -234,33 +218,12 @@ class ImageSimulator(Dataset):
 
     # Details -----------------------------------------------------------------------------------------------------
 
-    @classmethod
-    def _predict(cls, name: str, labels: Tensor) -> Tensor:
-        return cls.mechanism(name, {parent: labels[:, cls.graph.index(parent)] for parent in cls.graph.parents(name)})
-
-    @classmethod
-    def _complete(cls, roots_and_noise: Tensor) -> Tensor:
-        """Labels from a table that holds the roots' values and the children's additive noise."""
-        labels = roots_and_noise.clone()
-        for name in cls.graph.order:
-            if cls.graph.parents(name):
-                labels[:, cls.graph.index(name)] += cls._predict(name, labels)
-        return labels
-
-    @classmethod
-    def _abduct(cls, labels: Tensor) -> Tensor:
-        """The inverse of :meth:`_complete`."""
-        noise = labels.clone()
-        for name in cls.graph.children:
-            noise[:, cls.graph.index(name)] -= cls._predict(name, labels)
-        return noise
-
     def _disturb(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         if self.noise == 0:
             return labels
         draws = torch.randn(labels.shape, generator=generator, dtype=torch.float64) * (self.noise * self.label_std())
         draws[:, [self.graph.index(name) for name in self.graph.roots]] = 0
-        return self._complete(self._abduct(labels) + draws)
+        return complete(self.graph, self.mechanism, abduct_noise(self.graph, self.mechanism, labels) + draws)
 
     def _select(self, labels: Tensor) -> Tensor:
         count = len(labels)

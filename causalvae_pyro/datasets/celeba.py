@@ -1,0 +1,198 @@
+"""CelebA with the concept groups of CausalVAE and DEAR."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from causalvae_pyro.graph import CausalGraph
+
+__all__ = ["CELEBA_GROUPS", "CelebA", "ConceptGroup"]
+
+_CROP = 128
+
+
+@dataclass(frozen=True)
+class ConceptGroup:
+    """Some of CelebA's attributes as concepts.
+
+    Args:
+        graph: The causal graph over the concepts.
+        attributes: For each concept the attribute of CelebA that is its label; a leading ``-`` means its opposite.
+    """
+
+    graph: CausalGraph
+    attributes: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if set(self.attributes) != set(self.graph.names):
+            raise ValueError(f"attributes: expected one for each of {list(self.graph.names)}, got {list(self.attributes)}")
+
+
+def _group(attributes: dict[str, str], parents: dict[str, list[str]]) -> ConceptGroup:
+    edges = [(cause, effect) for effect, causes in parents.items() for cause in causes]
+    return ConceptGroup(CausalGraph(list(attributes), edges), attributes)
+
+
+#: SMILE and BEARD: Yang et al. 2021, section 6.1. DEAR's two graphs: Shen et al. 2022, figure 3.
+CELEBA_GROUPS: dict[str, ConceptGroup] = {
+    "smile": _group(
+        {"gender": "Male", "smile": "Smiling", "eyes_open": "-Narrow_Eyes", "mouth_open": "Mouth_Slightly_Open"},
+        {"eyes_open": ["gender", "smile"], "mouth_open": ["smile"]},
+    ),
+    "beard": _group(
+        {"age": "Young", "gender": "Male", "bald": "Bald", "beard": "-No_Beard"},
+        {"bald": ["age", "gender"], "beard": ["age", "gender"]},
+    ),
+    "dear_smile": _group(
+        {
+            "smile": "Smiling",
+            "gender": "Male",
+            "cheekbones": "High_Cheekbones",
+            "mouth_open": "Mouth_Slightly_Open",
+            "narrow_eyes": "Narrow_Eyes",
+            "chubby": "Chubby",
+        },
+        {"cheekbones": ["smile"], "mouth_open": ["smile"], "narrow_eyes": ["smile", "gender"], "chubby": ["smile"]},
+    ),
+    "dear_age": _group(
+        {
+            "young": "Young",
+            "gender": "Male",
+            "receding_hairline": "Receding_Hairline",
+            "makeup": "Heavy_Makeup",
+            "chubby": "Chubby",
+            "eye_bags": "Bags_Under_Eyes",
+        },
+        {
+            "receding_hairline": ["young", "gender"],
+            "makeup": ["young", "gender"],
+            "chubby": ["young"],
+            "eye_bags": ["young"],
+        },
+    ),
+}
+
+
+class CelebA(Dataset):
+    """CelebA (Liu et al. 2015) through :class:`torchvision.datasets.CelebA`, with a group of attributes as concepts.
+
+    Images are centre-cropped to 128 and resized. They are decoded once, by several processes, into a cache beside the data: a
+    memory-mapped uint8 array, written under another name and renamed when it is whole. Labels are 0 or 1; give the model
+    ``FixedPrior(n, shift=0.5, scale=0.5)``, whose ``lambda1`` maps them to -1 and +1.
+
+    Args:
+        root: As for torchvision: the folder that holds ``celeba/``.
+        group: A name from :data:`CELEBA_GROUPS` or a :class:`ConceptGroup` of your own.
+        split: ``"train"``, ``"valid"``, ``"test"`` or ``"all"``.
+        transform: Optional callable on the float image ``[3, size, size]`` that indexing returns.
+        size: 64 or 128, or any side up to 128.
+        download: Let torchvision download the data.
+        workers: Processes that decode while the cache is made; by default one per core.
+        progress: Show a progress bar while the cache is made.
+
+    Attributes:
+        images: ``[N, 3, size, size]`` uint8, memory-mapped.
+        labels: ``[N, n]`` float32.
+
+    Raises:
+        ValueError: If the group or an attribute is unknown, the size is out of range or an image cannot be decoded.
+        FileNotFoundError: If the data are not there.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        group: str | ConceptGroup = "smile",
+        split: str = "train",
+        transform: Callable[[Tensor], Tensor] | None = None,
+        *,
+        size: int = 64,
+        download: bool = False,
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        # Here and not above: its import takes two seconds, and only this class needs it.
+        from torchvision.datasets import CelebA as Files
+
+        if isinstance(group, str):
+            if group not in CELEBA_GROUPS:
+                raise ValueError(f"group: got {group!r}; valid: {list(CELEBA_GROUPS)}, or a ConceptGroup")
+            group = CELEBA_GROUPS[group]
+        if split not in ("train", "valid", "test", "all"):
+            raise ValueError(f"split: got {split!r}; valid: ['train', 'valid', 'test', 'all']")
+        if not 8 <= size <= _CROP:
+            raise ValueError(f"size: got {size}; must lie between 8 and {_CROP}")
+        try:
+            files = Files(str(root), split=split, target_type="attr", transform=_Prepare(size), download=download)
+        except (RuntimeError, FileNotFoundError) as error:
+            raise FileNotFoundError(f"root: no CelebA in {root} ({str(error).splitlines()[0]})") from None
+        self.graph, self.split, self.transform = group.graph, split, transform
+        names = [name for name in files.attr_names if name]
+        columns = []
+        for concept in group.graph.names:
+            attribute = group.attributes[concept]
+            if attribute.removeprefix("-") not in names:
+                raise ValueError(f"group: CelebA has no attribute {attribute.removeprefix('-')!r}; valid: {names}")
+            column = files.attr[:, names.index(attribute.removeprefix("-"))].float()
+            columns.append(1 - column if attribute.startswith("-") else column)
+        self.labels = torch.stack(columns, 1)
+        cache = Path(root) / "celeba" / f"cache_{split}_{size}_{len(files)}.npy"
+        if not cache.is_file():
+            _fill(cache, files, size, os.cpu_count() or 1 if workers is None else workers, progress)
+        # Copy on write: torch refuses tensors on read-only memory, and nobody writes here.
+        self.images = torch.from_numpy(np.load(cache, mmap_mode="c"))
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The names of the labels' columns."""
+        return self.graph.names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.images[index].float() / 255
+        return (self.transform(image) if self.transform else image), self.labels[index]
+
+
+class _Prepare:
+    """Centre crop, resize, uint8 tensor; a class, so that worker processes can be handed it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, image: object) -> Tensor:
+        from torchvision.transforms import functional
+
+        cropped = functional.center_crop(image, [_CROP, _CROP])
+        return functional.pil_to_tensor(functional.resize(cropped, [self.size, self.size], antialias=True))
+
+
+def _fill(cache: Path, files: Dataset, size: int, workers: int, progress: bool) -> None:
+    count = len(files)  # type: ignore[arg-type]
+    temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+    try:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(count, 3, size, size))
+        loader = DataLoader(files, batch_size=256, num_workers=workers)
+        position = 0
+        with tqdm(total=count, disable=not progress, unit="img", desc=f"decoding {cache.name}") as bar:
+            for images, _ in loader:
+                array[position : position + len(images)] = images.numpy()
+                position += len(images)
+                bar.update(len(images))
+        array.flush()
+        del array
+        os.replace(temporary, cache)
+    except OSError as error:
+        raise ValueError(f"root: an image of {cache.parent} cannot be decoded ({str(error).splitlines()[0]})") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,248 @@
+"""Your own data: a folder of images, a table of labels and a graph."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from causalvae_pyro.graph import CausalGraph
+
+__all__ = ["FolderDataset", "read_graph"]
+
+GraphLike = CausalGraph | Mapping[str, Sequence[str]] | Iterable[tuple[str, str]] | str | os.PathLike
+
+
+def read_graph(graph: GraphLike, names: Sequence[str] | None = None) -> CausalGraph:
+    """A causal graph from any of the forms that people write one in.
+
+    Args:
+        graph: A :class:`~causalvae_pyro.CausalGraph`; a mapping from each concept to its parents; pairs ``(cause, effect)``;
+            or the path of a file: ``.json``, ``.yaml`` or ``.yml`` with such a mapping, or ``.csv`` with an adjacency matrix
+            whose first row and first column name the concepts (entry in row ``j``, column ``i``: edge ``j -> i``).
+        names: The concepts' order; for pairs, where no other order is given.
+
+    Raises:
+        ValueError: If the graph has a cycle or names an unknown concept, or the file is malformed.
+        FileNotFoundError: If the file is missing.
+    """
+    if isinstance(graph, CausalGraph):
+        return graph
+    if isinstance(graph, (str, os.PathLike)):
+        path = Path(graph)
+        if not path.is_file():
+            raise FileNotFoundError(f"graph: {path} does not exist")
+        try:
+            graph = _read_adjacency(path) if path.suffix == ".csv" else _read_mapping(path)
+            return read_graph(graph, names)
+        except ValueError as error:
+            raise ValueError(f"graph: {path}: {error}") from None
+    if isinstance(graph, Mapping):
+        parents = {name: [causes] if isinstance(causes, str) else list(causes or ()) for name, causes in graph.items()}
+        return CausalGraph.from_dict(parents)
+    edges = [tuple(edge) for edge in graph]
+    for edge in edges:
+        if len(edge) != 2:
+            raise ValueError(f"graph: expected pairs (cause, effect), got {edge!r}")
+    if names is None:
+        names = list(dict.fromkeys(name for edge in edges for name in edge))
+    return CausalGraph(names, edges)  # type: ignore[arg-type]
+
+
+class FolderDataset(Dataset):
+    """Images from a folder with labels from a CSV table, in memory as uint8.
+
+    The table has a header; one column names the image files, relative to the folder, and every concept of the graph is a column
+    of numbers. Other columns are ignored.
+
+    Args:
+        images: The folder.
+        labels: The CSV file.
+        graph: See :func:`read_graph`.
+        split: ``"train"``, ``"test"`` (a random fifth) or ``"all"``.
+        transform: Optional callable on the float image ``[C, H, W]`` that indexing returns.
+        file_column: Column with the file names; the first one by default.
+        size: Side to which images are resized (shorter side) and centre-cropped; ``None`` takes them as they are, which then
+            have to be of one size.
+        seed: Fixes the split.
+
+    Attributes:
+        images: ``[N, C, H, W]`` uint8; grey images have one channel, all others three.
+        labels: ``[N, n]`` float32.
+        files: Names of the ``N`` files.
+
+    Raises:
+        FileNotFoundError: If the folder, the table or an image is missing.
+        ValueError: If the table lacks a concept's column, a label is missing or no finite number, a column is constant, a
+            file occurs twice, an image cannot be decoded, or images differ in size or mode; the message names the file, row
+            and column.
+    """
+
+    def __init__(
+        self,
+        images: str | os.PathLike,
+        labels: str | os.PathLike,
+        graph: GraphLike,
+        split: str = "train",
+        transform: Callable[[Tensor], Tensor] | None = None,
+        *,
+        file_column: str | None = None,
+        size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if split not in ("train", "test", "all"):
+            raise ValueError(f"split: got {split!r}; valid: ['train', 'test', 'all']")
+        folder, table = Path(images), Path(labels)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"images: the folder {folder} does not exist")
+        if not table.is_file():
+            raise FileNotFoundError(f"labels: {table} does not exist")
+        header = _header(table)
+        file_column = header[0] if file_column is None else file_column
+        self.graph = read_graph(graph, [name for name in header if name != file_column])
+        self.split, self.transform, self.seed = split, transform, seed
+        files, values = _read_table(table, file_column, self.graph.names)
+        if len(files) < 2:
+            raise ValueError(f"labels: {table} has {len(files)} rows; need at least 2")
+        constant = [name for name, column in zip(self.graph.names, values.T, strict=True) if bool((column == column[0]).all())]
+        if constant:
+            raise ValueError(f"labels: {table}, column {constant[0]!r} is constant; a concept has to vary")
+        index = torch.arange(len(files))
+        if split != "all":
+            order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))
+            cut = max(1, len(files) // 5)
+            index = (order[:cut] if split == "test" else order[cut:]).sort().values
+        self.files = [files[i] for i in index.tolist()]
+        self.labels = values[index]
+        self.images = _load(folder, self.files, size)
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The names of the labels' columns."""
+        return self.graph.names
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.images[index].float() / 255
+        return (self.transform(image) if self.transform else image), self.labels[index]
+
+
+def _header(table: Path) -> list[str]:
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            header = next(csv.reader(file), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"labels: {table} is not a CSV table ({error})") from None
+    if not header:
+        raise ValueError(f"labels: {table} is empty")
+    return header
+
+
+def _read_table(table: Path, file_column: str, concepts: Sequence[str]) -> tuple[list[str], Tensor]:
+    header = _header(table)
+    for column in (file_column, *concepts):
+        if header.count(column) != 1:
+            raise ValueError(f"labels: {table} has {header.count(column)} columns named {column!r}; its columns are {header}")
+    files: dict[str, int] = {}
+    rows: list[list[float]] = []
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        for line, row in enumerate(csv.DictReader(file), start=2):
+            name = row[file_column]
+            if not name:
+                raise ValueError(f"labels: {table}, line {line}, column {file_column!r}: no file name")
+            if name in files:
+                raise ValueError(f"labels: {table}, line {line}: file {name!r} occurs in line {files[name]} already")
+            files[name] = line
+            rows.append([])
+            for column in concepts:
+                try:
+                    value = float(row[column])
+                except (TypeError, ValueError):
+                    raise ValueError(
+                        f"labels: {table}, line {line}, column {column!r}: {row[column]!r} is not a number"
+                    ) from None
+                if not abs(value) < float("inf"):
+                    raise ValueError(f"labels: {table}, line {line}, column {column!r}: {row[column]!r} is not finite")
+                rows[-1].append(value)
+    return list(files), torch.tensor(rows).reshape(len(rows), len(concepts))
+
+
+def _load(folder: Path, files: Sequence[str], size: int | None) -> Tensor:
+    # Here and not above: its import takes two seconds, and only folders need it.
+    import torchvision
+
+    result: Tensor | None = None
+    for position, name in enumerate(files):
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"images: {path} does not exist, but the table names it")
+        try:
+            image = torchvision.io.decode_image(torchvision.io.read_file(str(path)))
+        except RuntimeError as error:
+            raise ValueError(f"images: {path} cannot be decoded ({str(error).splitlines()[0]})") from None
+        if image.dtype != torch.uint8:
+            raise ValueError(f"images: {path} has {image.dtype} pixels; expected 8 bits a channel")
+        if size is not None:
+            resize = torchvision.transforms.Resize(size, antialias=True)
+            image = torchvision.transforms.functional.center_crop(resize(image), [size, size])
+        if result is None:
+            result = torch.empty(len(files), *image.shape, dtype=torch.uint8)
+        if image.shape != result.shape[1:]:
+            hint = "" if size is not None else "; size=... resizes all of them"
+            first = f"{folder / files[0]} is {_describe(result.shape[1:])}"
+            raise ValueError(f"images: {path} is {_describe(image.shape)}, {first}; all must agree{hint}")
+        result[position] = image
+    assert result is not None
+    return result
+
+
+def _describe(shape: torch.Size) -> str:
+    return f"{shape[2]} x {shape[1]} with {shape[0]} channels"
+
+
+def _read_mapping(path: Path) -> Mapping[str, Sequence[str]]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        content = json.loads(text)
+    elif path.suffix in (".yaml", ".yml"):
+        try:
+            import yaml
+        except ImportError:
+            raise ValueError("reading YAML needs the package pyyaml; install it, or write the graph as JSON") from None
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"not valid YAML ({' '.join(str(error).split())})") from None
+    else:
+        raise ValueError(f"unknown kind of file {path.suffix!r}; valid: .json, .yaml, .yml, .csv")
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a mapping from each concept to its parents, got {type(content).__name__}")
+    return content
+
+
+def _read_adjacency(path: Path) -> CausalGraph:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if not rows:
+        raise ValueError("the file is empty")
+    names = [name.strip() for name in rows[0][1:]]
+    if [row[0].strip() for row in rows[1:]] != names:
+        raise ValueError(f"the first column must name the concepts in the order of the first row, {names}")
+    matrix = torch.zeros(len(names), len(names))
+    for j, row in enumerate(rows[1:]):
+        for i, (name, text) in enumerate(zip(names, row[1:], strict=False)):
+            try:
+                matrix[j, i] = float(text)
+            except ValueError:
+                raise ValueError(f"row {names[j]!r}, column {name!r}: {text!r} is not a number") from None
+        if len(row) != len(names) + 1:
+            raise ValueError(f"row {names[j]!r} has {len(row) - 1} entries, expected {len(names)}")
+    return CausalGraph.from_adjacency(names, matrix)

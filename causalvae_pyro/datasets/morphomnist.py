@@ -1,0 +1,179 @@
+"""Morpho-MNIST: real handwriting whose thickness and intensity follow a known causal process."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from causalvae_pyro.graph import CausalGraph
+
+__all__ = ["MorphoMNIST"]
+
+_IMAGES, _LABELS = 2051, 2049
+
+
+class MorphoMNIST(Dataset):
+    """MNIST digits with thickness and intensity set by the DeepSCM process (Castro et al. 2018; Pawlowski et al. 2020).
+
+    ``thickness = 0.5 + Gamma(10, 5)`` in pixels and ``intensity = 191 sigmoid(0.5 e + 2 thickness - 5) + 64`` in grey levels,
+    ``e ~ N(0, 1)``. The digit and the handwriting are not concepts: they belong to the image's own noise.
+
+    The published layout is expected in ``root``: ``NAME-images-idx3-ubyte.gz``, ``NAME-labels-idx1-ubyte.gz`` (each with or
+    without ``.gz``) and ``NAME-morpho.csv`` with the columns ``index, thickness, intensity``.
+
+    Args:
+        root: The folder.
+        split: ``"train"``, ``"test"`` or ``"all"``.
+        transform: Optional callable on the float image ``[1, size, size]`` that indexing returns.
+        source: ``NAME`` of the files: ``"t10k"`` or ``"train"``. A random fifth of them is the test split; for the
+            published split use all of ``"train"`` and all of ``"t10k"``.
+        size: Height and width; the 28 x 28 images are padded with black.
+        seed: Fixes the split.
+
+    Attributes:
+        images: ``[N, 1, size, size]`` uint8.
+        labels: ``[N, 2]`` float32: thickness (pixels), intensity (grey levels).
+        digits: ``[N]`` int64.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged or the tables do not fit together; the message names the file, row and column.
+    """
+
+    graph = CausalGraph(["thickness", "intensity"], [("thickness", "intensity")])
+    units = ("px", "grey level")
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        split: str = "train",
+        transform: Callable[[Tensor], Tensor] | None = None,
+        *,
+        source: str = "t10k",
+        size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        if split not in ("train", "test", "all"):
+            raise ValueError(f"split: got {split!r}; valid: ['train', 'test', 'all']")
+        if size < 28:
+            raise ValueError(f"size: got {size}; the digits are 28 x 28, size must be at least 28")
+        self.split, self.size, self.seed, self.transform = split, size, seed, transform
+        folder = Path(root)
+        images = _read_idx(_find(folder, f"{source}-images-idx3-ubyte"), _IMAGES)
+        digits = _read_idx(_find(folder, f"{source}-labels-idx1-ubyte"), _LABELS)
+        table = folder / f"{source}-morpho.csv"
+        labels = _read_csv(table, len(images))
+        if len(digits) != len(images):
+            raise ValueError(f"root: {folder} holds {len(images)} {source} images but {len(digits)} digits")
+        index = torch.arange(len(images))
+        if split != "all":
+            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+            cut = len(images) // 5
+            index = (order[:cut] if split == "test" else order[cut:]).sort().values
+        margin = size - images.shape[-1]
+        padding = (margin // 2, margin - margin // 2) * 2
+        self.images = torch.nn.functional.pad(images[index][:, None], padding)
+        self.labels = labels[index]
+        self.digits = digits[index].long()
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The names of the labels' columns."""
+        return self.graph.names
+
+    @staticmethod
+    def noise(labels: Tensor) -> Tensor:
+        """Abducts ``e`` from thickness and intensity, ``[..., 2]`` to ``[...]``."""
+        fraction = ((labels[..., 1].double() - 64) / 191).clamp(1e-9, 1 - 1e-9)
+        return (torch.logit(fraction) - 2 * labels[..., 0].double() + 5) / 0.5
+
+    @classmethod
+    def counterfactual_labels(cls, labels: Tensor, do: Mapping[str, float | Tensor]) -> Tensor:
+        """The true counterfactual labels, in closed form: the intensity follows a new thickness, its noise kept.
+
+        Args:
+            labels: Factual labels ``[N, 2]``.
+            do: A number or ``[N]`` values for ``thickness``, ``intensity`` or both.
+
+        Returns:
+            ``[N, 2]``.
+        """
+        for name in do:
+            if name not in cls.graph.names:
+                raise ValueError(f"do: unknown concept {name!r}; known: {list(cls.graph.names)}")
+        result = labels.clone()
+        if "thickness" in do:
+            result[:, 0] = torch.as_tensor(do["thickness"], dtype=labels.dtype)
+            argument = 0.5 * cls.noise(labels) + 2 * result[:, 0].double() - 5
+            result[:, 1] = (191 * torch.sigmoid(argument) + 64).to(labels.dtype)
+        if "intensity" in do:
+            result[:, 1] = torch.as_tensor(do["intensity"], dtype=labels.dtype)
+        return result
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.images[index].float() / 255
+        return (self.transform(image) if self.transform else image), self.labels[index]
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"root: neither {name}.gz nor {name} exists in {folder}; expected the published Morpho-MNIST layout")
+
+
+def _read_idx(path: Path, magic: int) -> Tensor:
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"root: {path} is damaged ({error})") from None
+    found = int.from_bytes(content[:4], "big")
+    if found != magic:
+        raise ValueError(f"root: {path} is not the IDX file that its name says: its magic number is {found}, expected {magic}")
+    dimensions = magic % 256
+    header = 4 + 4 * dimensions
+    shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
+    expected = header + torch.Size(shape).numel()
+    if len(content) != expected:
+        raise ValueError(f"root: {path} is truncated or too long: {len(content)} bytes, its header announces {expected}")
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
+
+
+def _read_csv(path: Path, count: int) -> Tensor:
+    if not path.is_file():
+        raise FileNotFoundError(f"root: {path} does not exist; expected the published Morpho-MNIST layout")
+    labels = torch.full((count, 2), torch.nan)
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        for column in ("index", "thickness", "intensity"):
+            if column not in (reader.fieldnames or ()):
+                raise ValueError(f"root: {path} has no column {column!r}; it has {reader.fieldnames}")
+        for line, row in enumerate(reader, start=2):
+            for column in ("index", "thickness", "intensity"):
+                try:
+                    value = float(row[column])
+                except (TypeError, ValueError):
+                    raise ValueError(f"root: {path}, line {line}, column {column!r}: {row[column]!r} is not a number") from None
+                if not abs(value) < float("inf"):
+                    raise ValueError(f"root: {path}, line {line}, column {column!r}: {row[column]!r} is not finite")
+            index = int(float(row["index"]))
+            if not 0 <= index < count:
+                raise ValueError(f"root: {path}, line {line}: index {index} has no image; there are {count}")
+            if not labels[index].isnan().all():
+                raise ValueError(f"root: {path}, line {line}: index {index} occurs twice")
+            labels[index] = torch.tensor([float(row["thickness"]), float(row["intensity"])])
+    missing = labels[:, 0].isnan().nonzero().flatten()
+    if len(missing):
+        raise ValueError(f"root: {path} has no row for image {missing[0].item()} ({len(missing)} of {count} rows are missing)")
+    return labels
