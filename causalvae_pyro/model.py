@@ -80,9 +80,10 @@ class CausalVAE(PyroModule):
         Returns:
             The images ``[batch, C, H, W]``.
         """
+        scm = self.scm  # every look at a PyroModule's attribute is a Pyro statement for each parameter behind it
         with pyro.plate("data", _batch(x, labels, num_samples)):
-            eps = pyro.sample("eps", self.standard_normal(len(self.graph), self.scm.dim))
-            z = self.scm(eps)
+            eps = pyro.sample("eps", self.standard_normal(len(scm.graph), scm.dim))
+            z = scm(eps)
             inputs: tuple[Tensor, ...] = (z,)
             if self.noise_dim:
                 inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)
@@ -96,7 +97,8 @@ class CausalVAE(PyroModule):
 
     def standard_normal(self, *event_shape: int) -> Any:
         """``N(0, I)`` over ``event_shape``."""
-        return dist.Normal(self.zero, self.zero + 1).expand(event_shape).to_event(len(event_shape))
+        zero = self.zero
+        return dist.Normal(zero, torch.ones_like(zero)).expand(event_shape).to_event(len(event_shape))
 
 
 def _batch(x: Tensor | None, labels: Tensor | None, num_samples: int | None) -> int:

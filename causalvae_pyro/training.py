@@ -16,6 +16,7 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
@@ -181,7 +182,10 @@ def fit(
     objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
     pyro.set_rng_seed(seed)
     order = torch.Generator().manual_seed(seed)
-    with local_params(model, guide):
+    validate = is_validation_enabled()
+    with local_params(model, guide), warnings.catch_warnings():
+        # The monitor says more about them.
+        warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         loss_module = objective(model, guide).to(resolved).train()
         parameters = [p for p in loss_module.parameters() if p.requires_grad]
         optim = torch.optim.Adam(parameters, lr=lr, fused=True) if optimizer is None else optimizer(parameters)
@@ -202,11 +206,12 @@ def fit(
                             group["lr"] = rate * factor
                     optim.zero_grad(set_to_none=True)
                     try:
-                        loss = loss_module(x, labels)
+                        # Shapes and supports are the same in every step, and each check of a value is a device sync.
+                        with pyro.validation_enabled(validate and state.step == 0):
+                            loss = loss_module(x, labels)
                     except ValueError:
                         # Pyro's validation refuses parameters that are NaN; without it the loss shows where they come from.
-                        with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
-                            warnings.simplefilter("ignore")
+                        with torch.no_grad(), pyro.validation_enabled(False):
                             monitor.record(loss_module(x, labels), len(x), model, guide, x, labels)
                             monitor.check(model, guide, x, labels)
                         raise

@@ -1,5 +1,10 @@
 """Every test starts with a clean parameter store, a fixed seed and deterministic global settings."""
 
+import os
+
+# Before torch is imported, and for the tests' own processes too: more threads only slow down tensors as small as theirs.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import matplotlib
 
 matplotlib.use("Agg")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
-from torchvision.io import write_jpeg
+from PIL import Image
 
 from causalvae_pyro import FixedPrior
 from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA, ConceptGroup
@@ -27,7 +27,7 @@ def write(root, count=COUNT):
     names = [f"{i + 1:06d}.jpg" for i in range(count)]
     for i, name in enumerate(names):
         # A grey level of its own for each, so that a mix-up shows.
-        write_jpeg(torch.full((3, 218, 178), 8 * i, dtype=torch.uint8), str(folder / "img_align_celeba" / name), quality=95)
+        Image.new("RGB", (178, 218), (8 * i % 256,) * 3).save(folder / "img_align_celeba" / name, quality=95)
     rows = [f"{name} {' '.join(f'{v:2d}' for v in row)}" for name, row in zip(names, values.tolist(), strict=True)]
     (folder / "list_attr_celeba.txt").write_text(f"{count}\n{' '.join(ATTRIBUTES)} \n" + "\n".join(rows) + "\n")
     parts = [0] * (count - 10) + [1] * 4 + [2] * 6

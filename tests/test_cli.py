@@ -274,7 +274,7 @@ def test_bad_input_takes_one_line_in_a_process(name, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["fly"], ["train", "flow"], [*TRAIN, "--epochs", "many"], ["counterfactual", "RUN"]], ids=str
+    "arguments", [[], ["fly"], ["train", "tides"], [*TRAIN, "--epochs", "many"], ["counterfactual", "RUN"]], ids=str
 )
 def test_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -16,6 +18,7 @@ from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["FolderDataset", "read_graph"]
 
+_MODES = ("L", "RGB", "RGBA")
 GraphLike = CausalGraph | Mapping[str, Sequence[str]] | Iterable[tuple[str, str]] | str | os.PathLike
 
 
@@ -73,7 +76,7 @@ class FolderDataset(Dataset):
         seed: Fixes the split.
 
     Attributes:
-        images: ``[N, C, H, W]`` uint8; grey images have one channel, all others three.
+        images: ``[N, C, H, W]`` uint8; one channel for grey images, three for RGB, four for RGBA.
         labels: ``[N, n]`` float32.
         files: Names of the ``N`` files.
 
@@ -176,23 +179,12 @@ def _read_table(table: Path, file_column: str, concepts: Sequence[str]) -> tuple
 
 
 def _load(folder: Path, files: Sequence[str], size: int | None) -> Tensor:
-    # Here and not above: its import takes two seconds, and only folders need it.
-    import torchvision
-
     result: Tensor | None = None
     for position, name in enumerate(files):
         path = folder / name
         if not path.is_file():
             raise FileNotFoundError(f"images: {path} does not exist, but the table names it")
-        try:
-            image = torchvision.io.decode_image(torchvision.io.read_file(str(path)))
-        except RuntimeError as error:
-            raise ValueError(f"images: {path} cannot be decoded ({str(error).splitlines()[0]})") from None
-        if image.dtype != torch.uint8:
-            raise ValueError(f"images: {path} has {image.dtype} pixels; expected 8 bits a channel")
-        if size is not None:
-            resize = torchvision.transforms.Resize(size, antialias=True)
-            image = torchvision.transforms.functional.center_crop(resize(image), [size, size])
+        image = _read_image(path, size)
         if result is None:
             result = torch.empty(len(files), *image.shape, dtype=torch.uint8)
         if image.shape != result.shape[1:]:
@@ -202,6 +194,21 @@ def _load(folder: Path, files: Sequence[str], size: int | None) -> Tensor:
         result[position] = image
     assert result is not None
     return result
+
+
+def _read_image(path: Path, size: int | None) -> Tensor:
+    try:
+        image: Image.Image
+        with Image.open(path) as image:
+            if image.mode not in _MODES:
+                raise ValueError(f"images: {path} has mode {image.mode}; valid: {', '.join(_MODES)}")
+            if size is not None:
+                # Shorter side to size, then the middle.
+                image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+            pixels = np.array(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"images: {path} cannot be decoded ({str(error).splitlines()[0]})") from None
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).movedim(-1, 0)
 
 
 def _describe(shape: torch.Size) -> str:
