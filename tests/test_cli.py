@@ -12,6 +12,7 @@ import time
 import matplotlib
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from causalvae_pyro import cli, counterfactual, load, sources
@@ -324,3 +325,43 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     images = Pendulum("test", size=16).images[:2].float() / 255
     assert torch.isfinite(counterfactual(run.model, run.guide, images, {"light": 12.0})).all()
     assert not list(tmp_path.glob("*.tmp"))
+
+
+# The user's own data ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    data = Pendulum("all", size=16)
+    chosen = torch.arange(60) * 121
+    for i, image in zip(chosen.tolist(), data.images[chosen], strict=True):
+        Image.fromarray(image.movedim(0, -1).numpy()).save(folder / f"{i}.png")
+    rows = [f"{i}.png,{data.labels[i, 1]},{data.labels[i, 3]}" for i in chosen.tolist()]
+    (folder / "labels.csv").write_text("\n".join(["file,light,shadow", *rows]) + "\n")
+    (folder / "graph.json").write_text('{"light": [], "shadow": ["light"]}')
+    return ["--images", str(folder), "--labels", str(folder / "labels.csv"), "--graph", str(folder / "graph.json")]
+
+
+def test_ones_own_data_train_evaluate_and_draw(own, tmp_path, capsys):
+    out = tmp_path / "run"
+    train = ["train", *own, "--size", "16", "--epochs", "1", "--batch-size", "16", "--out", str(out)]
+    assert main(train) == 0
+    assert "R^2" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert set(metrics["r2"]) == {"light", "shadow"}
+    assert metrics["images"] == 12
+    assert "cf_score" not in metrics
+    assert matplotlib.image.imread(out / "counterfactuals.png").std() > 0.01
+    assert "<td>shadow</td>" in (out / "report.html").read_text()
+    assert main(["evaluate", str(out)]) == 0
+    assert main(["counterfactual", str(out), "--do", "light=9", "--count", "2", "--out", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_ones_own_data_are_all_or_nothing(own, capsys):
+    for arguments, given in ((own[:4], "--images and --labels"), (["pendulum", *own], "pendulum and --images"), ([], "neither")):
+        assert main(["train", *arguments]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"causalvae: error: data: got {given}")
+        assert err.count("\n") == 1
