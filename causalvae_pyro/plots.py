@@ -74,13 +74,16 @@ def plot_history(history: History | Sequence[dict[str, Any]]) -> Figure:
         axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], color=BLUE, marker=".", markersize=3)
         axes.set_title(_readable(name), fontsize=10)
         axes.set_xlabel("epoch")
+        if name.startswith("kl_"):
+            # A divergence falls by orders of magnitude in the first epoch.
+            axes.set_yscale("log")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("nats per image")
     return figure
 
 
 def plot_reconstructions(run: Run, images: Tensor, labels: Tensor | None = None, *, count: int = 8) -> Figure:
-    """Draws images, their reconstructions and the absolute difference.
+    """Draws images, evenly spaced over the data, with their reconstructions and the absolute difference.
 
     Args:
         run: The trained pair.
@@ -88,8 +91,11 @@ def plot_reconstructions(run: Run, images: Tensor, labels: Tensor | None = None,
         labels: ``[N, n]``, for guides that use them.
         count: How many to draw.
     """
-    x = _float(images[:count])
-    again = reconstruct(run.model, run.guide, x, None if labels is None else labels[:count]).cpu()
+    # Neighbours in the data are often neighbours on a grid of labels, and look alike.
+    count = min(count, len(images))
+    chosen = torch.arange(count) * len(images) // max(count, 1)
+    x = _float(images[chosen])
+    again = reconstruct(run.model, run.guide, x, None if labels is None else labels[chosen]).cpu()
     return plot_comparison([("image", x), ("reconstruction", again), ("difference", 1 - (again - x).abs())])
 
 
