@@ -1,0 +1,20 @@
+"""The docstrings' examples run as tests; they may use these names without importing them."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+import causalvae_pyro
+import causalvae_pyro.datasets
+import causalvae_pyro.metrics
+
+
+@pytest.fixture(autouse=True)
+def _names(doctest_namespace):
+    doctest_namespace["torch"] = torch
+    for module in (causalvae_pyro, causalvae_pyro.datasets, causalvae_pyro.metrics):
+        doctest_namespace.update({name: getattr(module, name) for name in module.__all__})
+    doctest_namespace["dag_penalty"] = causalvae_pyro.graph.dag_penalty
