@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -108,13 +109,13 @@ class _Isotropic(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return self._log_density((value - self.loc) / self.scale) - self.event_shape.numel() * self.scale.log()
 
+    @abstractmethod
     def _noise(self, shape: torch.Size) -> Tensor:
         """Standard noise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _log_density(self, standard: Tensor) -> Tensor:
         """Log-density of the standard noise, summed over an image."""
-        raise NotImplementedError
 
 
 class _IsotropicNormal(_Isotropic):
