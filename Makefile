@@ -27,8 +27,9 @@ bench: $(STAMP)  ## speed: renderer and training step
 	$(BIN)/python benchmarks/renderer.py
 	$(BIN)/python benchmarks/step.py
 
-quality: $(STAMP)  ## Pendulum over 5 seeds (about 20 minutes on 2 cores)
-	$(BIN)/python benchmarks/quality.py
+quality: $(STAMP)  ## Pendulum and Flow over 5 seeds (about 30 minutes on 2 cores; goes on where it was stopped)
+	$(BIN)/python benchmarks/quality.py --data pendulum
+	$(BIN)/python benchmarks/quality.py --data flow
 
 $(STAMP): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -15,34 +15,37 @@ START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 def results() -> str:
     """The results section in Markdown."""
-    pendulum = json.loads((RESULTS / "pendulum.json").read_text())
-    step = json.loads((RESULTS / "step.json").read_text())
-    renderer = json.loads((RESULTS / "renderer.json").read_text())
-    hardware = pendulum["hardware"]
-    seeds = pendulum["seeds"]
+    pendulum, flow, step, renderer = (
+        json.loads((RESULTS / f"{n}.json").read_text()) for n in ("pendulum", "flow", "step", "renderer")
+    )
+    faster = renderer["times_faster_than_matplotlib"]
+    seeds, seconds, memory = pendulum["seeds"], pendulum["seconds"]["mean"], pendulum["peak_memory_gib"]
+    cores, cpu = pendulum["hardware"]["cores"], pendulum["hardware"]["cpu"]
+    new_figure, redraw = faster["new_figure"]["median"], faster["redraw"]["median"]
     lines = [
-        f"Pendulum, 64 x 64, images alone at test time, random split, {seeds} seeds, mean and 95 % interval (`make quality`).",
+        f"64 x 64 pixels, images alone at test time, random split, {seeds} seeds, mean and 95 % interval (`make quality`).",
         "CF-score: 1 is the true counterfactual image, 0 no better than leaving the image alone, negative worse than that.",
         "The ceiling is what the reconstruction error alone would allow.",
         "",
-        "| intervention | R² of the concept | CF-score | ceiling |",
-        "|---|---|---|---|",
-    ]
-    for key, score in pendulum["cf_score"].items():
-        name = f"do({key.replace('+', ', ')})"
-        r2 = _value(pendulum["r2"][key], 4) if key in pendulum["r2"] else ""
-        lines.append(f"| {name} | {r2} | {_value(score, 3)} | {pendulum['ceiling'][key]['mean']:.3f} |")
-    new_figure = renderer["times_faster_than_matplotlib"]["new_figure"]["median"]
-    redraw = renderer["times_faster_than_matplotlib"]["redraw"]["median"]
-    lines += [
+        *_table("Pendulum", pendulum),
         "",
-        f"The whole job, data to report, takes {pendulum['seconds']['mean']:.0f} s and {pendulum['peak_memory_gib']:.1f} GiB on "
-        f"{hardware['cores']} cores ({hardware['cpu']}), no GPU. A training step through `fit` takes {step['ratio_median']:.2f} "
-        f"times a hand-written PyTorch step of the same maths; the renderer draws {new_figure:.0f} times as many scenes per "
-        f"second as matplotlib with a new figure for each, as published, and {redraw:.1f} times as many as matplotlib redrawing "
-        "one figure (`make bench`).",
+        *_table("Flow", flow),
+        "",
+        f"The whole Pendulum job, data to report, takes {seconds:.0f} s and {memory:.1f} GiB on {cores} cores ({cpu}), no GPU.",
+        f"A training step through `fit` takes {step['ratio_median']:.2f} times a hand-written PyTorch step of the same maths.",
+        f"The renderer draws {new_figure:.0f} times as many scenes per second as matplotlib with a new figure for each, as",
+        f"published, and {redraw:.1f} times as many as matplotlib redrawing one figure (`make bench`).",
     ]
     return "\n".join(lines)
+
+
+def _table(title: str, result: dict) -> list[str]:
+    lines = [f"| {title} | R² of the concept | CF-score | ceiling |", "|---|---|---|---|"]
+    for key, score in result["cf_score"].items():
+        name = f"do({key.replace('+', ', ')})"
+        r2 = _value(result["r2"][key], 4) if key in result["r2"] else ""
+        lines.append(f"| {name} | {r2} | {_value(score, 3)} | {result['ceiling'][key]['mean']:.3f} |")
+    return lines
 
 
 def readme(text: str) -> str:

@@ -54,12 +54,8 @@ class CausalVAE(PyroModule):
     ) -> None:
         # Pyro's parameter store is keyed by this name: two models in one process must not share it.
         super().__init__(f"causalvae_{next(_count)}")
-        for part, expected in (("prior", {"dim": scm.dim}), ("decoder", {"dim": scm.dim, "noise_dim": noise_dim})):
-            for attribute, value in expected.items():
-                # Modules from outside need not have these attributes.
-                given = getattr({"prior": prior, "decoder": decoder}[part], attribute, value)
-                if given != value:
-                    raise ValueError(f"{part}: has {attribute}={given}, the model has {attribute}={value}; they must agree")
+        _check_agreement("prior", prior, dim=scm.dim)
+        _check_agreement("decoder", decoder, dim=scm.dim, noise_dim=noise_dim)
         self.scm, self.prior, self.decoder, self.likelihood = scm, prior, decoder, likelihood
         self.noise_dim = noise_dim
         self.register_buffer("zero", torch.zeros(()), persistent=False)
@@ -82,23 +78,31 @@ class CausalVAE(PyroModule):
         """
         scm = self.scm  # every look at a PyroModule's attribute is a Pyro statement for each parameter behind it
         with pyro.plate("data", _batch(x, labels, num_samples)):
-            eps = pyro.sample("eps", self.standard_normal(len(scm.graph), scm.dim))
-            z = scm(eps)
-            inputs: tuple[Tensor, ...] = (z,)
-            if self.noise_dim:
-                inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)
+            eps = pyro.sample("eps", self.standard_normal(len(scm.graph), scm.dim))  # eps ~ N(0, I)
+            z = scm(eps)  # z = f(eps), one do-able site per concept
             if labels is None:
                 pyro.deterministic("z", z, event_dim=2)
             else:
-                pyro.sample("z", self.prior(labels), obs=z)
+                pyro.sample("z", self.prior(labels), obs=z)  # z ~ N(lambda1(u), lambda2(u)^2)
+            inputs: tuple[Tensor, ...] = (z,)
+            if self.noise_dim:
+                inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)  # eps_x ~ N(0, I)
             likelihood = self.likelihood(self.decoder(*inputs))
             pyro.deterministic("x_mean", likelihood.mean, event_dim=3)
-            return pyro.sample("x", likelihood, obs=x)
+            return pyro.sample("x", likelihood, obs=x)  # x ~ p(x | decoder(z, eps_x))
 
     def standard_normal(self, *event_shape: int) -> Any:
         """``N(0, I)`` over ``event_shape``."""
         zero = self.zero
         return dist.Normal(zero, torch.ones_like(zero)).expand(event_shape).to_event(len(event_shape))
+
+
+def _check_agreement(argument: str, part: Any, **expected: int) -> None:
+    for attribute, value in expected.items():
+        # Modules from outside need not have these attributes.
+        given = getattr(part, attribute, value)
+        if given != value:
+            raise ValueError(f"{argument}: has {attribute}={given}, the model has {attribute}={value}; they must agree")
 
 
 def _batch(x: Tensor | None, labels: Tensor | None, num_samples: int | None) -> int:

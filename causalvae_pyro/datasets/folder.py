@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from causalvae_pyro.datasets.splits import check_split, random_fifth
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["FolderDataset", "read_graph"]
@@ -99,8 +100,7 @@ class FolderDataset(Dataset):
         size: int | None = None,
         seed: int = 0,
     ) -> None:
-        if split not in ("train", "test", "all"):
-            raise ValueError(f"split: got {split!r}; valid: ['train', 'test', 'all']")
+        check_split(split)
         folder, table = Path(images), Path(labels)
         if not folder.is_dir():
             raise FileNotFoundError(f"images: the folder {folder} does not exist")
@@ -116,11 +116,7 @@ class FolderDataset(Dataset):
         constant = [name for name, column in zip(self.graph.names, values.T, strict=True) if bool((column == column[0]).all())]
         if constant:
             raise ValueError(f"labels: {table}, column {constant[0]!r} is constant; a concept has to vary")
-        index = torch.arange(len(files))
-        if split != "all":
-            order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))
-            cut = max(1, len(files) // 5)
-            index = (order[:cut] if split == "test" else order[cut:]).sort().values
+        index = random_fifth(len(files), split, seed)
         self.files = [files[i] for i in index.tolist()]
         self.labels = values[index]
         self.images = _load(folder, self.files, size)

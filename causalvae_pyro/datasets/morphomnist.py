@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from causalvae_pyro.datasets.splits import check_split, random_fifth
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["MorphoMNIST"]
@@ -61,8 +62,7 @@ class MorphoMNIST(Dataset):
         size: int = 32,
         seed: int = 0,
     ) -> None:
-        if split not in ("train", "test", "all"):
-            raise ValueError(f"split: got {split!r}; valid: ['train', 'test', 'all']")
+        check_split(split)
         if size < 28:
             raise ValueError(f"size: got {size}; the digits are 28 x 28, size must be at least 28")
         self.split, self.size, self.seed, self.transform = split, size, seed, transform
@@ -73,11 +73,7 @@ class MorphoMNIST(Dataset):
         labels = _read_csv(table, len(images))
         if len(digits) != len(images):
             raise ValueError(f"root: {folder} holds {len(images)} {source} images but {len(digits)} digits")
-        index = torch.arange(len(images))
-        if split != "all":
-            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-            cut = len(images) // 5
-            index = (order[:cut] if split == "test" else order[cut:]).sort().values
+        index = random_fifth(len(images), split, seed)
         margin = size - images.shape[-1]
         padding = (margin // 2, margin - margin // 2) * 2
         self.images = torch.nn.functional.pad(images[index][:, None], padding)

@@ -1,0 +1,49 @@
+"""The independent predictor."""
+
+import pytest
+import torch
+
+from causalvae_pyro.metrics import Predictor, r2_score
+
+
+def squares(count=200):
+    """Bright squares of some size on a dark ground: the size and the brightness are the targets."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.randint(2, 9, (count,), generator=generator)
+    levels = 0.3 + 0.7 * torch.rand(count, generator=generator)
+    images = torch.zeros(count, 1, 12, 12)
+    for image, size, level in zip(images, sizes.tolist(), levels.tolist(), strict=True):
+        image[:, :size, :size] = level
+    return images, torch.stack([100.0 * sizes, levels], 1)
+
+
+def test_regression_in_the_targets_units():
+    images, targets = squares()
+    predictor = Predictor((1, 12, 12), 2)
+    predictor.fit(images[:150], targets[:150], epochs=30, batch_size=16)
+    assert r2_score(predictor.predict(images[150:]), targets[150:]).min() > 0.9
+
+
+def test_classification():
+    images, targets = squares()
+    classes = (targets[:, 0] > 500).long()
+    predictor = Predictor((1, 12, 12), 2, classify=True)
+    predictor.fit(images[:150], classes[:150], epochs=15, batch_size=16)
+    assert (predictor.predict(images[150:]) == classes[150:]).float().mean() > 0.9
+
+
+def test_uint8_images_and_seeds():
+    images, targets = squares(40)
+    results = []
+    for pixels in (images, (255 * images).round().byte(), images):
+        torch.manual_seed(1)
+        predictor = Predictor((1, 12, 12), 2)
+        predictor.fit(pixels, targets, epochs=2, seed=3)
+        results.append(predictor.predict(images))
+    assert torch.equal(results[0], results[2])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-2, atol=1.0)
+
+
+def test_sides_that_do_not_fit():
+    with pytest.raises(ValueError, match="image_shape: got \\(1, 10, 12\\)"):
+        Predictor((1, 10, 12), 2)
