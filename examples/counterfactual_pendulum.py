@@ -24,7 +24,8 @@ def main():
 
     run = load(args.run)
     data = Pendulum("test", size=run.config["data"]["size"])
-    x, labels = data.images[: args.count].float() / 255, data.labels[: args.count]
+    chosen = torch.arange(args.count) * len(data) // args.count  # spread over the grid of scenes
+    x, labels = data.images[chosen].float() / 255, data.labels[chosen]
 
     with torch.no_grad():
         # Abduction: the exogenous noise behind each image.
