@@ -33,6 +33,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores a run.
 
+    The guide is handed the labels. An encoder that uses them reads concepts off them as well as off the image: then ``r2`` and
+    ``cf_r2`` say little; score an encoder of the image alone.
+
     Intervention values are drawn from each label's own marginal: the values of randomly permuted images of ``data``, so
     they lie in the rendered range.
 

@@ -159,7 +159,7 @@ def dag_penalty(weights: Tensor, scale: float | None = None) -> Tensor:
     Returns:
         A scalar >= 0, differentiable in ``weights``.
 
-    Source: Yang et al. 2021, equation 8 (after Yu et al., DAG-GNN, 2019).
+    Source: Yang et al. 2021, after Yu et al., DAG-GNN, 2019.
 
     Example:
         >>> dag_penalty(torch.tensor([[0.0, 2.0], [0.0, 0.0]])).item()

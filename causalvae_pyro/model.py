@@ -20,7 +20,7 @@ _count = itertools.count()
 
 
 class CausalVAE(PyroModule):
-    """p(x, z, eps | u), Yang et al. 2021, equations 1 to 6.
+    """p(x, z, eps | u), the generative model of Yang et al. 2021.
 
     ::
 

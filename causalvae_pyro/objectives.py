@@ -71,7 +71,7 @@ class CausalELBO(Trace_ELBO):
     Attributes:
         last_terms: Values of the loss's terms in the last evaluation, summed over the batch, detached.
 
-    Source: Yang et al. 2021, equations 9 to 12.
+    Source: Yang et al. 2021, the evidence lower bound of CausalVAE.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class CausalELBO(Trace_ELBO):
 class LabelFit:
     """``-log p_scm(lambda1(u))``: the labels' likelihood under the causal layer, summed over the batch.
 
-    For unit noise it is the paper's ``l_u = 1/2 ||u - g(A o u)||^2`` up to a constant (equation 7, without its sigmoid).
+    For unit noise it is the paper's ``l_u = 1/2 ||u - g(A o u)||^2`` up to a constant, without its sigmoid.
     It reaches the causal layer only: ``lambda1`` is held fixed.
 
     Args:
@@ -170,7 +170,7 @@ class LabelFit:
 
 
 class MechanismFit:
-    """The paper's ``l_m = sum_i ||z_i - g_i(A_i o z)||^2`` on the guide's concepts, summed over the batch (equation 9).
+    """The paper's ``l_m = sum_i ||z_i - g_i(A_i o z)||^2`` on the guide's concepts, summed over the batch.
 
     Args:
         weight: Factor in the loss, >= 0.

@@ -42,7 +42,7 @@ def _group(attributes: dict[str, str], parents: dict[str, list[str]]) -> Concept
     return ConceptGroup(CausalGraph(list(attributes), edges), attributes)
 
 
-#: SMILE and BEARD: Yang et al. 2021, section 6.1. DEAR's two graphs: Shen et al. 2022, figure 3.
+#: SMILE and BEARD: Yang et al. 2021. The other two: DEAR, Shen et al. 2022.
 CELEBA_GROUPS: dict[str, ConceptGroup] = {
     "smile": _group(
         {"gender": "Male", "smile": "Smiling", "eyes_open": "-Narrow_Eyes", "mouth_open": "Mouth_Slightly_Open"},

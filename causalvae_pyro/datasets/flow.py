@@ -26,7 +26,7 @@ WATER_BASE = 5.0
 
 
 class Flow(ImageSimulator):
-    """8,100 scenes of a cup of water with a ball in it and a hole in its wall (Yang et al. 2021, section 6.1).
+    """8,100 scenes of a cup of water with a ball in it and a hole in its wall (Yang et al. 2021).
 
     Labels, in data coordinates of the published drawing:
 

@@ -26,7 +26,7 @@ MIN_SHADOW = 3.0
 
 
 class Pendulum(ImageSimulator):
-    """7,308 scenes of a pendulum, a light and the shadow that they cast (Yang et al. 2021, section 6.1).
+    """7,308 scenes of a pendulum, a light and the shadow that they cast (Yang et al. 2021).
 
     Labels, in physical units:
 

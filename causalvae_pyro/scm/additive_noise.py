@@ -15,7 +15,7 @@ __all__ = ["AdditiveNoiseSCM"]
 
 
 class AdditiveNoiseSCM(AdditiveNoiseLayer):
-    """``z_i = g_i(A_i o z) + s_i eps_i`` with one small network ``g_i`` per child (Yang et al. 2021, equation 4).
+    """``z_i = g_i(A_i o z) + s_i eps_i`` with one small network ``g_i`` per child (the mask layer of Yang et al. 2021).
 
     Unlike the paper's one-pass layer the mechanisms are evaluated in topological order, so an intervention reaches every
     descendant. All networks run as one batched product. ``g_i`` is linear plus an MLP with two hidden layers; it starts
