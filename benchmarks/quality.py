@@ -9,50 +9,12 @@ python benchmarks/quality.py --seeds 5 --out benchmarks/results/pendulum.json
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import resource
-import shlex
-import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from environment import describe, write_json
-from scipy.stats import t as student
+from seeds import run_seed
 
-
-def run_seed(data: str, seed: int, directory: Path, options: list[str]) -> dict:
-    """Trains and scores one seed, or reads what an earlier call left."""
-    done = directory / "done.json"
-    command = ["train", data, "--seed", str(seed), "--out", str(directory), *options]
-    if done.is_file():
-        result = json.loads(done.read_text())
-        if result["command"] != command:
-            sys.exit(
-                f"{directory} holds a run of another command: {shlex.join(result['command'])}; delete it or use another --runs"
-            )
-        return result
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "causalvae_pyro.cli", *command], check=True)
-    seconds = time.perf_counter() - start
-    # Of all children so far the largest, which is the same for all: every seed does the same work.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    metrics = json.loads((directory / "metrics.json").read_text())
-    result = {"seed": seed, "command": command, "seconds": seconds, "peak_memory_gib": peak, "metrics": metrics}
-    write_json(done, result)
-    return result
-
-
-def interval(values: list[float]) -> dict:
-    """Mean, standard error and 95 % t interval."""
-    n, mean = len(values), statistics.fmean(values)
-    if n == 1:
-        return {"mean": mean, "values": values}
-    error = statistics.stdev(values) / math.sqrt(n)
-    half = float(student.ppf(0.975, n - 1)) * error
-    return {"mean": mean, "standard_error": error, "interval": [mean - half, mean + half], "values": values}
+from causalvae_pyro.metrics import seeds_interval as interval
 
 
 def main() -> None:
@@ -64,7 +26,11 @@ def main() -> None:
     parser.add_argument("options", nargs="*", help="passed on to causalvae train, after --")
     args = parser.parse_args()
     out = args.out or Path("benchmarks/results") / f"{args.data}.json"
-    results = [run_seed(args.data, seed, args.runs / args.data / f"seed{seed}", args.options) for seed in range(args.seeds)]
+    results = []
+    for seed in range(args.seeds):
+        directory = args.runs / args.data / f"seed{seed}"
+        command = ["-m", "causalvae_pyro.cli", "train", args.data, "--seed", str(seed), "--out", str(directory), *args.options]
+        results.append(run_seed(seed, command, directory))
     metrics = [result["metrics"] for result in results]
     summary = {
         "r2": {name: interval([m["r2"][name] for m in metrics]) for name in metrics[0]["r2"]},

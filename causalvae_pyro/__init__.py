@@ -5,6 +5,7 @@ The generative model p(x, z, eps | u) is :class:`CausalVAE`; the encoder q(eps |
 """
 
 from causalvae_pyro.checkpoint import Run, SaveCheckpoint, load, save
+from causalvae_pyro.consistency import CounterfactualConsistency
 from causalvae_pyro.counterfactual import abduct, counterfactual, encode, intervene, predict, reconstruct
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides import EndogenousGuide, ExogenousGuide
@@ -15,16 +16,28 @@ from causalvae_pyro.likelihoods import (
     LaplaceLikelihood,
 )
 from causalvae_pyro.model import CausalVAE
-from causalvae_pyro.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from causalvae_pyro.networks import (
+    AugmentedEncoder,
+    ConvDecoder,
+    ConvEncoder,
+    MLPDecoder,
+    MLPEncoder,
+    ModulatedDecoder,
+    PooledEncoder,
+    RandomSymmetry,
+    SpatialEncoder,
+)
 from causalvae_pyro.objectives import CausalELBO, LabelFit, MechanismFit
 from causalvae_pyro.priors import FixedPrior, LearnedPrior
-from causalvae_pyro.scm import AdditiveNoiseSCM, LinearSCM
+from causalvae_pyro.scm import AdditiveNoiseSCM, AffineFlowSCM, LinearSCM, SplineFlowSCM
 from causalvae_pyro.training import History, NonFiniteLossError, fit
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AdditiveNoiseSCM",
+    "AffineFlowSCM",
+    "AugmentedEncoder",
     "BernoulliLikelihood",
     "CausalELBO",
     "CausalGraph",
@@ -32,6 +45,7 @@ __all__ = [
     "ContinuousBernoulliLikelihood",
     "ConvDecoder",
     "ConvEncoder",
+    "CounterfactualConsistency",
     "EndogenousGuide",
     "ExogenousGuide",
     "FixedPrior",
@@ -44,9 +58,14 @@ __all__ = [
     "MLPDecoder",
     "MLPEncoder",
     "MechanismFit",
+    "ModulatedDecoder",
     "NonFiniteLossError",
+    "PooledEncoder",
+    "RandomSymmetry",
     "Run",
     "SaveCheckpoint",
+    "SpatialEncoder",
+    "SplineFlowSCM",
     "abduct",
     "counterfactual",
     "encode",

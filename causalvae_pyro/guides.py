@@ -30,7 +30,8 @@ class AmortizedGuide(Configurable, PyroModule):
 
         h       = encoder(x, u)
         eps     ~ q(eps | h)
-        eps_x   ~ N(m_x(h), s_x(h)^2)             where noise_dim > 0
+        h_x     = noise_encoder(x, u)             or h
+        eps_x   ~ N(m_x(h_x), s_x(h_x)^2)         where noise_dim > 0
 
     Args:
         encoder: Module ``(x [..., C, H, W], labels [..., n] or None) -> [..., features]`` with an attribute
@@ -38,6 +39,7 @@ class AmortizedGuide(Configurable, PyroModule):
         num_concepts: Number of concepts ``n``.
         dim: Dimensions ``d`` of each concept.
         noise_dim: Dimensions of the image's own exogenous noise, as in the model.
+        noise_encoder: An encoder of its own for ``eps_x``; by default it shares the features of ``encoder``.
         init_scale: Standard deviation that the guide starts with.
         min_scale: Floor of the standard deviation.
     """
@@ -49,6 +51,7 @@ class AmortizedGuide(Configurable, PyroModule):
         dim: int = 1,
         *,
         noise_dim: int = 0,
+        noise_encoder: nn.Module | None = None,
         init_scale: float = 0.1,
         min_scale: float = 1e-4,
     ) -> None:
@@ -58,8 +61,12 @@ class AmortizedGuide(Configurable, PyroModule):
         self.encoder = encoder
         self.num_concepts, self.dim, self.noise_dim, self.min_scale = num_concepts, dim, noise_dim, min_scale
         self.head = _GaussianHead(encoder.out_features, (num_concepts, dim), init_scale, min_scale)  # type: ignore[arg-type]
+        if noise_encoder is not None and not noise_dim:
+            raise ValueError("noise_encoder: got one, but noise_dim is 0, so there is no eps_x for it")
+        self.noise_encoder = noise_encoder
         if noise_dim:
-            self.noise_head = _GaussianHead(encoder.out_features, (noise_dim,), 1.0, min_scale)  # type: ignore[arg-type]
+            features = (noise_encoder or encoder).out_features
+            self.noise_head = _GaussianHead(features, (noise_dim,), 1.0, min_scale)  # type: ignore[arg-type]
 
     @abstractmethod
     def exogenous(self, loc: Tensor, scale: Tensor) -> Any:
@@ -70,7 +77,8 @@ class AmortizedGuide(Configurable, PyroModule):
         features = self.encoder(x, labels)
         posterior: dict[str, Any] = {"eps": self.exogenous(*self.head(features))}
         if self.noise_dim:
-            posterior["eps_x"] = dist.Normal(*self.noise_head(features)).to_event(1)
+            own = self.noise_encoder
+            posterior["eps_x"] = dist.Normal(*self.noise_head(features if own is None else own(x, labels))).to_event(1)
         return posterior
 
     def forward(self, x: Tensor, labels: Tensor | None = None, num_samples: int | None = None) -> Tensor:
@@ -106,14 +114,30 @@ class EndogenousGuide(AmortizedGuide):
         encoder: See :class:`AmortizedGuide`.
         scm: The model's causal layer. It stays the model's: its parameters are not the guide's.
         noise_dim: See :class:`AmortizedGuide`.
+        noise_encoder: See :class:`AmortizedGuide`.
         init_scale: See :class:`AmortizedGuide`; about the conditional prior's ``lambda2``.
         min_scale: See :class:`AmortizedGuide`.
     """
 
     def __init__(
-        self, encoder: nn.Module, scm: CausalLayer, *, noise_dim: int = 0, init_scale: float = 0.1, min_scale: float = 1e-4
+        self,
+        encoder: nn.Module,
+        scm: CausalLayer,
+        *,
+        noise_dim: int = 0,
+        noise_encoder: nn.Module | None = None,
+        init_scale: float = 0.1,
+        min_scale: float = 1e-4,
     ) -> None:
-        super().__init__(encoder, len(scm.graph), scm.dim, noise_dim=noise_dim, init_scale=init_scale, min_scale=min_scale)
+        super().__init__(
+            encoder,
+            len(scm.graph),
+            scm.dim,
+            noise_dim=noise_dim,
+            noise_encoder=noise_encoder,
+            init_scale=init_scale,
+            min_scale=min_scale,
+        )
         # In a tuple, so that the layer is not registered as a submodule: its parameters belong to the model alone.
         self._scm = (scm,)
 

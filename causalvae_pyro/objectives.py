@@ -23,18 +23,23 @@ class Term(Protocol):
 
     Attributes:
         name: The term's name in the history and in error messages.
-        weight: Its factor in the loss.
+        weight: Its factor in the loss; a function of the progress of training in [0, 1], or a number. Where it is 0 the term
+            is not computed.
     """
 
     name: str
-    weight: float
 
-    def __call__(self, model: Any, z: Tensor, labels: Tensor | None) -> Tensor:
+    @property
+    def weight(self) -> float | Callable[[float], float]:
+        """See above."""
+
+    def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         """The term, summed over the batch and averaged over particles.
 
         Args:
             model: The model.
-            z: A sample of the concepts ``[..., batch, n, d]`` from the guide.
+            trace: The model's trace, its noise sites as the guide sampled them: ``trace.nodes["z"]["value"]`` holds the
+                concepts ``[..., batch, n, d]``, ``trace.nodes["eps_x"]["value"]`` the image's own noise ``[..., batch, r]``.
             labels: ``[batch, n]`` or ``None``.
         """
 
@@ -69,6 +74,8 @@ class CausalELBO(Trace_ELBO):
         **kwargs: Passed on to :class:`pyro.infer.Trace_ELBO`.
 
     Attributes:
+        progress: How far training has come, in [0, 1]; :func:`~causalvae_pyro.fit` keeps it up to date, for terms whose weight
+            depends on it. 1 outside of training.
         last_terms: Values of the loss's terms in the last evaluation, summed over the batch, detached.
 
     Source: Yang et al. 2021, the evidence lower bound of CausalVAE.
@@ -90,13 +97,14 @@ class CausalELBO(Trace_ELBO):
         kwargs.setdefault("max_plate_nesting", 1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles and num_particles > 1, **kwargs)
         self.w_eps, self.w_z, self.terms = w_eps, w_z, tuple(terms)
+        self.progress = 1.0
         self.last_terms: dict[str, Tensor] = {}
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """The negative objective, summed over the batch and averaged over particles."""
         totals: dict[str, Tensor] = {}
         weights = {"reconstruction": -1.0, "kl_eps": self.w_eps, "kl_z": self.w_z, "kl_eps_x": 1.0}
-        weights |= {term.name: term.weight for term in self.terms}
+        weights |= {t.name: t.weight(self.progress) if callable(t.weight) else t.weight for t in self.terms}
         labels = kwargs.get("labels", args[1] if len(args) > 1 else None)
         # A vectorised trace sums over all the particles; extra terms average over them by themselves.
         num_traces = 1 if self.vectorize_particles else self.num_particles
@@ -104,8 +112,14 @@ class CausalELBO(Trace_ELBO):
             values = {
                 name: value / self.num_particles for name, value in self._divergences(model, model_trace, guide_trace).items()
             }
-            z = model_trace.nodes["z"]["value"]
-            values |= {term.name: term(unwrap(model), z, labels) / num_traces for term in self.terms}
+            for term in self.terms:
+                # The history has a column for every term in every step.
+                value = (
+                    term(unwrap(model), model_trace, labels)
+                    if weights[term.name]
+                    else model_trace.nodes["z"]["value"].new_zeros(())
+                )
+                values[term.name] = value / num_traces
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + value
         if not totals.keys() & {"kl_eps", "kl_z"}:
@@ -156,9 +170,9 @@ class LabelFit:
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
 
-    def __call__(self, model: Any, z: Tensor, labels: Tensor | None) -> Tensor:
+    def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         if labels is None:
-            return z.new_zeros(())
+            return trace.nodes["z"]["value"].new_zeros(())
         with torch.no_grad():
             prior = model.prior(labels)
             target = prior.mean
@@ -181,7 +195,8 @@ class MechanismFit:
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
 
-    def __call__(self, model: Any, z: Tensor, labels: Tensor | None) -> Tensor:
+    def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+        z = trace.nodes["z"]["value"]
         return (z - model.scm.means(z)).square().sum((-2, -1)).reshape(-1, z.shape[-3]).mean(0).sum()
 
 

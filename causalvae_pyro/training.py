@@ -200,8 +200,11 @@ def fit(
                 monitor.start_epoch()
                 bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
                 for x, labels in batches(order):
+                    done = state.step / max(1, total - 1)
+                    if isinstance(objective, CausalELBO):
+                        objective.progress = done
                     if schedule is not None:
-                        factor = schedule(state.step / max(1, total - 1))
+                        factor = schedule(done)
                         for group, rate in zip(optim.param_groups, rates, strict=True):
                             group["lr"] = rate * factor
                     optim.zero_grad(set_to_none=True)
@@ -232,6 +235,8 @@ def fit(
         finally:
             bar.close()
             loss_module.eval()
+            if isinstance(objective, CausalELBO):
+                objective.progress = 1.0
     return state.history
 
 

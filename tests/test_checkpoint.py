@@ -12,6 +12,7 @@ from torch import nn
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AffineFlowSCM,
     BernoulliLikelihood,
     CausalGraph,
     CausalVAE,
@@ -29,6 +30,7 @@ from causalvae_pyro import (
     MLPEncoder,
     Run,
     SaveCheckpoint,
+    SplineFlowSCM,
     counterfactual,
     load,
     reconstruct,
@@ -47,12 +49,16 @@ VARIANTS = {
     "paper": ("exogenous", LinearSCM, LearnedPrior, "mlp", BernoulliLikelihood, 2, 0),
     "style": ("endogenous", LinearSCM, LearnedPrior, "conv", ContinuousBernoulliLikelihood, 2, 3),
     "noisy": ("exogenous", AdditiveNoiseSCM, FixedPrior, "mlp", LaplaceLikelihood, 1, 2),
+    "affine": ("exogenous", AffineFlowSCM, LearnedPrior, "mlp", GaussianLikelihood, 2, 0),
+    "spline": ("endogenous", SplineFlowSCM, FixedPrior, "mlp", GaussianLikelihood, 1, 0),
 }
 
 
 def make(variant="recipe", hidden=8):
     guide, scm, prior, networks, likelihood, dim, noise_dim = VARIANTS[variant]
-    scm = AdditiveNoiseSCM(GRAPH, dim, hidden=hidden, learn_noise=True) if scm is AdditiveNoiseSCM else LinearSCM(GRAPH, dim)
+    options = {} if scm is LinearSCM else {"hidden": hidden}
+    options |= {AdditiveNoiseSCM: {"learn_noise": True}, SplineFlowSCM: {"bins": 3, "bound": 2.5}}.get(scm, {})
+    scm = scm(GRAPH, dim, **options)
     prior = prior(3, dim, std=0.3, shift=[0.1, 1 / 3, -2.0], scale=[1.0, 0.7, 3.0])
     shift = {"label_dim": 3, "label_shift": LABELS.mean(0), "label_scale": [1.0, 2.0, 3.0]} if guide == "exogenous" else {}
     if networks == "conv":

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AffineFlowSCM,
     CausalELBO,
     CausalGraph,
     CausalVAE,
@@ -24,6 +25,7 @@ from causalvae_pyro import (
     LinearSCM,
     MLPDecoder,
     MLPEncoder,
+    SplineFlowSCM,
     counterfactual,
     encode,
     fit,
@@ -551,9 +553,9 @@ def test_encode_with_a_causal_layer_of_the_users_own():
     assert_close(encode(run, x), expected)
 
 
-@pytest.mark.parametrize("scm", [LinearSCM, AdditiveNoiseSCM], ids=lambda s: s.__name__)
+@pytest.mark.parametrize("scm", [LinearSCM, AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM], ids=lambda s: s.__name__)
 def test_double_precision_and_back(scm):
-    model, _ = make(scm=scm, noise_dim=2)
+    model, _ = make(scm_module=scm(GRAPH), noise_dim=2)
     x, labels = data(dtype=torch.float64)
     model.double()
     trace = poutine.trace(model).get_trace(x, labels)

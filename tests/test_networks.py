@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from causalvae_pyro import (
+    AugmentedEncoder,
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
     ConvDecoder,
@@ -18,10 +19,14 @@ from causalvae_pyro import (
     LearnedPrior,
     MLPDecoder,
     MLPEncoder,
+    ModulatedDecoder,
+    PooledEncoder,
+    RandomSymmetry,
+    SpatialEncoder,
 )
 
-ENCODERS = [ConvEncoder, MLPEncoder]
-DECODERS = [ConvDecoder, MLPDecoder]
+ENCODERS = [ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder]
+DECODERS = [ConvDecoder, MLPDecoder, ModulatedDecoder]
 PRIORS = [FixedPrior, LearnedPrior]
 SHAPES = [(1, 16, 16), (3, 32, 32), (4, 32, 16), (3, 64, 32)]
 LEADS = [(), (5,), (2, 3)]
@@ -48,7 +53,7 @@ def images(*lead, shape=(1, 16, 16)):
 @pytest.mark.parametrize("shape", SHAPES, ids=name)
 @every_encoder
 def test_encoder_shapes(encoder, shape, lead, label_dim):
-    net = encoder(shape, 7, label_dim=label_dim)
+    net = encoder(shape, 7, label_dim=label_dim).eval()
     x, labels = images(*lead, shape=shape), torch.randn(*lead, 3)
     features = net(x, labels)
     assert net.out_features == 7
@@ -68,10 +73,10 @@ def test_encoder_looks_at_every_part_of_the_image(encoder):
 @every_encoder
 def test_labels_enter_standardised_if_asked_for(encoder):
     x, labels = images(5), 10 + 5 * torch.randn(5, 2)
-    blind = encoder((1, 16, 16))
+    blind = encoder((1, 16, 16)).eval()
     assert torch.equal(blind(x, labels), blind(x))
-    net = encoder((1, 16, 16), label_dim=2, label_shift=[10.0, 9.0], label_scale=5.0)
-    plain = encoder((1, 16, 16), label_dim=2)
+    net = encoder((1, 16, 16), label_dim=2, label_shift=[10.0, 9.0], label_scale=5.0).eval()
+    plain = encoder((1, 16, 16), label_dim=2).eval()
     plain.load_state_dict(net.state_dict())
     assert_close(net(x, labels), plain(x, (labels - torch.tensor([10.0, 9.0])) / 5))
     assert not torch.equal(net(x, labels), net(x, labels + 1))
@@ -91,6 +96,55 @@ def test_encoder_errors_name_the_argument(encoder):
     for shape in ((5, 3, 16, 16), (5, 1, 16, 32), (1, 16)):
         with pytest.raises(ValueError, match=r"^x: expected images of shape \[\.\.\., 1, 16, 16\], got"):
             net(torch.zeros(shape), torch.zeros(5, 2))
+
+
+def test_pooled_encoder_does_not_mind_where_things_are():
+    net = PooledEncoder((1, 32, 32)).eval()
+    x = torch.zeros(1, 1, 32, 32)
+    x[..., 10:14, 8:16] = torch.rand(4, 8)
+    assert_close(net(x), net(x.roll((4, 8), (-2, -1))), rtol=0, atol=1e-4)
+    assert (net(x) - net(x / 2)).abs().max() > 1e-3
+
+
+def test_augmentation_in_training_only():
+    inner = MLPEncoder((1, 16, 16))
+    net = AugmentedEncoder(inner, RandomSymmetry())
+    assert net.out_features == inner.out_features
+    x = images(3)
+    assert torch.equal(net.eval()(x), inner(x))
+    torch.manual_seed(0)
+    assert not torch.allclose(net.train()(x), inner(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"flips": False, "transpose": False, "shift": 0}, 1),
+        ({"transpose": False, "shift": 0}, 4),
+        ({"flips": False, "shift": 0}, 2),
+        ({"shift": 0}, 8),
+        ({"flips": False, "transpose": False, "shift": 1}, 9),
+        ({}, 200),
+    ],
+)
+def test_random_symmetry(options, count):
+    torch.manual_seed(0)
+    x = torch.rand(2, 1, 8, 8)
+    augment = RandomSymmetry(**options)
+    changed = [augment(x) for _ in range(2000 if count == 200 else 200)]
+    # Only the order of the pixels changes, in all images of the batch alike.
+    assert all(torch.equal(c.flatten(1).sort(1).values, x.flatten(1).sort(1).values) for c in changed)
+    distinct = {tuple(c[0].flatten().tolist()) for c in changed}
+    assert len(distinct) == count
+
+
+def test_random_symmetry_errors():
+    with pytest.raises(ValueError, match=r"^shift: got -1"):
+        RandomSymmetry(shift=-1)
+    torch.manual_seed(0)
+    augment, wide = RandomSymmetry(), torch.zeros(2, 1, 4, 8)
+    with pytest.raises(ValueError, match=r"^x: got images of 4 x 8"):
+        [augment(wide) for _ in range(50)]
 
 
 # Decoders
@@ -167,6 +221,25 @@ def test_background_of_constant_pixels_is_finite(decoder):
 def test_convolutions_refuse_other_shapes(make, shape):
     with pytest.raises(ValueError, match=r"^image_shape: got .*multiples of 16"):
         make(shape)
+
+
+@pytest.mark.parametrize(
+    ("make", "multiple"),
+    [(PooledEncoder, 4), (SpatialEncoder, 4), (lambda shape: ModulatedDecoder(shape, 3), 8)],
+    ids=["pooled", "spatial", "modulated"],
+)
+@pytest.mark.parametrize("shape", [(2, 16, 16), (1, 16), (1, 18, 16), (1, 16, 0)], ids=name)
+def test_other_convolutions_refuse_other_shapes(make, multiple, shape):
+    with pytest.raises(ValueError, match=rf"^image_shape: got .*multiples of {multiple}"):
+        make(shape)
+
+
+def test_errors_of_channels():
+    for encoder in (PooledEncoder, SpatialEncoder):
+        with pytest.raises(ValueError, match=r"^channels: got 0"):
+            encoder((1, 16, 16), channels=0)
+    with pytest.raises(ValueError, match=r"^channels: expected 3 numbers, got \[8, 8\]"):
+        ModulatedDecoder((1, 16, 16), 3, channels=[8, 8])
 
 
 @pytest.mark.parametrize(

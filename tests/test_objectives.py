@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
@@ -481,6 +482,11 @@ def test_weights_must_not_be_negative(argument, value):
         CausalELBO(**{argument: value})
 
 
+def traced(z):
+    """As much of a model's trace as the terms look at."""
+    return SimpleNamespace(nodes={"z": {"value": z}})
+
+
 # Extra terms ---------------------------------------------------------------------------------------------------------
 
 
@@ -492,7 +498,7 @@ def test_label_fit(kind, learn_noise):
         parameter.data.normal_(std=0.4)
     model, _, _, labels = make(scm=scm)
     model.prior = LearnedPrior(N, DIM, std=0.7).double()
-    value = LabelFit()(model, torch.zeros(()), labels)
+    value = LabelFit()(model, traced(torch.zeros(())), labels)
     value.backward()
     target = model.prior.lambda1(labels).detach()
     scale = scm.noise_scale[:, None].detach()
@@ -501,7 +507,7 @@ def test_label_fit(kind, learn_noise):
     for parameter in scm.parameters():
         assert parameter.grad is not None
     assert all(p.grad is None for p in model.prior.parameters())
-    assert LabelFit()(model, torch.zeros(()), None) == 0
+    assert LabelFit()(model, traced(torch.zeros(())), None) == 0
 
 
 def test_mechanism_fit():
@@ -510,9 +516,9 @@ def test_mechanism_fit():
     # b = 2 a and c = a - b; a root's mechanism is zero.
     z = torch.tensor([[[1.0, 0.0], [2.5, 0.0], [-1.0, 3.0]]]).double()
     expected = 1.0**2 + 0.5**2 + (-1.0 - (1.0 - 2.5)) ** 2 + 3.0**2
-    assert MechanismFit()(model, z, None).item() == pytest.approx(expected)
+    assert MechanismFit()(model, traced(z), None).item() == pytest.approx(expected)
     # Summed over the batch, averaged over particles.
-    assert MechanismFit()(model, z.expand(5, 4, -1, -1), None).item() == pytest.approx(4 * expected)
+    assert MechanismFit()(model, traced(z.expand(5, 4, -1, -1)), None).item() == pytest.approx(4 * expected)
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
@@ -528,5 +534,5 @@ def test_terms_enter_the_loss_with_their_weight(term, vectorize):
     exact = Exact(model, guide, x, labels)
     mean, covariance = exact.z[0] @ exact.residual.T, exact.residual @ exact.z[1] @ exact.residual.T
     quadratic = mean.square().sum() + covariance.diagonal(dim1=-2, dim2=-1).sum()
-    expected = quadratic if term.name == "mechanism_fit" else LabelFit()(model, exact.x, labels)
+    expected = quadratic if term.name == "mechanism_fit" else LabelFit()(model, traced(exact.x), labels)
     assert value == pytest.approx(expected.item(), rel=1e-10)

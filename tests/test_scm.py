@@ -1,4 +1,7 @@
-"""The battery that every public causal layer passes: a new layer joins by adding its mechanism to ``MECHANISMS``."""
+"""The battery that every public causal layer passes: a new layer joins by adding its mechanism to ``MECHANISMS``.
+
+What only the conditional flows do is in ``test_flows.py``.
+"""
 
 import copy
 import math
@@ -10,19 +13,24 @@ import torch
 from torch.testing import assert_close
 
 import causalvae_pyro.scm
-from causalvae_pyro import AdditiveNoiseSCM, CausalGraph, LinearSCM
-from causalvae_pyro.scm import CausalLayer, CausalTransform
+from causalvae_pyro import AdditiveNoiseSCM, AffineFlowSCM, CausalGraph, LinearSCM, SplineFlowSCM
+from causalvae_pyro.scm import AdditiveNoiseLayer, CausalLayer, CausalTransform, ConditionalFlowLayer
 
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
 
 
-def linear_mechanism(scm, i, z):
-    """``sum_j A[j, i] z_j`` over the parents ``z = {j: [N, d]}`` of concept ``i``, straight from the parameters."""
-    return sum(scm.weight[j, i] * z_j for j, z_j in z.items())
+# Mechanisms ``z_i = f_i(eps_i; parents)`` from the noise ``[N, d]`` of concept ``i`` and its parents ``z = {j: [N, d]}``,
+# straight from the parameters and in plain tensor code: they share nothing with the layers that they check.
 
 
-def network_mechanism(scm, i, z):
-    """``g_i(A_i o z)``, straight from the parameters."""
+def scaled_noise(scm, i, eps):
+    if scm.log_noise is None:
+        return eps
+    return (scm.min_noise + (1 - scm.min_noise) * math.exp(scm.log_noise[i].item())) * eps
+
+
+def network_output(scm, i, z):
+    """The network of concept ``i`` at ``A_i o z``; a root's sees nothing, its biases remain."""
     d, first, skip = scm.dim, scm.input_bias[i], 0.0
     for j, z_j in z.items():
         first = first + scm.weight[j, i] * z_j @ scm.input[i, j * d : (j + 1) * d]
@@ -31,7 +39,63 @@ def network_mechanism(scm, i, z):
     return second.clamp(min=0) @ scm.output[i] + scm.output_bias[i] + skip
 
 
-MECHANISMS = {LinearSCM: linear_mechanism, AdditiveNoiseSCM: network_mechanism}
+def linear_mechanism(scm, i, z, eps):
+    """``sum_j A[j, i] z_j + s_i eps_i``."""
+    return sum((scm.weight[j, i] * z_j for j, z_j in z.items()), scaled_noise(scm, i, eps))
+
+
+def network_mechanism(scm, i, z, eps):
+    """``g_i(A_i o z) + s_i eps_i``; a root has no mechanism."""
+    return scaled_noise(scm, i, eps) + (network_output(scm, i, z) if z else 0.0)
+
+
+def affine_mechanism(scm, i, z, eps):
+    """``m_i(A_i o z) + s_i(A_i o z) eps_i``, a softplus above the floor giving the scale; it is 1 where its input is 0."""
+    loc, raw = network_output(scm, i, z).reshape(-1, scm.dim, 2).movedim(-1, 0)
+    floor = scm.min_noise
+    return loc + (floor + (1 + (math.exp(1 - floor) - 1) * raw.exp()).log()) * eps
+
+
+def spline_mechanism(scm, i, z, eps):
+    """``m_i + s_i spline_i(eps_i)``, all three of ``A_i o z``."""
+    k = scm.bins
+    out = network_output(scm, i, z).reshape(-1, scm.dim, 3 * k + 1)
+    curve = rational_quadratic_spline(eps, out[..., 2 : k + 2], out[..., k + 2 : 2 * k + 2], out[..., 2 * k + 2 :], scm.bound)
+    floor = scm.min_noise
+    return out[..., 0] + (floor + (1 + (math.exp(1 - floor) - 1) * out[..., 1].exp()).log()) * curve
+
+
+def rational_quadratic_spline(x, widths, heights, slopes, bound, slope=1e-3):
+    """Durkan et al. 2019, equation 4, bin by bin; the identity outside ``[-bound, bound]``.
+
+    The unconstrained parameters are squashed first, as zuko does: bins to a ratio of 1 / slope, derivatives to at least slope.
+    """
+    limit = -math.log(slope)
+    widths, heights = (v / (1 + 2 * v.abs() / limit) for v in (widths, heights))
+    widths, heights = (2 * bound * v.exp() / v.exp().sum(-1, keepdim=True) for v in (widths, heights))
+    inner = (slopes / (1 + slopes.abs() / limit)).exp()
+    one = torch.ones_like(inner[..., :1])
+    slopes = torch.cat([one, inner, one], -1)
+    y, left, bottom = x, -bound, -bound
+    for k in range(widths.shape[-1]):
+        width, height, d0, d1 = widths[..., k], heights[..., k], slopes[..., k], slopes[..., k + 1]
+        xi, s = (x - left) / width, height / width
+        curve = bottom + height * (s * xi**2 + d0 * xi * (1 - xi)) / (s + (d1 + d0 - 2 * s) * xi * (1 - xi))
+        y = torch.where((xi >= 0) & (xi <= 1) & (x.abs() <= bound), curve, y)
+        left, bottom = left + width, bottom + height
+    return y
+
+
+MECHANISMS = {
+    LinearSCM: linear_mechanism,
+    AdditiveNoiseSCM: network_mechanism,
+    AffineFlowSCM: affine_mechanism,
+    SplineFlowSCM: spline_mechanism,
+}
+ADDITIVE = [cls for cls in MECHANISMS if issubclass(cls, AdditiveNoiseLayer)]
+FLOWS = [cls for cls in MECHANISMS if issubclass(cls, ConditionalFlowLayer)]
+# Few units and bins, for speed. Normal noise leaves this bound every eighth time: the battery covers the spline's tails too.
+OPTIONS = {AdditiveNoiseSCM: {"hidden": 8}, AffineFlowSCM: {"hidden": 8}, SplineFlowSCM: {"hidden": 8, "bins": 4, "bound": 1.5}}
 
 
 def random_adjacency(n, seed):
@@ -47,16 +111,18 @@ def random_adjacency(n, seed):
     return strict[inverse][:, inverse]
 
 
-def make_layer(cls, adjacency, dim=1, learn_noise=True, seed=0, dtype=torch.float64):
-    """A layer with random strengths, networks and noise scales."""
+def make_layer(cls, adjacency, dim=1, seed=0, dtype=torch.float64, learn_noise=True):
+    """A layer with random strengths, networks and noise scales; a flow's scales belong to its networks."""
     graph = CausalGraph.from_adjacency([f"v{i}" for i in range(len(adjacency))], adjacency)
-    options = {"hidden": 8} if cls is AdditiveNoiseSCM else {}
-    scm = cls(graph, dim, learn_noise=learn_noise, min_noise=0.05, **options).to(dtype)
+    options = {"learn_noise": learn_noise} if cls in ADDITIVE else {}
+    scm = cls(graph, dim, min_noise=0.05, **options, **OPTIONS.get(cls, {})).to(dtype)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in scm.named_parameters():
         value = torch.randn(parameter.shape, generator=generator, dtype=dtype)
-        # Strengths stay away from zero, where a change of a parent would not show.
-        parameter.data = 0.5 * (value.abs() + 0.5) * value.sign() if name == "weight" else 0.5 * value
+        # Strengths stay away from zero, where a change of a parent would not show. A flow's networks stay moderate: at 0.5
+        # the slopes of forty splines on end fall to 1e-10, and then no inverse in float64 finds the noise to 1e-12.
+        size = 0.25 if cls in FLOWS else 0.5
+        parameter.data = 0.5 * (value.abs() + 0.5) * value.sign() if name == "weight" else size * value
     return scm
 
 
@@ -77,12 +143,7 @@ def truncated_factorisation(scm, adjacency, eps, do=()):
             if f"v{i}" in do:
                 z[i] = torch.as_tensor(do[f"v{i}"], dtype=eps.dtype).expand(eps[:, i].shape)
                 continue
-            scale = 1.0
-            if scm.log_noise is not None:
-                scale = scm.min_noise + (1 - scm.min_noise) * math.exp(scm.log_noise[i].item())
-            z[i] = scale * eps[:, i]
-            if parents:
-                z[i] = z[i] + MECHANISMS[type(scm)](scm, i, {j: z[j] for j in parents})
+            z[i] = MECHANISMS[type(scm)](scm, i, {j: z[j] for j in parents}, eps[:, i])
     return torch.stack([z[i] for i in range(n)], 1)
 
 
@@ -95,18 +156,33 @@ def ancestry(adjacency):
 
 
 every_layer = pytest.mark.parametrize("cls", MECHANISMS, ids=lambda cls: cls.__name__)
+every_additive_layer = pytest.mark.parametrize("cls", ADDITIVE, ids=lambda cls: cls.__name__)
 
 
 ADJACENCY = random_adjacency(5, seed=3)
+ROOTS = ADJACENCY.sum(0) == 0
+ADDITIVE_KINDS = [(cls, dim, {"learn_noise": learn}) for cls in ADDITIVE for dim in (1, 3) for learn in (False, True)]
+KINDS = ADDITIVE_KINDS + [(cls, dim, {}) for cls in FLOWS for dim in (1, 3)]
 
 
-@pytest.fixture(
-    params=[(cls, dim, learn_noise) for cls in MECHANISMS for dim in (1, 3) for learn_noise in (False, True)],
-    ids=lambda p: f"{p[0].__name__}-{p[1]}-{'learned' if p[2] else 'unit'}",
-)
+def kind_id(kind):
+    cls, dim, options = kind
+    return f"{cls.__name__}-{dim}" + "".join("-learned" if learn else "-unit" for learn in options.values())
+
+
+every_kind = pytest.mark.parametrize(("cls", "dim", "options"), KINDS, ids=map(kind_id, KINDS))
+
+
+@pytest.fixture(params=KINDS, ids=kind_id)
 def layer(request):
-    cls, dim, learn_noise = request.param
-    return make_layer(cls, ADJACENCY, dim, learn_noise)
+    cls, dim, options = request.param
+    return make_layer(cls, ADJACENCY, dim, **options)
+
+
+@pytest.fixture(params=ADDITIVE_KINDS, ids=kind_id)
+def additive_layer(request):
+    cls, dim, options = request.param
+    return make_layer(cls, ADJACENCY, dim, **options)
 
 
 def test_every_public_layer_takes_the_battery():
@@ -134,7 +210,8 @@ def test_log_abs_det_jacobian(layer):
     expected = torch.linalg.slogdet(jacobian.reshape(3, n * d, n * d)).logabsdet
     z = layer.to_endogenous(eps)
     assert_close(layer.log_abs_det_jacobian(eps, z), expected, **TOLERANCE)
-    assert (expected.abs().max() > 0.1) == (layer.log_noise is not None)
+    keeps_volume = isinstance(layer, AdditiveNoiseLayer) and layer.log_noise is None
+    assert (expected.abs().max() > 0.1) == (not keeps_volume)
     # A concept depends on its own noise and its ancestors' only.
     depends = jacobian.abs().sum((0, 2, 4)) > 0
     assert torch.equal(depends, ancestry(ADJACENCY).mT)
@@ -263,24 +340,36 @@ def test_a_mechanism_sees_the_parents_only(layer):
     z = noise(layer)
     jacobian = torch.autograd.functional.jacobian(layer.means, z)
     assert torch.equal(jacobian.abs().sum((1, 3)) > 0, ADJACENCY.mT > 0)
-    assert torch.equal(layer.means(z)[ADJACENCY.sum(0) == 0], torch.zeros(len(layer.graph.roots), layer.dim).double())
-    batch = noise(layer, 2, 3)
+
+
+def test_means_are_the_mechanisms_at_zero_noise(layer):
+    z = noise(layer, 6)
+    parents = [{j: z[:, j] for j in ADJACENCY[:, i].nonzero().flatten().tolist()} for i in range(5)]
+    zero = torch.zeros(6, layer.dim, dtype=z.dtype)
+    expected = [MECHANISMS[type(layer)](layer, i, parents[i], zero).expand(6, -1) for i in range(5)]
+    means = layer.means(z)
+    assert_close(means, torch.stack(expected, 1), **TOLERANCE)
+    # A root's is a constant: its mechanism sees nothing.
+    assert torch.equal(means[:, ROOTS], layer.means(noise(layer, 6, seed=2))[:, ROOTS])
+    assert_close(means[:, ROOTS], means[:1, ROOTS].expand(6, -1, -1), **TOLERANCE)
+    batch = z.unflatten(0, (2, 3))
+    assert_close(layer.means(batch), means.unflatten(0, (2, 3)), **TOLERANCE)
     assert_close(layer.means(batch, [3, 0]), layer.means(batch)[..., [3, 0], :], **TOLERANCE)
 
 
-def test_roots_are_their_scaled_noise(layer):
+def test_roots_are_their_scaled_noise(additive_layer):
+    layer = additive_layer
     eps = noise(layer, 6)
-    roots = [layer.graph.index(name) for name in layer.graph.roots]
     scale = layer.noise_scale[:, None]
-    assert torch.equal(layer.to_endogenous(eps)[:, roots], (scale * eps)[:, roots])
+    assert torch.equal(layer.to_endogenous(eps)[:, ROOTS], (scale * eps)[:, ROOTS])
+    assert torch.equal(layer.means(eps)[:, ROOTS], torch.zeros_like(eps[:, ROOTS]))
     assert (layer.log_noise is None) == bool((scale == 1).all())
 
 
-@pytest.mark.parametrize("learn_noise", [False, True])
-@every_layer
-def test_layers_start_as_the_identity(cls, learn_noise):
-    scm = cls(CausalGraph(["a", "b", "c"], [("c", "a"), ("a", "b")]), dim=2, learn_noise=learn_noise)
-    eps = torch.randn(4, 3, 2)
+@every_kind
+def test_layers_start_as_the_identity(cls, dim, options):
+    scm = cls(CausalGraph(["a", "b", "c"], [("c", "a"), ("a", "b")]), dim=dim, **options)
+    eps = torch.randn(4, 3, dim)
     assert_close(scm.to_endogenous(eps), eps)
     # And yet the mechanisms learn.
     scm.to_endogenous(eps).square().sum().backward()
@@ -400,7 +489,7 @@ def test_density_of_a_gaussian_over_z_seen_from_eps(layer):
     assert_close(q.log_prob(eps), expected, **TOLERANCE)
 
 
-@every_layer
+@every_additive_layer
 def test_noise_scales(cls):
     graph = CausalGraph(["a", "b"], [("a", "b")])
     fixed = cls(graph)
@@ -432,14 +521,15 @@ def test_constructor_errors(cls, arguments, message):
         cls(CausalGraph(["a"]), **arguments)
 
 
-def test_constructor_error_of_the_networks():
+@pytest.mark.parametrize("cls", [AdditiveNoiseSCM, *FLOWS], ids=lambda cls: cls.__name__)
+def test_constructor_error_of_the_networks(cls):
     with pytest.raises(ValueError, match=r"^hidden: got 0"):
-        AdditiveNoiseSCM(CausalGraph(["a"]), hidden=0)
+        cls(CausalGraph(["a"]), hidden=0)
 
 
-@every_layer
-def test_a_single_concept(cls):
-    scm = cls(CausalGraph(["only"]), learn_noise=True)
-    eps = torch.randn(4, 1, 1)
+@every_kind
+def test_a_single_concept(cls, dim, options):
+    scm = cls(CausalGraph(["only"]), dim, **options)
+    eps = torch.randn(4, 1, dim)
     assert_close(scm(eps), eps)
-    assert poutine.do(scm, data={"only": 2.0})(eps).flatten().tolist() == [2.0] * 4
+    assert torch.equal(poutine.do(scm, data={"only": 2.0})(eps), torch.full_like(eps, 2.0))

@@ -1,7 +1,43 @@
-"""Scores, as plain functions on tensors, and the independent predictor that some of them need."""
+"""Scores, as plain functions on tensors and arrays, and the independent predictor that some of them need."""
 
-from causalvae_pyro.metrics.counterfactual import cf_score
+from causalvae_pyro.metrics.axioms import composition, effectiveness, minimality, reversibility
+from causalvae_pyro.metrics.counterfactual import cf_errors, cf_score
+from causalvae_pyro.metrics.disentanglement import DCI, dci, irs, mcc, mig, sap
+from causalvae_pyro.metrics.information import MicTic, MicTicMatrix, mic, mic_e, mic_matrix, mic_tic, tic, tic_e
+from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval
 from causalvae_pyro.metrics.predictor import Predictor
 from causalvae_pyro.metrics.regression import r2_score
+from causalvae_pyro.metrics.representation import representation_scores
+from causalvae_pyro.metrics.structure import EdgeScores, edge_scores, order_error, shd
 
-__all__ = ["Predictor", "cf_score", "r2_score"]
+__all__ = [
+    "DCI",
+    "EdgeScores",
+    "MicTic",
+    "MicTicMatrix",
+    "Predictor",
+    "bootstrap_interval",
+    "cf_errors",
+    "cf_score",
+    "composition",
+    "dci",
+    "edge_scores",
+    "effectiveness",
+    "irs",
+    "mcc",
+    "mic",
+    "mic_e",
+    "mic_matrix",
+    "mic_tic",
+    "mig",
+    "minimality",
+    "order_error",
+    "r2_score",
+    "representation_scores",
+    "reversibility",
+    "sap",
+    "seeds_interval",
+    "shd",
+    "tic",
+    "tic_e",
+]

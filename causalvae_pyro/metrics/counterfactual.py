@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["cf_score"]
+__all__ = ["cf_errors", "cf_score"]
 
 
 def cf_score(images: Tensor, true: Tensor, factual: Tensor) -> float:
@@ -28,9 +28,29 @@ def cf_score(images: Tensor, true: Tensor, factual: Tensor) -> float:
         >>> cf_score(y, y, x), cf_score(x, y, x)
         (1.0, 0.0)
     """
+    error, baseline = cf_errors(images, true, factual)
+    if baseline.sum() == 0:
+        raise ValueError("true: equals the factual images everywhere; the score is undefined where nothing changes")
+    return 1 - (error.sum() / baseline.sum()).item()
+
+
+def cf_errors(images: Tensor, true: Tensor, factual: Tensor) -> tuple[Tensor, Tensor]:
+    """The two errors per image whose ratio is the score, for intervals over images and for means over interventions.
+
+    Args:
+        images: See :func:`cf_score`.
+        true: See :func:`cf_score`.
+        factual: See :func:`cf_score`.
+
+    Returns:
+        Mean squared errors per pixel and channel, of the counterfactual and of the factual image against the true one, each
+        ``[N]`` float64. ``1 - error.sum() / baseline.sum()`` is the score.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
     if not images.shape == true.shape == factual.shape:
         raise ValueError(f"images: got {list(images.shape)} beside true {list(true.shape)} and factual {list(factual.shape)}")
-    baseline = (factual.double() - true.double()).square().mean().item()
-    if baseline == 0:
-        raise ValueError("true: equals the factual images everywhere; the score is undefined where nothing changes")
-    return 1 - (images.double() - true.double()).square().mean().item() / baseline
+    true = true.double()
+    error, baseline = ((x.double() - true).square().flatten(1).mean(1) for x in (images, factual))
+    return error, baseline

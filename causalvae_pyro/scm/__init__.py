@@ -2,6 +2,18 @@
 
 from causalvae_pyro.scm.additive_noise import AdditiveNoiseSCM
 from causalvae_pyro.scm.base import AdditiveNoiseLayer, CausalLayer, CausalTransform
+from causalvae_pyro.scm.flows import AffineFlowSCM, ConditionalFlowLayer, SplineFlowSCM
 from causalvae_pyro.scm.linear import LinearSCM
+from causalvae_pyro.scm.networks import NetworkLayer
 
-__all__ = ["AdditiveNoiseLayer", "AdditiveNoiseSCM", "CausalLayer", "CausalTransform", "LinearSCM"]
+__all__ = [
+    "AdditiveNoiseLayer",
+    "AdditiveNoiseSCM",
+    "AffineFlowSCM",
+    "CausalLayer",
+    "CausalTransform",
+    "ConditionalFlowLayer",
+    "LinearSCM",
+    "NetworkLayer",
+    "SplineFlowSCM",
+]

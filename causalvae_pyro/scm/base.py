@@ -26,7 +26,7 @@ class CausalLayer(Configurable, nn.Module):
         graph: The causal graph; it decides which parents each mechanism can see.
         dim: Dimensions ``d`` of each concept.
 
-    Subclasses define :meth:`solve_level`, :meth:`to_exogenous` and :meth:`log_abs_det_jacobian`.
+    Subclasses define :meth:`solve_level`, :meth:`means`, :meth:`to_exogenous` and :meth:`log_abs_det_jacobian`.
     """
 
     mask: Tensor
@@ -61,6 +61,18 @@ class CausalLayer(Configurable, nn.Module):
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
         """``log |det df/deps|`` at ``eps``, ``[...]``."""
 
+    @abstractmethod
+    def means(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
+        """Each concept's value at zero noise given its parents in ``z``.
+
+        Args:
+            z: ``[..., n, d]``.
+            concepts: Indices of the ``m`` concepts wanted; all by default.
+
+        Returns:
+            ``[..., m, d]``.
+        """
+
     def forward(self, eps: Tensor) -> Tensor:
         """Runs the causal model as a Pyro program.
 
@@ -78,6 +90,25 @@ class CausalLayer(Configurable, nn.Module):
     def to_endogenous(self, eps: Tensor) -> Tensor:
         """``z = f(eps)`` without any sites, ``[..., n, d]`` to ``[..., n, d]``."""
         return self._solve(eps, emit=False)
+
+    def sensitivity(self, z: Tensor) -> Tensor:
+        """How strongly each edge acts: the mean of ``|d m_i / d z_j|`` over a batch.
+
+        Args:
+            z: Concepts ``[..., n, d]`` to average over.
+
+        Returns:
+            ``[n, n]``, entry ``[j, i]`` for the edge ``j -> i``; 0 off the graph.
+        """
+        z = z.detach().requires_grad_(True)
+        with torch.enable_grad():
+            means = self.means(z)
+            # One gradient per output: summing a concept's dimensions first would let them cancel.
+            gradients = [
+                torch.stack([torch.autograd.grad(means[..., i, k].sum(), z, retain_graph=True)[0] for k in range(self.dim)])
+                for i in range(len(self.graph))
+            ]
+        return torch.stack([g.abs().reshape(-1, len(self.graph), self.dim).mean((0, -1)) for g in gradients], -1)
 
     def _solve(self, eps: Tensor, emit: bool) -> Tensor:
         self._check_shape("eps", eps)
@@ -136,41 +167,14 @@ class AdditiveNoiseLayer(CausalLayer):
 
     def __init__(self, graph: CausalGraph, dim: int = 1, *, learn_noise: bool = False, min_noise: float = 1e-2) -> None:
         super().__init__(graph, dim)
+        self.init_noise(learn_noise, min_noise)
+
+    def init_noise(self, learn_noise: bool, min_noise: float) -> None:
+        """Makes the scales."""
         if not 0 < min_noise < 1:
             raise ValueError(f"min_noise: got {min_noise}; must lie in (0, 1)")
         self.min_noise = min_noise
-        self.log_noise = nn.Parameter(torch.zeros(len(graph))) if learn_noise else None
-
-    @abstractmethod
-    def means(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
-        """Each concept's value at zero noise given its parents in ``z``.
-
-        Args:
-            z: ``[..., n, d]``.
-            concepts: Indices of the ``m`` concepts wanted; all by default.
-
-        Returns:
-            ``[..., m, d]``, zero for roots.
-        """
-
-    def sensitivity(self, z: Tensor) -> Tensor:
-        """How strongly each edge acts: the mean of ``|d m_i / d z_j|`` over a batch.
-
-        Args:
-            z: Concepts ``[..., n, d]`` to average over.
-
-        Returns:
-            ``[n, n]``, entry ``[j, i]`` for the edge ``j -> i``; 0 off the graph.
-        """
-        z = z.detach().requires_grad_(True)
-        with torch.enable_grad():
-            means = self.means(z)
-            # One gradient per output: summing a concept's dimensions first would let them cancel.
-            gradients = [
-                torch.stack([torch.autograd.grad(means[..., i, k].sum(), z, retain_graph=True)[0] for k in range(self.dim)])
-                for i in range(len(self.graph))
-            ]
-        return torch.stack([g.abs().reshape(-1, len(self.graph), self.dim).mean((0, -1)) for g in gradients], -1)
+        self.log_noise = nn.Parameter(torch.zeros(len(self.graph))) if learn_noise else None
 
     @property
     def noise_scale(self) -> Tensor:

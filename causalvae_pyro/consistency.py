@@ -1,0 +1,115 @@
+"""Counterfactual consistency: the concepts that the decoder is given can be read from the image that it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from torch import Tensor, nn
+
+from causalvae_pyro.divergences import endogenous_base
+
+__all__ = ["CounterfactualConsistency"]
+
+
+class CounterfactualConsistency:
+    """What the guide reads from a drawn counterfactual is what was to be drawn.
+
+    ::
+
+        E ||m(x') - z'||^2 / (2 std^2) + noise_weight E ||(m_x(x') - eps_x) / s_x||^2 / 2,   x' = decoder(z', eps_x)
+
+    ``z'`` takes each concept, with probability 1/2, from another image of the batch, so it covers interventions; ``eps_x`` is
+    the image's own, with ``s_x`` its posterior standard deviation; ``m`` and ``m_x`` are the guide's means. Both parts are,
+    up to constants, minus variational bounds on the information that the drawn image holds about what it was drawn from
+    (InfoGAN, Chen et al. 2016; the sleep phase of wake-sleep). Where concepts are correlated, reconstruction alone leaves
+    open which of them a pixel follows; this term does not let one concept be drawn by means of another, and keeps what no
+    concept explains.
+
+    The encoder learns to read from real images and is the judge here: the gradient reaches the decoder only.
+
+    Args:
+        guide: The guide that is trained with the model.
+        std: Reading error that is tolerated, > 0, in units of the latent concept (label standard deviations for a prior from
+            :meth:`~causalvae_pyro.priors.LabelPrior.from_labels`).
+        noise_weight: Factor of the second part, >= 0.
+        weight: Factor in the loss; by default it sets in after a tenth of the training and is full after a quarter, since an
+            encoder has to be able to read before it can judge.
+    """
+
+    name = "consistency"
+
+    def __init__(
+        self,
+        guide: nn.Module,
+        *,
+        std: float = 0.1,
+        noise_weight: float = 0.2,
+        weight: float | Callable[[float], float] | None = None,
+    ) -> None:
+        if not std > 0:
+            raise ValueError(f"std: got {std}; must be > 0")
+        if not noise_weight >= 0:
+            raise ValueError(f"noise_weight: got {noise_weight}; must be >= 0")
+        self.guide, self.std, self.noise_weight = guide, std, noise_weight
+        self.weight = _ramp if weight is None else weight
+
+    def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+        z = trace.nodes["z"]["value"]
+        swapped = _swap(z.detach())
+        inputs: tuple[Tensor, ...] = (swapped,)
+        if "eps_x" in trace.nodes:
+            inputs += (trace.nodes["eps_x"]["value"].detach(),)
+        images = model.likelihood(model.decoder(*inputs)).mean
+        read = self._read(images.reshape(-1, *images.shape[-3:]))
+        error = (_endogenous_mean(read["eps"]["fn"], model.scm).reshape(z.shape) - swapped).square()
+        total = error.sum((-2, -1)) / (2 * self.std**2)
+        if len(inputs) > 1 and self.noise_weight:
+            q = read["eps_x"]["fn"]
+            error = (q.mean - inputs[1].reshape(q.mean.shape)).square() / q.variance.detach()
+            total = total + self.noise_weight / 2 * error.sum(-1).reshape(total.shape)
+        # Summed over the batch, averaged over particles.
+        return total.reshape(-1, z.shape[-3]).mean(0).sum()
+
+    def _read(self, images: Tensor) -> Any:
+        with _as_judge(self.guide), poutine.block(), poutine.trace() as tracer:
+            self.guide(images)
+        return tracer.trace.nodes
+
+
+def _ramp(progress: float) -> float:
+    return min(1.0, max(0.0, (progress - 0.1) / 0.15))
+
+
+def _swap(z: Tensor) -> Tensor:
+    """Each concept of each image, with probability 1/2, from another image of the batch."""
+    columns = []
+    for column in z.unbind(-2):
+        other = column[..., torch.randperm(column.shape[-2], device=z.device), :]
+        columns.append(torch.where(torch.rand(column.shape[:-1], device=z.device)[..., None] < 0.5, other, column))
+    return torch.stack(columns, -2)
+
+
+def _endogenous_mean(q: Any, scm: Any) -> Tensor:
+    base = endogenous_base(q, scm)
+    return scm.to_endogenous(q.mean) if base is None else base.mean
+
+
+@contextmanager
+def _as_judge(guide: nn.Module) -> Iterator[None]:
+    """The guide in evaluation mode, its parameters out of the gradient's reach."""
+    modes = [(module, module.training) for module in guide.modules()]
+    parameters = [p for p in guide.parameters() if p.requires_grad]
+    guide.eval()
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,22 @@
+"""Encoders and decoders.
+
+An encoder maps images (and labels) to features: ``(x [..., C, H, W], labels [..., n] or None) -> [..., out_features]``.
+A decoder maps concepts (and the image's own noise) to what a likelihood takes:
+``(z [..., n, d], eps_x [..., r]) -> [..., C, H, W]``. Any module of that form can stand in for these.
+"""
+
+from causalvae_pyro.networks.augmentation import RandomSymmetry
+from causalvae_pyro.networks.decoders import ConvDecoder, MLPDecoder, ModulatedDecoder
+from causalvae_pyro.networks.encoders import AugmentedEncoder, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
+
+__all__ = [
+    "AugmentedEncoder",
+    "ConvDecoder",
+    "ConvEncoder",
+    "MLPDecoder",
+    "MLPEncoder",
+    "ModulatedDecoder",
+    "PooledEncoder",
+    "RandomSymmetry",
+    "SpatialEncoder",
+]

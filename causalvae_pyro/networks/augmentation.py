@@ -1,0 +1,43 @@
+"""Random changes of images that leave the concepts as they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from causalvae_pyro.config import Configurable
+
+__all__ = ["RandomSymmetry"]
+
+
+class RandomSymmetry(Configurable, nn.Module):
+    """Mirrors, transposes and shifts images, each batch in its own way; the pixels' values stay exact.
+
+    For concepts that do not change with the picture's orientation and place, such as the thickness of a stroke.
+
+    Args:
+        flips: Mirror left-right and top-bottom, each with probability 1/2.
+        transpose: Swap rows and columns with probability 1/2; square images only.
+        shift: Largest shift in pixels, either way, in each direction. Pixels that leave on one side come in on the other.
+    """
+
+    def __init__(self, *, flips: bool = True, transpose: bool = True, shift: int = 2) -> None:
+        super().__init__()
+        if shift < 0:
+            raise ValueError(f"shift: got {shift}; must be at least 0")
+        self.flips, self.transpose, self.shift = flips, transpose, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., C, H, W]`` to the same shape."""
+        # From torch's global generator, like all sampling, so that a seed fixes it; on the CPU, so that no device waits.
+        coins = torch.rand(3).tolist()
+        axes = [axis for axis, coin in zip((-1, -2), coins, strict=False) if self.flips and coin < 0.5]
+        x = x.flip(axes) if axes else x
+        if self.transpose and coins[2] < 0.5:
+            if x.shape[-1] != x.shape[-2]:
+                raise ValueError(f"x: got images of {x.shape[-2]} x {x.shape[-1]}; transposing takes square ones")
+            x = x.transpose(-1, -2)
+        if self.shift:
+            shifts = torch.randint(-self.shift, self.shift + 1, (2,)).tolist()
+            x = x.roll(shifts, (-2, -1))
+        return x

@@ -1,0 +1,67 @@
+"""One small network per concept that sees the concept's parents only; all of them run as one batched product."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.scm.base import CausalLayer
+
+__all__ = ["NetworkLayer"]
+
+
+class NetworkLayer(CausalLayer):
+    """Base class of layers whose mechanisms are networks of the masked parents ``A_i o z`` (Yang et al. 2021).
+
+    Each network is linear plus an MLP with two hidden layers. It starts at zero output.
+
+    Args:
+        graph: The causal graph: the network of ``i`` sees the parents of ``i`` only.
+        dim: Dimensions of each concept.
+        outputs: Outputs of each network.
+        hidden: Width of each network's hidden layers.
+    """
+
+    def __init__(self, graph: CausalGraph, dim: int, outputs: int, hidden: int) -> None:
+        super().__init__(graph, dim)
+        if hidden < 1:
+            raise ValueError(f"hidden: got {hidden}; must be at least 1")
+        n, inputs = len(graph), len(graph) * dim
+        fan_in = (graph.adjacency.sum(0) * dim).clamp(min=1)[:, None, None]
+        # A_i of the paper: the strength with which each parent enters its child's network.
+        self.weight = nn.Parameter(graph.adjacency.clone())
+        self.input = nn.Parameter(torch.randn(n, inputs, hidden) / fan_in.sqrt())
+        self.input_bias = nn.Parameter(torch.randn(n, 1, hidden))
+        self.hidden = nn.Parameter(torch.randn(n, hidden, hidden) * math.sqrt(2 / hidden))
+        self.hidden_bias = nn.Parameter(torch.zeros(n, 1, hidden))
+        self.output = nn.Parameter(torch.zeros(n, hidden, outputs))
+        self.output_bias = nn.Parameter(torch.zeros(n, 1, outputs))
+        self.skip = nn.Parameter(torch.zeros(n, inputs, outputs))
+
+    @property
+    def adjacency(self) -> Tensor:
+        """The masked strengths ``A``, ``[n, n]``."""
+        return self.weight * self.mask
+
+    def networks(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
+        """The networks' outputs given the parents in ``z``.
+
+        Args:
+            z: ``[..., n, d]``.
+            concepts: Indices of the ``m`` concepts wanted; all by default.
+
+        Returns:
+            ``[..., m, outputs]``; for a root it is the same for every ``z``.
+        """
+        index = slice(None) if concepts is None else concepts
+        gate = self.adjacency.mT[index]
+        # [m, batch, n * d]: every concept's own masked view of all the others.
+        masked = (gate[:, None, :, None] * z.reshape(1, -1, *z.shape[-2:])).flatten(-2)
+        h = F.relu(torch.baddbmm(self.input_bias[index], masked, self.input[index]))
+        h = F.relu(torch.baddbmm(self.hidden_bias[index], h, self.hidden[index]))
+        out = torch.baddbmm(self.output_bias[index], h, self.output[index]) + masked @ self.skip[index]
+        return out.movedim(0, -2).reshape(*z.shape[:-2], *out.shape[::2])

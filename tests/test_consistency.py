@@ -1,0 +1,201 @@
+"""Counterfactual consistency against closed forms, on a model whose pixels are its concepts."""
+
+from types import SimpleNamespace
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from causalvae_pyro import (
+    CausalELBO,
+    CausalGraph,
+    CausalVAE,
+    CounterfactualConsistency,
+    FixedPrior,
+    GaussianLikelihood,
+    LabelFit,
+    LinearSCM,
+    fit,
+)
+from causalvae_pyro.consistency import _swap
+
+N, R, SIZE = 3, 2, 8
+
+
+class Pixels(nn.Module):
+    """Draws each concept and each dimension of the noise as one pixel, times a gain."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, z, eps_x=None):
+        values = z.squeeze(-1) if eps_x is None else torch.cat([z.squeeze(-1), eps_x], -1)
+        return self.gain * values[..., None, None, :]
+
+
+class Reader(nn.Module):
+    """Reads them off again, with an offset."""
+
+    def __init__(self, noise=True, offset=0.0, scale=0.5):
+        super().__init__()
+        self.noise, self.scale = noise, scale
+        self.offset = nn.Parameter(torch.tensor(float(offset)))
+        self.norm = nn.BatchNorm1d(1)
+        self.calls = 0
+
+    def forward(self, x, labels=None, num_samples=None):
+        self.calls += 1
+        values = x.flatten(1) + self.offset
+        self.norm(values[:, :1])
+        with pyro.plate("data", len(x)):
+            pyro.sample("eps", dist.Normal(values[:, :N, None], self.scale).to_event(2))
+            if self.noise:
+                pyro.sample("eps_x", dist.Normal(values[:, N:], self.scale).to_event(1))
+
+
+def make(noise=True, edges=(), **options):
+    scm = LinearSCM(CausalGraph(["a", "b", "c"], edges))
+    model = CausalVAE(scm, FixedPrior(N), Pixels(), GaussianLikelihood(bounded=False, scale=0.3), noise_dim=R if noise else 0)
+    return model, Reader(noise, **options)
+
+
+def traced(z, eps_x=None):
+    nodes = {"z": {"value": z}}
+    return SimpleNamespace(nodes=nodes if eps_x is None else {**nodes, "eps_x": {"value": eps_x}})
+
+
+def test_a_perfect_reader_costs_nothing():
+    model, guide = make()
+    z, eps_x = torch.randn(SIZE, N, 1), torch.randn(SIZE, R)
+    assert CounterfactualConsistency(guide)(model, traced(z, eps_x), None).item() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("lead", [(), (5,)])
+@pytest.mark.parametrize("noise", [True, False])
+def test_value(noise, lead):
+    model, guide = make(noise, offset=0.3)
+    z, eps_x = torch.randn(*lead, SIZE, N, 1), torch.randn(*lead, SIZE, R)
+    term = CounterfactualConsistency(guide, std=0.2, noise_weight=0.7)
+    value = term(model, traced(z, eps_x if noise else None), None)
+    expected = N * 0.3**2 / (2 * 0.2**2) + (0.7 * R * 0.3**2 / (2 * 0.5**2) if noise else 0)
+    # Summed over the batch, averaged over particles.
+    assert value.item() == pytest.approx(SIZE * expected, rel=1e-5)
+
+
+def test_concepts_are_read_through_the_causal_layer():
+    model, guide = make(False, edges=[("a", "b"), ("b", "c")])
+    with torch.no_grad():
+        model.scm.weight.fill_(2.0)
+    z = torch.randn(SIZE, N, 1)
+    pyro.set_rng_seed(1)
+    value = CounterfactualConsistency(guide, std=0.5)(model, traced(z), None)
+    pyro.set_rng_seed(1)
+    # The reader takes the pixels for the exogenous noise, so what it reads as concepts is f(z').
+    swapped = _swap(z)
+    expected = (model.scm.to_endogenous(swapped) - swapped).square().sum() / (2 * 0.5**2)
+    assert_close(value, expected)
+
+
+def test_the_gradient_reaches_the_decoder_only():
+    model, guide = make()
+    guide.train()
+    before = guide.norm.running_mean.clone()
+    z = torch.randn(SIZE, N, 1, requires_grad=True)
+    eps_x = torch.randn(SIZE, R, requires_grad=True)
+    with torch.no_grad():
+        model.decoder.gain.fill_(1.5)
+    CounterfactualConsistency(guide)(model, traced(z, eps_x), None).backward()
+    assert model.decoder.gain.grad > 0
+    assert guide.offset.grad is None
+    assert z.grad is None
+    assert eps_x.grad is None
+    # The guide is as it was.
+    assert guide.training
+    assert guide.norm.training
+    assert all(p.requires_grad for p in guide.parameters())
+    assert torch.equal(guide.norm.running_mean, before)
+
+
+def test_frozen_parameters_stay_frozen():
+    model, guide = make()
+    guide.offset.requires_grad_(False)
+    guide.norm.eval()
+    CounterfactualConsistency(guide)(model, traced(torch.randn(SIZE, N, 1), torch.randn(SIZE, R)), None)
+    assert not guide.offset.requires_grad
+    assert not guide.norm.training
+
+
+def test_concepts_are_swapped_one_by_one():
+    z = torch.arange(4000.0).reshape(1000, 4, 1) // 4 + 10000 * torch.arange(4.0)[:, None]
+    swapped = _swap(z)
+    assert swapped.shape == z.shape
+    # Every concept stays in its own column and takes values of the batch.
+    assert torch.equal(swapped // 10000, z // 10000)
+    assert (swapped % 10000 < 1000).all()
+    kept = swapped == z
+    assert 0.45 < kept.float().mean() < 0.55
+    # The columns are swapped independently of each other.
+    both = (kept[:, 0] & kept[:, 1]).float().mean()
+    assert 0.2 < both < 0.3
+    others = [(swapped[:, k] % 10000)[~kept[:, k]] for k in range(4)]
+    assert all(len(values.unique()) > 0.6 * len(values) for values in others)
+
+
+def test_it_sets_in_when_the_encoder_can_read():
+    weight = CounterfactualConsistency(Reader()).weight
+    assert [weight(p) for p in (0.0, 0.1, 0.175, 0.25, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+@pytest.mark.filterwarnings("ignore:.*batch_norm.*")
+def test_a_term_of_weight_zero_is_not_computed():
+    model, guide = make(offset=0.3)
+    x = torch.rand(SIZE, 1, 1, N + R)
+    objective = CausalELBO(1.0, 0.0, terms=[CounterfactualConsistency(guide)])
+    objective.progress = 0.05
+    objective.loss(model, guide, x)
+    assert guide.calls == 1
+    assert objective.last_terms["consistency"] == 0
+    objective.progress = 0.5
+    objective.loss(model, guide, x)
+    assert guide.calls == 3
+    assert objective.last_terms["consistency"] > 0
+
+
+def test_fit_tells_the_progress():
+    model, guide = make()
+    seen = []
+
+    class Watch(LabelFit):
+        name = "watch"
+
+        def __init__(self):
+            self.weight = self.watch
+
+        def watch(self, progress):
+            seen.append(progress)
+            return 0.0
+
+    objective = CausalELBO(terms=[Watch()])
+    fit(
+        model,
+        guide,
+        (torch.rand(16, 1, 1, N + R), torch.randn(16, N)),
+        objective=objective,
+        epochs=3,
+        batch_size=4,
+        progress=False,
+    )
+    assert seen == pytest.approx([k / 11 for k in range(12)])
+    assert objective.progress == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"std": 0.0}, "^std: got 0"), ({"noise_weight": -1.0}, "^noise_weight: got -1")]
+)
+def test_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CounterfactualConsistency(Reader(), **arguments)
