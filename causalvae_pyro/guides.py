@@ -66,7 +66,8 @@ class AmortizedGuide(Configurable, PyroModule):
         self.noise_encoder = noise_encoder
         if noise_dim:
             features = (noise_encoder or encoder).out_features
-            self.noise_head = _GaussianHead(features, (noise_dim,), 1.0, min_scale)  # type: ignore[arg-type]
+            # Well below the prior's 1: a decoder that meets nothing but noise at first learns to ignore it for good.
+            self.noise_head = _GaussianHead(features, (noise_dim,), 0.3, min_scale)  # type: ignore[arg-type]
 
     @abstractmethod
     def exogenous(self, loc: Tensor, scale: Tensor) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import networkx as nx
@@ -16,7 +16,16 @@ from causalvae_pyro.counterfactual import counterfactual, encode, reconstruct
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.training import History
 
-__all__ = ["plot_comparison", "plot_concepts", "plot_counterfactuals", "plot_graph", "plot_history", "plot_reconstructions"]
+__all__ = [
+    "plot_comparison",
+    "plot_concepts",
+    "plot_counterfactuals",
+    "plot_graph",
+    "plot_history",
+    "plot_matrix",
+    "plot_reconstructions",
+    "plot_scores",
+]
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
@@ -158,6 +167,66 @@ def plot_concepts(run: Run, images: Tensor, labels: Tensor, units: Sequence[str]
         axes.set_title(_readable(names[i]), fontsize=10)
         axes.set_xlabel("label" + (f" ({units[i]})" if units else ""))
     figure.axes[0].set_ylabel("read from the image")
+    return figure
+
+
+def plot_matrix(matrices: Mapping[str, Any], names: Sequence[str]) -> Figure:
+    """Draws matrices of concepts (rows) against labels (columns) side by side, e.g. MIC and TIC.
+
+    Args:
+        matrices: Title to ``[n, n]`` values in [0, 1].
+        names: Of the concepts and labels.
+    """
+    n, readable = len(names), [_readable(name) for name in names]
+    figure = Figure(figsize=((0.75 * n + 1.9) * len(matrices), 0.75 * n + 1.6), layout="constrained")
+    for axes, (title, values) in zip(figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True):
+        table = np.asarray(values, dtype=float)
+        axes.imshow(table, cmap="cividis", vmin=0, vmax=1)
+        for (i, j), value in np.ndenumerate(table):
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if value < 0.6 else "black")
+        axes.set_xticks(range(n), readable, rotation=35, ha="right", fontsize=8)
+        axes.set_yticks(range(n), readable, fontsize=8)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("label")
+    figure.axes[0].set_ylabel("concept read from the image")
+    return figure
+
+
+def plot_scores(
+    scores: Mapping[str, float],
+    intervals: Mapping[str, Sequence[float]] | None = None,
+    ceiling: Mapping[str, float] | None = None,
+) -> Figure:
+    """Draws CF-scores as bars, with intervals, below what the reconstruction would allow.
+
+    Args:
+        scores: Concept (or ``"a+b"`` pair) to score.
+        intervals: Lower and upper end of each.
+        ceiling: Of each.
+    """
+    keys = list(scores)
+    figure = Figure(figsize=(6.4, 0.3 * len(keys) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    # Scores have no lower bound; one that is far below 0 must not squeeze the others together.
+    shown = [max(scores[key], -1.0) for key in keys]
+    places = np.arange(len(keys))[::-1]
+    axes.barh(places, shown, color=[BLUE if value >= 0 else VERMILION for value in shown], height=0.62)
+    if intervals:
+        ends = np.array([intervals[key] for key in keys])
+        reach = np.abs(ends - np.array([scores[key] for key in keys])[:, None]).T
+        inside = np.array([scores[key] > -1 for key in keys])
+        axes.errorbar(np.array(shown)[inside], places[inside], xerr=reach[:, inside], fmt="none", ecolor="black", elinewidth=1)
+    for key, place in zip(keys, places, strict=True):
+        if scores[key] < -1:
+            axes.text(-0.97, place, f"{scores[key]:.1f}", va="center", fontsize=8, color="white")
+    if ceiling:
+        axes.plot([ceiling[key] for key in keys], places, "|", color=ORANGE, markersize=11, markeredgewidth=2, label="ceiling")
+        figure.legend(loc="outside upper right", fontsize=8, frameon=False)
+    axes.set_yticks(places, [f"do({', '.join(map(_readable, key.split('+')))})" for key in keys], fontsize=8)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set_xlim(min(-0.05, *shown) - 0.02, 1.03)
+    axes.set_xlabel("CF-score: 1 true image, 0 no change")
+    axes.grid(axis="x", alpha=0.3)
     return figure
 
 

@@ -15,9 +15,9 @@ import torch
 
 from causalvae_pyro import plots
 from causalvae_pyro.checkpoint import Run
-from causalvae_pyro.evaluation import score_table
 from causalvae_pyro.files import write_bytes, write_text
-from causalvae_pyro.scm import AdditiveNoiseLayer
+from causalvae_pyro.scm import CausalLayer
+from causalvae_pyro.scoretable import score_sections
 
 __all__ = ["write_report"]
 
@@ -35,6 +35,16 @@ _CAPTIONS = {
         "The first column is the factual image. Each row sets one concept to the value above the picture; below the "
         "model's answer stands the true counterfactual, drawn by the simulator.",
     ),
+    "scores": (
+        "Counterfactual scores",
+        "Bars: CF-score with a 95 % interval over the test images. Marks: the ceiling, what the reconstruction's error alone "
+        "would allow.",
+    ),
+    "information": (
+        "Information",
+        "Maximal and total information coefficient of every concept, read from the image, with every label. Off the diagonal "
+        "they are not 0 where labels depend on each other.",
+    ),
     "concepts": ("Concepts read from test images", "Posterior mean in label units against the true label."),
     "reconstructions": ("Reconstructions", "Test image, the decoder's mean at the posterior mean, and their difference."),
     "graph": (
@@ -42,6 +52,7 @@ _CAPTIONS = {
         "Beside each edge: by how many standard deviations the learned mechanism moves the effect when the cause moves by one, "
         "averaged over the test labels.",
     ),
+    "true_graph": ("The data's graph", "Edges that differ from it are counted under Structural Hamming distance above."),
     "training": ("Training", "Mean per image and epoch of the loss and each of its terms."),
 }
 
@@ -66,8 +77,16 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
             "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data)),
             "concepts": plots.plot_concepts(run, data.images, data.labels, getattr(data, "units", None)),
             "reconstructions": plots.plot_reconstructions(run, data.images),
-            "graph": plots.plot_graph(run.graph, _sensitivity(run, data.labels)),
+            "graph": plots.plot_graph(run.graph, _sensitivity(run, data.labels), title="the run's graph"),
         }
+        if set(run.graph.edges) != set(data.graph.edges):
+            figures["true_graph"] = plots.plot_graph(data.graph, title="the data's graph")
+        if "cf_score" in metrics:
+            intervals = metrics["intervals"]["cf_score"] or None
+            figures["scores"] = plots.plot_scores(metrics["cf_score"], intervals, metrics["ceiling"])
+        if "representation" in metrics:
+            matrices = {"MIC": metrics["representation"]["mic_matrix"], "TIC": metrics["representation"]["tic_matrix"]}
+            figures["information"] = plots.plot_matrix(matrices, data.graph.names)
         if history:
             figures["training"] = plots.plot_history(history)
         pictures = {}
@@ -82,7 +101,7 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
 
 
 def _sensitivity(run: Run, labels: torch.Tensor) -> torch.Tensor | None:
-    if not isinstance(run.model.scm, AdditiveNoiseLayer):
+    if not isinstance(run.model.scm, CausalLayer):
         return None
     return run.model.scm.sensitivity(run.model.prior(labels.to(run.model.zero.device)).mean.detach())
 
@@ -102,7 +121,7 @@ def _page(run: Run, metrics: dict[str, Any], pictures: dict[str, bytes]) -> str:
         "<h2>Scores</h2>",
         "<p>CF-score: 1 is the true counterfactual image, 0 no better than leaving the image alone. The ceiling is what the "
         "reconstruction error alone would allow. CF R&sup2;: the worst concept of the counterfactual, read again by the "
-        "encoder.</p>",
+        "encoder. Brackets: 95 % intervals over the test images.</p>",
         _table(metrics),
     ]
     for name, picture in pictures.items():
@@ -120,17 +139,10 @@ def _summary(run: Run) -> str:
 
 
 def _table(metrics: dict[str, Any]) -> str:
-    if "cf_score" not in metrics:
-        cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{value:.4f}</td></tr>" for name, value in metrics["r2"].items())
-        return f"<table><tr><th>concept</th><th>R&sup2;</th></tr>{cells}</table>"
-    rows = ["<table><tr><th>intervention</th><th>R&sup2;</th><th>CF-score</th><th>ceiling</th><th>CF R&sup2;</th></tr>"]
-    for key, score in metrics["cf_score"].items():
-        r2 = f"{metrics['r2'][key]:.4f}" if key in metrics["r2"] else ""
-        name = html.escape(f"do({key.replace('+', ', ')})")
-        rows.append(
-            f"<tr><td>{name}</td><td>{r2}</td><td>{score:.3f}</td>"
-            f"<td>{metrics['ceiling'][key]:.3f}</td><td>{metrics['cf_r2'][key]:.3f}</td></tr>"
-        )
-    rows.append("</table>")
-    means = score_table(metrics).rsplit("-" * 71, 1)[1].strip().splitlines()
-    return "".join(rows) + f"<p>{html.escape('; '.join(' '.join(line.split()) for line in means))}.</p>"
+    """The text table's rows as HTML."""
+    parts = []
+    for section in score_sections(metrics):
+        head = "".join(f"<th>{html.escape(title)}</th>" for title in section.columns)
+        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in section.rows)
+        parts.append(f"<h3>{html.escape(section.title)}</h3><table><tr>{head}</tr>{rows}</table>")
+    return "".join(parts)

@@ -1,7 +1,7 @@
 """Scores, as plain functions on tensors and arrays, and the independent predictor that some of them need."""
 
 from causalvae_pyro.metrics.axioms import composition, effectiveness, minimality, reversibility
-from causalvae_pyro.metrics.counterfactual import cf_errors, cf_score
+from causalvae_pyro.metrics.counterfactual import cf_errors, cf_score, cf_score_of_errors
 from causalvae_pyro.metrics.disentanglement import DCI, dci, irs, mcc, mig, sap
 from causalvae_pyro.metrics.information import MicTic, MicTicMatrix, mic, mic_e, mic_matrix, mic_tic, tic, tic_e
 from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval
@@ -19,6 +19,7 @@ __all__ = [
     "bootstrap_interval",
     "cf_errors",
     "cf_score",
+    "cf_score_of_errors",
     "composition",
     "dci",
     "edge_scores",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-__all__ = ["cf_errors", "cf_score"]
+__all__ = ["cf_errors", "cf_score", "cf_score_of_errors"]
 
 
 def cf_score(images: Tensor, true: Tensor, factual: Tensor) -> float:
@@ -28,10 +29,7 @@ def cf_score(images: Tensor, true: Tensor, factual: Tensor) -> float:
         >>> cf_score(y, y, x), cf_score(x, y, x)
         (1.0, 0.0)
     """
-    error, baseline = cf_errors(images, true, factual)
-    if baseline.sum() == 0:
-        raise ValueError("true: equals the factual images everywhere; the score is undefined where nothing changes")
-    return 1 - (error.sum() / baseline.sum()).item()
+    return cf_score_of_errors(*cf_errors(images, true, factual))
 
 
 def cf_errors(images: Tensor, true: Tensor, factual: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,6 +49,21 @@ def cf_errors(images: Tensor, true: Tensor, factual: Tensor) -> tuple[Tensor, Te
     """
     if not images.shape == true.shape == factual.shape:
         raise ValueError(f"images: got {list(images.shape)} beside true {list(true.shape)} and factual {list(factual.shape)}")
-    true = true.double()
-    error, baseline = ((x.double() - true).square().flatten(1).mean(1) for x in (images, factual))
+    pixels = true[0].numel()
+    error, baseline = ((x - true).square().flatten(1).sum(1, dtype=torch.float64) / pixels for x in (images, factual))
     return error, baseline
+
+
+def cf_score_of_errors(error: Tensor, baseline: Tensor) -> float:
+    """:func:`cf_score` from what :func:`cf_errors` returns.
+
+    Args:
+        error: ``[N]``.
+        baseline: ``[N]``.
+
+    Raises:
+        ValueError: If the baseline is 0 for every image.
+    """
+    if baseline.sum() == 0:
+        raise ValueError("true: equals the factual images everywhere; the score is undefined where nothing changes")
+    return 1 - (error.sum() / baseline.sum()).item()

@@ -92,7 +92,9 @@ class CausalLayer(Configurable, nn.Module):
         return self._solve(eps, emit=False)
 
     def sensitivity(self, z: Tensor) -> Tensor:
-        """How strongly each edge acts: the mean of ``|d m_i / d z_j|`` over a batch.
+        """How strongly each edge acts: the mean of ``|d m_i / d z_j|`` over a batch, ``m_i`` the value at zero noise.
+
+        An edge through which only the noise's scale or shape changes, as it may in a flow, shows 0.
 
         Args:
             z: Concepts ``[..., n, d]`` to average over.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import AffineTransform, ComposeTransform, Transform
@@ -109,8 +110,26 @@ class SplineFlowSCM(ConditionalFlowLayer):
 
     def transform(self, parameters: Tensor) -> Transform:
         affine, widths, heights, derivatives = parameters.split([2, self.bins, self.bins, self.bins - 1], -1)
-        spline = MonotonicRQSTransform(widths, heights, derivatives, bound=self.bound)
+        spline = _Spline(widths, heights, derivatives, bound=self.bound)
         return ComposeTransform([spline, _affine(affine, self.min_noise)])
+
+
+class _Spline(MonotonicRQSTransform):
+    """zuko's spline with an inverse that subtracts nothing it has just added.
+
+    zuko takes the root of ``b^2 - 4 a c``, which in float32 can round to a negative number where a bin is far steeper than
+    its ends (then ``eps`` is NaN). For ``u = (y - y0) / (y1 - y0)`` the same discriminant is a sum of squares.
+    """
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        inside, x0, x1, y0, y1, d0, d1, s = self.bin(self.searchsorted(self.vertical, y) - 1)
+        clamped = torch.where(inside, y, y0)
+        u, v = (clamped - y0) / (y1 - y0), (y1 - clamped) / (y1 - y0)
+        root = ((d1 * u - d0 * v).square() + 4 * s.square() * u * v).sqrt()
+        b = d0 * v - (d1 - 2 * s) * u
+        # Either form of the quadratic's root, whichever adds.
+        z = torch.where(b > 0, 2 * s * u / (b.clamp(min=0) + root), (root - b) / (2 * (s - b.clamp(max=0))))
+        return torch.where(inside, x0 + z * (x1 - x0), y)
 
 
 def _affine(parameters: Tensor, min_noise: float) -> Transform:

@@ -1,0 +1,177 @@
+"""The sections of the score card: what the model makes of test images, against labels and true counterfactuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.counterfactual import counterfactual, encode, reconstruct
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.metrics import (
+    bootstrap_interval,
+    cf_errors,
+    cf_score_of_errors,
+    composition,
+    edge_scores,
+    effectiveness,
+    mcc,
+    mig,
+    order_error,
+    r2_score,
+    representation_scores,
+    reversibility,
+    sap,
+    shd,
+)
+
+__all__ = ["CounterfactualData", "Scorer", "has_truth"]
+
+# Fewer images give no score of a representation, and no interval worth the name.
+_FEWEST = 8
+
+
+class CounterfactualData(Protocol):
+    """What :func:`evaluate` needs of a data set; every :class:`~causalvae_pyro.datasets.ImageSimulator` has it."""
+
+    images: Tensor
+    labels: Tensor
+    graph: CausalGraph
+
+    def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
+        """True counterfactual labels and images."""
+
+
+def has_truth(data: Any) -> bool:
+    """Whether a data set knows its true counterfactual images."""
+    return hasattr(data, "counterfactual")
+
+
+class Scorer:
+    """What the sections of the score card share: the images, their labels and what the model makes of them.
+
+    Args:
+        run: The trained pair.
+        data: See :func:`~causalvae_pyro.evaluation.evaluate`, as for the sections' keys.
+        x: The test images used, ``[N, C, H, W]`` in [0, 1].
+        labels: Their labels ``[N, n]``.
+        seed: Fixes the intervention values and the resamples.
+    """
+
+    def __init__(self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int) -> None:
+        self.run, self.data, self.x, self.labels, self.seed = run, data, x, labels, seed
+        self.z = encode(run, x, labels)
+        self.read = run.model.prior.to_labels(self.z).cpu()
+        self.reconstruction = reconstruct(run.model, run.guide, x, labels).cpu()
+
+    def representation(self) -> dict[str, Any]:
+        """Reconstruction, concepts and graph."""
+        names, error = self.data.graph.names, (self.reconstruction - self.x).double().square().flatten(1).mean(1)
+        shared = set(names) == set(self.run.graph.names)
+        result: dict[str, Any] = {
+            "images": len(self.x),
+            "reconstruction_mse": error.mean().item(),
+            "r2": dict(zip(names, r2_score(self.read, self.labels).tolist(), strict=True)),
+            "graph": _graph_scores(self.run.graph, self.data.graph) if shared else {"f1": 0.0},
+            "intervals": {},
+        }
+        if len(self.x) >= _FEWEST:
+            codes = self.z.mean(-1).double().cpu()
+            result["representation"] = representation_scores(codes, self.labels, names, seed=self.seed)
+            intervals: dict[str, Any] = {"reconstruction_mse": self._interval(error, np.mean)}
+            pairs = zip(names, self.read.double().T, self.labels.double().T, strict=True)
+            intervals["r2"] = {name: self._interval((read, label), _r2) for name, read, label in pairs}
+            free = {"mcc": mcc, "mig": mig, "sap": sap} if len(names) > 1 else {"mcc": mcc}
+            for name, score in free.items():
+                # Percentiles: BCa would evaluate each of these once more for every image.
+                intervals[name] = self._interval((codes, self.labels), score, method="percentile", resamples=200)
+            result["intervals"] = intervals
+        return result
+
+    def axioms(self) -> dict[str, Any]:
+        """Composition and reversibility."""
+        model, guide, labels = self.run.model, self.run.guide, self.labels
+
+        def set_to(do: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+            return lambda x: counterfactual(model, guide, x, do, labels).cpu().clamp(0, 1)
+
+        reversal = {}
+        for column, name in enumerate(self.data.graph.names):
+            # The effects follow when the cause is set, and follow again when it is set back.
+            do, undo = set_to({name: self._values(name)}), set_to({name: labels[:, column]})
+            reversal[name] = reversibility(do, undo, self.x).item()
+        return {"composition": composition(set_to({}), self.x).tolist(), "reversibility": reversal}
+
+    def effectiveness(self, judge: Callable[[Tensor], Tensor]) -> dict[str, dict[str, float]]:
+        """What an independent judge reads from counterfactuals."""
+        names = self.data.graph.names
+
+        def score(images: Tensor, intended: Tensor) -> dict[str, float]:
+            return dict(zip(names, effectiveness(judge(images).cpu(), intended.to(torch.float32)).tolist(), strict=True))
+
+        result = {"factual": score(self.x, self.labels)}
+        for name in names:
+            do = {name: self._values(name)}
+            images, z = counterfactual(self.run.model, self.run.guide, self.x, do, self.labels, return_latents=True)
+            # Without the truth: what the model itself says follows from the factual labels.
+            intended = self._true(do)[0] if has_truth(self.data) else self.run.model.prior.to_labels(z).cpu()
+            result[name] = score(images.cpu().clamp(0, 1), intended)
+        return result
+
+    def counterfactuals(self, pairs: bool) -> dict[str, Any]:
+        """Scores against the true counterfactuals."""
+        graph, run = self.data.graph, self.run
+        result: dict[str, Any] = {"cf_score": {}, "ceiling": {}, "cf_r2": {}, "intervals": {"cf_score": {}, "ceiling": {}}}
+        targets: list[tuple[str, ...]] = [(name,) for name in graph.names]
+        targets += list(combinations(graph.names, 2)) if pairs else []
+        generator = torch.Generator().manual_seed(self.seed)
+        for names in targets:
+            do = {name: self._values(name, generator) for name in names}
+            true_labels, true = self._true(do)
+            images = counterfactual(run.model, run.guide, self.x, do, self.labels).cpu()
+            key = "+".join(names)
+            for section, made in (("cf_score", images), ("ceiling", true + self.reconstruction - self.x)):
+                errors = cf_errors(made, true, self.x)
+                result[section][key] = cf_score_of_errors(*errors)
+                if len(self.x) >= _FEWEST:
+                    result["intervals"][section][key] = self._interval(errors, _one_minus_ratio)
+            again = run.model.prior.to_labels(encode(run, images.clamp(0, 1), true_labels)).cpu()
+            result["cf_r2"][key] = r2_score(again, true_labels).min().item()
+        return result
+
+    def _true(self, do: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        true_labels, true = self.data.counterfactual(self.labels, do)
+        return true_labels, true.to(self.x.dtype)
+
+    def _values(self, name: str, generator: torch.Generator | None = None) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
+        return self.labels[torch.randperm(len(self.x), generator=generator), self.data.graph.index(name)]
+
+    def _interval(self, arrays: Any, statistic: Any, **options: Any) -> list[float]:
+        return bootstrap_interval(arrays, statistic, seed=self.seed, **options)["interval"]
+
+
+def _graph_scores(learned: CausalGraph, true: CausalGraph) -> dict[str, float]:
+    order = [learned.names.index(name) for name in true.names]
+    matrix = learned.adjacency[order][:, order]
+    edges = edge_scores(matrix, true)
+    return {
+        "shd": shd(matrix, true),
+        "precision": edges.precision,
+        "recall": edges.recall,
+        "f1": edges.f1,
+        "order_error": order_error(learned.order, true),
+    }
+
+
+def _one_minus_ratio(error: Any, baseline: Any, axis: int) -> Any:
+    return 1 - error.sum(axis) / baseline.sum(axis)
+
+
+def _r2(read: Any, label: Any, axis: int) -> Any:
+    return 1 - np.square(label - read).sum(axis) / np.square(label - label.mean(axis, keepdims=True)).sum(axis)
