@@ -23,9 +23,12 @@ lint: $(STAMP)  ## formatting, lint, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## speed: renderer and training step
-	$(BIN)/python benchmarks/renderer.py
+bench: $(STAMP)  ## speed: renderers, training step, CelebA's loader, MIC and TIC
+	$(BIN)/python benchmarks/renderer.py --data pendulum
+	$(BIN)/python benchmarks/renderer.py --data flow
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/celeba_loader.py
+	$(BIN)/python benchmarks/metrics.py
 
 quality: $(STAMP)  ## Pendulum and Flow over 5 seeds (about 30 minutes on 2 cores; goes on where it was stopped)
 	$(BIN)/python benchmarks/quality.py --data pendulum

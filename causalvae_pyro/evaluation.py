@@ -47,18 +47,19 @@ def evaluate(
         - ``images``: number of images scored.
         - ``reconstruction_mse``: mean squared error per pixel and channel, in [0, 1] units.
         - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one.
-        - ``representation``: see :func:`~causalvae_pyro.metrics.representation_scores`; left out below 8 images.
+        - ``representation``: see :func:`~causalvae_pyro.metrics.representation_scores`; left out below 8 images, or
+          where a class is too rare for it.
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
           ``reversibility``: per concept, after setting it and setting it back.
         - ``effectiveness``, with a judge: per concept intervened on, the judge's mean absolute error of every label, against
           the true counterfactual labels or, where they are not known, the model's own; and ``"factual"`` on the images.
-        - ``cf_score``, where ``data`` has true counterfactuals, as for all that follows: per intervened concept (or
-          ``"a+b"`` pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
+        - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
+          pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
         - ``ceiling``: what that score would be with the reconstruction's error alone.
         - ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.
         - ``intervals``: 95 % bootstrap intervals over the images of ``reconstruction_mse``, ``r2``, ``mcc``, ``mig``, ``sap``,
-          ``cf_score`` and ``ceiling``; left out below 8 images.
+          ``cf_score`` and ``ceiling``; none below 8 images, nor where a resample has no score.
         - ``directions``: four numbers in [0, 1]: ``reconstruction``, one minus the error over the variance of the pixels;
           ``disentanglement``, the mean R^2 (negative ones count 0); ``discovery``, the F1 of the graph's edges; and
           ``counterfactual``, the mean CF-score over single concepts (negative ones count 0), where it is known.

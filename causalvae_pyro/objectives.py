@@ -18,6 +18,9 @@ from causalvae_pyro.divergences import kl, kl_endogenous, kl_exogenous
 __all__ = ["CausalELBO", "LabelFit", "MechanismFit", "Term"]
 
 
+Weight = float | Callable[[float], float]
+
+
 class Term(Protocol):
     """An extra term of the loss.
 
@@ -30,7 +33,7 @@ class Term(Protocol):
     name: str
 
     @property
-    def weight(self) -> float | Callable[[float], float]:
+    def weight(self) -> Weight:
         """See above."""
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
@@ -66,8 +69,12 @@ class CausalELBO(Trace_ELBO):
     by maximum likelihood, as :func:`~causalvae_pyro.fit` does by default.
 
     Args:
-        w_eps: Weight of ``KL(q(eps | x, u) || p(eps))``, >= 0.
+        w_eps: Weight of ``KL(q(eps | x, u) || p(eps))``, >= 0; like the two below, a number or a function of the progress of
+            training in [0, 1].
         w_z: Weight of ``KL(q(z | x, u) || p(z | u))``, >= 0.
+        w_eps_x: Weight of ``KL(q(eps_x | x) || p(eps_x))``, >= 0, for models with noise of the image's own. Anything but 1 in the
+            end is not a bound; less at first (e.g. ``lambda progress: min(1.0, progress / 0.1)``) keeps the decoder from
+            learning to ignore ``eps_x`` before it means anything.
         terms: Extra terms of the loss.
         num_particles: Samples of the guide per image.
         vectorize_particles: Draw them in one pass.
@@ -83,28 +90,31 @@ class CausalELBO(Trace_ELBO):
 
     def __init__(
         self,
-        w_eps: float = 0.0,
-        w_z: float = 1.0,
+        w_eps: Weight = 0.0,
+        w_z: Weight = 1.0,
         *,
+        w_eps_x: Weight = 1.0,
         terms: Sequence[Term] = (),
         num_particles: int = 1,
         vectorize_particles: bool = True,
         **kwargs: Any,
     ) -> None:
-        for argument, value in (("w_eps", w_eps), ("w_z", w_z)):
-            if not value >= 0:
+        for argument, value in (("w_eps", w_eps), ("w_z", w_z), ("w_eps_x", w_eps_x)):
+            if not callable(value) and not value >= 0:
                 raise ValueError(f"{argument}: got {value}; must be >= 0")
         kwargs.setdefault("max_plate_nesting", 1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles and num_particles > 1, **kwargs)
-        self.w_eps, self.w_z, self.terms = w_eps, w_z, tuple(terms)
+        self.w_eps, self.w_z, self.w_eps_x, self.terms = w_eps, w_z, w_eps_x, tuple(terms)
         self.progress = 1.0
         self.last_terms: dict[str, Tensor] = {}
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """The negative objective, summed over the batch and averaged over particles."""
         totals: dict[str, Tensor] = {}
-        weights = {"reconstruction": -1.0, "kl_eps": self.w_eps, "kl_z": self.w_z, "kl_eps_x": 1.0}
-        weights |= {t.name: t.weight(self.progress) if callable(t.weight) else t.weight for t in self.terms}
+        given: dict[str, Weight] = {"kl_eps": self.w_eps, "kl_z": self.w_z, "kl_eps_x": self.w_eps_x}
+        given |= {term.name: term.weight for term in self.terms}
+        weights = {name: weight(self.progress) if callable(weight) else weight for name, weight in given.items()}
+        weights["reconstruction"] = -1.0
         labels = kwargs.get("labels", args[1] if len(args) > 1 else None)
         # A vectorised trace sums over all the particles; extra terms average over them by themselves.
         num_traces = 1 if self.vectorize_particles else self.num_particles

@@ -128,13 +128,16 @@ def plot_counterfactuals(
         quantiles: Ends of the sweep as quantiles of the label over ``data``.
     """
     x, labels = _float(data.images[index : index + 1]), data.labels[index : index + 1]
+    # The run may hold the concepts in another order.
+    own = [data.graph.index(name) for name in run.graph.names] if labels_for_guide else []
     rows: list[tuple[str, list[Tensor | None]]] = []
     titles: list[list[str]] = []
     for column, name in enumerate(data.graph.names):
         low, high = (torch.quantile(data.labels[:, column], q).item() for q in quantiles)
         values = torch.linspace(low, high, steps)
         factual, repeated = x.expand(steps, -1, -1, -1), labels.expand(steps, -1)
-        images = counterfactual(run.model, run.guide, factual, {name: values}, repeated if labels_for_guide else None).cpu()
+        handed = repeated[:, own] if labels_for_guide else None
+        images = counterfactual(run.model, run.guide, factual, {name: values}, handed).cpu()
         rows.append((f"do({name})\nmodel", [x[0], *images]))
         titles.append(["factual", *(f"{value:.3g}" for value in values.tolist())])
         if hasattr(data, "counterfactual"):
@@ -201,7 +204,7 @@ def plot_scores(
 
     Args:
         scores: Concept (or ``"a+b"`` pair) to score.
-        intervals: Lower and upper end of each.
+        intervals: Lower and upper end of each, or of some.
         ceiling: Of each.
     """
     keys = list(scores)
@@ -211,20 +214,20 @@ def plot_scores(
     shown = [max(scores[key], -1.0) for key in keys]
     places = np.arange(len(keys))[::-1]
     axes.barh(places, shown, color=[BLUE if value >= 0 else VERMILION for value in shown], height=0.62)
-    if intervals:
-        ends = np.array([intervals[key] for key in keys])
-        reach = np.abs(ends - np.array([scores[key] for key in keys])[:, None]).T
-        inside = np.array([scores[key] > -1 for key in keys])
-        axes.errorbar(np.array(shown)[inside], places[inside], xerr=reach[:, inside], fmt="none", ecolor="black", elinewidth=1)
+    ends = [*shown, *(ceiling[key] for key in keys if ceiling)]
     for key, place in zip(keys, places, strict=True):
-        if scores[key] < -1:
+        if scores[key] >= -1 and intervals and key in intervals:
+            low, high = intervals[key]
+            axes.hlines(place, low, high, color="black", linewidth=1)
+            ends.append(low)
+        elif scores[key] < -1:
             axes.text(-0.97, place, f"{scores[key]:.1f}", va="center", fontsize=8, color="white")
     if ceiling:
         axes.plot([ceiling[key] for key in keys], places, "|", color=ORANGE, markersize=11, markeredgewidth=2, label="ceiling")
         figure.legend(loc="outside upper right", fontsize=8, frameon=False)
     axes.set_yticks(places, [f"do({', '.join(map(_readable, key.split('+')))})" for key in keys], fontsize=8)
     axes.axvline(0, color=GREY, linewidth=0.8)
-    axes.set_xlim(min(-0.05, *shown) - 0.02, 1.03)
+    axes.set_xlim(max(-1.0, min(-0.05, *ends)) - 0.02, 1.03)
     axes.set_xlabel("CF-score: 1 true image, 0 no change")
     axes.grid(axis="x", alpha=0.3)
     return figure

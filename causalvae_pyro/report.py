@@ -33,7 +33,7 @@ _CAPTIONS = {
     "counterfactuals": (
         "Counterfactuals",
         "The first column is the factual image. Each row sets one concept to the value above the picture; below the "
-        "model's answer stands the true counterfactual, drawn by the simulator.",
+        "model's answer stands the true counterfactual, where the data's simulator can draw it.",
     ),
     "scores": (
         "Counterfactual scores",
@@ -72,12 +72,15 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
     """
     directory = Path(path)
     directory.mkdir(parents=True, exist_ok=True)
+    # The run may hold the concepts in another order than the data.
+    order = [data.graph.index(name) for name in run.graph.names]
+    labels, units = data.labels[:, order], getattr(data, "units", None)
     with matplotlib.rc_context({"savefig.dpi": 130}):
         figures = {
-            "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data)),
-            "concepts": plots.plot_concepts(run, data.images, data.labels, getattr(data, "units", None)),
-            "reconstructions": plots.plot_reconstructions(run, data.images),
-            "graph": plots.plot_graph(run.graph, _sensitivity(run, data.labels), title="the run's graph"),
+            "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data), labels_for_guide=True),
+            "concepts": plots.plot_concepts(run, data.images, labels, [units[i] for i in order] if units else None),
+            "reconstructions": plots.plot_reconstructions(run, data.images, labels),
+            "graph": plots.plot_graph(run.graph, _sensitivity(run, labels), title="the run's graph"),
         }
         if set(run.graph.edges) != set(data.graph.edges):
             figures["true_graph"] = plots.plot_graph(data.graph, title="the data's graph")
@@ -127,7 +130,7 @@ def _page(run: Run, metrics: dict[str, Any], pictures: dict[str, bytes]) -> str:
     for name, picture in pictures.items():
         title, caption = _CAPTIONS[name]
         data = base64.b64encode(picture).decode()
-        parts.append(f"<h2>{title}</h2><p>{caption}</p><img alt='{title}' src='data:image/png;base64,{data}'>")
+        parts.append(f"<h2>{title}</h2><p>{caption}</p><img alt='{html.escape(title)}' src='data:image/png;base64,{data}'>")
     config = html.escape(json.dumps(run.config, indent=1))
     parts.append(f"<h2>Configuration</h2><pre>{config}</pre></body></html>\n")
     return "\n".join(parts)

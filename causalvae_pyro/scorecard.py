@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import combinations
 from typing import Any, Protocol
 
@@ -61,35 +62,46 @@ class Scorer:
         x: The test images used, ``[N, C, H, W]`` in [0, 1].
         labels: Their labels ``[N, n]``.
         seed: Fixes the intervention values and the resamples.
+
+    Raises:
+        ValueError: If the run's concepts are not the data's.
     """
 
     def __init__(self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int) -> None:
+        names, own = data.graph.names, run.graph.names
+        if set(names) != set(own):
+            raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
         self.run, self.data, self.x, self.labels, self.seed = run, data, x, labels, seed
-        self.z = encode(run, x, labels)
-        self.read = run.model.prior.to_labels(self.z).cpu()
-        self.reconstruction = reconstruct(run.model, run.guide, x, labels).cpu()
+        # The run may hold the concepts in another order; all but what the guide is handed follows the data's.
+        self.order, self.own_order = [own.index(name) for name in names], [names.index(name) for name in own]
+        self.handed = labels[:, self.own_order]
+        z = encode(run, x, self.handed)
+        self.codes, self.read = z.mean(-1).double().cpu()[:, self.order], self._read(z)
+        self.reconstruction = reconstruct(run.model, run.guide, x, self.handed).cpu()
 
     def representation(self) -> dict[str, Any]:
         """Reconstruction, concepts and graph."""
         names, error = self.data.graph.names, (self.reconstruction - self.x).double().square().flatten(1).mean(1)
-        shared = set(names) == set(self.run.graph.names)
         result: dict[str, Any] = {
             "images": len(self.x),
             "reconstruction_mse": error.mean().item(),
             "r2": dict(zip(names, r2_score(self.read, self.labels).tolist(), strict=True)),
-            "graph": _graph_scores(self.run.graph, self.data.graph) if shared else {"f1": 0.0},
+            "graph": _graph_scores(self.run.graph, self.data.graph),
             "intervals": {},
         }
         if len(self.x) >= _FEWEST:
-            codes = self.z.mean(-1).double().cpu()
-            result["representation"] = representation_scores(codes, self.labels, names, seed=self.seed)
-            intervals: dict[str, Any] = {"reconstruction_mse": self._interval(error, np.mean)}
-            pairs = zip(names, self.read.double().T, self.labels.double().T, strict=True)
-            intervals["r2"] = {name: self._interval((read, label), _r2) for name, read, label in pairs}
+            # A class so rare that one part of the samples is without it has no DCI.
+            with suppress(ValueError):
+                result["representation"] = representation_scores(self.codes, self.labels, names, seed=self.seed)
+            intervals: dict[str, Any] = {}
+            self._add_interval(intervals, "reconstruction_mse", error, np.mean)
+            intervals["r2"] = {}
+            for name, read, label in zip(names, self.read.double().T, self.labels.double().T, strict=True):
+                self._add_interval(intervals["r2"], name, (read, label), _r2)
             free = {"mcc": mcc, "mig": mig, "sap": sap} if len(names) > 1 else {"mcc": mcc}
             for name, score in free.items():
                 # Percentiles: BCa would evaluate each of these once more for every image.
-                intervals[name] = self._interval((codes, self.labels), score, method="percentile", resamples=200)
+                self._add_interval(intervals, name, (self.codes, self.labels), score, method="percentile", resamples=200)
             result["intervals"] = intervals
         return result
 
@@ -98,7 +110,7 @@ class Scorer:
         model, guide, labels = self.run.model, self.run.guide, self.labels
 
         def set_to(do: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-            return lambda x: counterfactual(model, guide, x, do, labels).cpu().clamp(0, 1)
+            return lambda x: counterfactual(model, guide, x, do, self.handed).cpu().clamp(0, 1)
 
         reversal = {}
         for column, name in enumerate(self.data.graph.names):
@@ -117,9 +129,9 @@ class Scorer:
         result = {"factual": score(self.x, self.labels)}
         for name in names:
             do = {name: self._values(name)}
-            images, z = counterfactual(self.run.model, self.run.guide, self.x, do, self.labels, return_latents=True)
+            images, z = counterfactual(self.run.model, self.run.guide, self.x, do, self.handed, return_latents=True)
             # Without the truth: what the model itself says follows from the factual labels.
-            intended = self._true(do)[0] if has_truth(self.data) else self.run.model.prior.to_labels(z).cpu()
+            intended = self._true(do)[0] if has_truth(self.data) else self._read(z)
             result[name] = score(images.cpu().clamp(0, 1), intended)
         return result
 
@@ -133,16 +145,19 @@ class Scorer:
         for names in targets:
             do = {name: self._values(name, generator) for name in names}
             true_labels, true = self._true(do)
-            images = counterfactual(run.model, run.guide, self.x, do, self.labels).cpu()
+            images = counterfactual(run.model, run.guide, self.x, do, self.handed).cpu()
             key = "+".join(names)
             for section, made in (("cf_score", images), ("ceiling", true + self.reconstruction - self.x)):
                 errors = cf_errors(made, true, self.x)
                 result[section][key] = cf_score_of_errors(*errors)
                 if len(self.x) >= _FEWEST:
-                    result["intervals"][section][key] = self._interval(errors, _one_minus_ratio)
-            again = run.model.prior.to_labels(encode(run, images.clamp(0, 1), true_labels)).cpu()
+                    self._add_interval(result["intervals"][section], key, errors, _one_minus_ratio)
+            again = self._read(encode(run, images.clamp(0, 1), true_labels[:, self.own_order]))
             result["cf_r2"][key] = r2_score(again, true_labels).min().item()
         return result
+
+    def _read(self, z: Tensor) -> Tensor:
+        return self.run.model.prior.to_labels(z).cpu()[:, self.order]
 
     def _true(self, do: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         true_labels, true = self.data.counterfactual(self.labels, do)
@@ -152,8 +167,10 @@ class Scorer:
         generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
         return self.labels[torch.randperm(len(self.x), generator=generator), self.data.graph.index(name)]
 
-    def _interval(self, arrays: Any, statistic: Any, **options: Any) -> list[float]:
-        return bootstrap_interval(arrays, statistic, seed=self.seed, **options)["interval"]
+    def _add_interval(self, intervals: dict[str, Any], key: str, arrays: Any, statistic: Any, **options: Any) -> None:
+        # No interval where a resample has no score: one without the few images of a rare class, or on which nothing changes.
+        with suppress(ValueError), np.errstate(divide="ignore", invalid="ignore"):
+            intervals[key] = bootstrap_interval(arrays, statistic, seed=self.seed, **options)["interval"]
 
 
 def _graph_scores(learned: CausalGraph, true: CausalGraph) -> dict[str, float]:

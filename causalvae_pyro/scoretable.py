@@ -87,8 +87,7 @@ def _whole(metrics: dict[str, Any]) -> Section:
                 rows.append([key.upper(), f"{scores[key]:.3f}{_span(intervals.get(key), 3)}", f"{limit[key]:.3f}"])
         parts = ("disentanglement", "completeness", "informativeness")
         rows += [[f"DCI {part}", f"{scores['dci'][part]:.3f}", f"{limit['dci'][part]:.3f}"] for part in parts]
-    if "shd" in graph:
-        rows.append(["structural Hamming distance, F1 of the edges", f"{graph['shd']}, {graph['f1']:.2f}", ""])
+    rows.append(["structural Hamming distance, F1 of the edges", f"{graph['shd']}, {graph['f1']:.2f}", ""])
     rows += [[f"in [0, 1]: {name}", f"{value:.3f}", ""] for name, value in metrics["directions"].items() if value is not None]
     return Section(f"The whole, on {metrics['images']} test images", ["score", "value", "of the labels themselves"], rows)
 

@@ -52,7 +52,7 @@ def make(images, labels, graph, noise_dim, prior_std):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="folder with the published files")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--limit", type=int, help="train on the first so many images only")
     parser.add_argument("--noise-dim", type=int, default=32, help="dimensions of the image's own noise")
     parser.add_argument("--prior-std", type=float, default=0.01)
@@ -66,7 +66,10 @@ def main():
     data, test = (MorphoMNIST(args.root, split, seed=args.seed) for split in ("train", "test"))
     images, labels, digits = data.images[: args.limit], data.labels[: args.limit], data.digits[: args.limit]
     model, guide = make(images, labels, data.graph, args.noise_dim, args.prior_std)
-    objective = CausalELBO(terms=[LabelFit(), CounterfactualConsistency(guide)])
+    objective = CausalELBO(
+        w_eps_x=lambda progress: min(1.0, progress / 0.1),  # the handwriting has to get into eps_x first
+        terms=[LabelFit(), CounterfactualConsistency(guide, std=0.07, noise_weight=0.05)],
+    )
     config = {"data": {"name": "morphomnist", "seed": args.seed}}
     fit(
         model,
@@ -74,6 +77,7 @@ def main():
         (images, labels),
         objective=objective,
         epochs=args.epochs,
+        lr=3e-3,
         device=args.device,
         seed=args.seed,
         callbacks=[SaveCheckpoint(args.out, config)],

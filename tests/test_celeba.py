@@ -1,6 +1,7 @@
 """CelebA, on a small data set in its own layout on disk."""
 
-import numpy as np
+import os
+
 import pytest
 import torch
 import torchvision.datasets
@@ -124,7 +125,7 @@ def test_a_cache_that_was_not_finished_is_never_taken_for_one(root, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(np.memmap, "flush", stop)
+        patch.setattr(os, "fsync", stop)
         with pytest.raises(KeyboardInterrupt):
             load(root)
     assert not list((root / "celeba").glob("cache_*"))
@@ -147,3 +148,57 @@ def test_bad_arguments(root, arguments, error, message):
 def test_missing_data(tmp_path):
     with pytest.raises(FileNotFoundError, match="root: no CelebA in "):
         load(tmp_path)
+
+
+# Pillow leaves the file of a truncated image open until it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "damage", [lambda good: b"not a picture", lambda good: good[: len(good) // 2]], ids=["other", "truncated"]
+)
+def test_an_image_that_cannot_be_decoded_is_named(root, damage, workers):
+    write(root)
+    bad = root / "celeba" / "img_align_celeba" / "000007.jpg"
+    bad.write_bytes(damage(bad.read_bytes()))
+    with pytest.raises(ValueError, match=r"^root: an image of .*celeba cannot be decoded \(000007\.jpg: ") as caught:
+        CelebA(root, workers=workers, progress=False)
+    assert "\n" not in str(caught.value)
+    assert not list((root / "celeba").glob("cache_*"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda good: good[:-10], lambda good: b"", lambda good: good.replace(b"(20,", b"(10,", 1)],
+    ids=["short", "empty", "shape"],
+)
+def test_a_damaged_cache_is_refused(root, damage):
+    write(root)
+    load(root)
+    cache = next((root / "celeba").glob("cache_*"))
+    cache.write_bytes(damage(cache.read_bytes()))
+    with pytest.raises(ValueError, match=rf"^root: the cache .*{cache.name} is damaged .*delete it"):
+        load(root)
+
+
+def test_making_the_cache_leaves_the_random_numbers_alone(root):
+    write(root)
+    torch.manual_seed(0)
+    load(root)
+    first = torch.rand(3)
+    torch.manual_seed(0)
+    load(root)
+    assert torch.equal(torch.rand(3), first)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(3), first)
+
+
+def test_a_cache_that_cannot_be_written_is_not_an_undecodable_image(root, monkeypatch):
+    write(root)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        load(root)
+    assert not list((root / "celeba").glob("cache_*"))

@@ -30,6 +30,8 @@ FILES = {
     "reconstructions.png",
     "counterfactuals.png",
     "concepts.png",
+    "scores.png",
+    "information.png",
     "training.png",
 }
 # As the installed command, with Ctrl-C in effect even where the tests run in the background.
@@ -92,13 +94,20 @@ def test_train_leaves_a_whole_run(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["images"] == 50
     assert len(metrics["cf_score"]) == 10
+    assert metrics.keys() >= {"representation", "composition", "reversibility", "graph", "directions", "intervals"}
+    assert "effectiveness" not in metrics
 
 
 def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
     assert train(tmp_path, *OPTIONS) == 0
     out, err = capsys.readouterr()
     assert re.match(r"training on 64 images of Small\(.*noise=0\.1, seed=3: 202 images\), .* million parameters, on cpu\n", out)
-    for words in ("do(pendulum, light)", "mean over single concepts", "reconstruction MSE", f"{tmp_path / 'report.html'}"):
+    for words in (
+        "do(pendulum, light)",
+        "mean over single concepts",
+        "mean squared error of reconstructions",
+        f"{tmp_path / 'report.html'}",
+    ):
         assert words in out
     assert re.search(r"epoch 1/1: 100%.* 4/4 .*img/s", err)
     assert load(tmp_path).model.scm.dim == 2
@@ -347,11 +356,16 @@ def test_ones_own_data_train_evaluate_and_draw(own, tmp_path, capsys):
     out = tmp_path / "run"
     train = ["train", *own, "--size", "16", "--epochs", "1", "--batch-size", "16", "--out", str(out)]
     assert main(train) == 0
-    assert "R^2" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == FILES - {"scores.png"}
+    printed = capsys.readouterr().out
+    assert all(words in printed for words in ("R^2", "null interventions", "The whole, on 12 test images"))
+    assert "CF-score" not in printed
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics["r2"]) == {"light", "shadow"}
     assert metrics["images"] == 12
     assert "cf_score" not in metrics
+    assert set(metrics["reversibility"]) == {"light", "shadow"}
+    assert 0 < metrics["representation"]["mic_mean"] <= 1
     assert matplotlib.image.imread(out / "counterfactuals.png").std() > 0.01
     assert "<td>shadow</td>" in (out / "report.html").read_text()
     assert main(["evaluate", str(out)]) == 0

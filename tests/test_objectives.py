@@ -476,7 +476,7 @@ def test_unknown_sites_of_the_guide_raise():
 
 
 @pytest.mark.parametrize("value", [-0.1, math.nan])
-@pytest.mark.parametrize("argument", ["w_eps", "w_z"])
+@pytest.mark.parametrize("argument", ["w_eps", "w_z", "w_eps_x"])
 def test_weights_must_not_be_negative(argument, value):
     with pytest.raises(ValueError, match=f"^{argument}: got "):
         CausalELBO(**{argument: value})
@@ -485,6 +485,24 @@ def test_weights_must_not_be_negative(argument, value):
 def traced(z):
     """As much of a model's trace as the terms look at."""
     return SimpleNamespace(nodes={"z": {"value": z}})
+
+
+def test_weights_may_follow_the_progress_of_training():
+    model, guide, x, labels = make("exogenous")
+    fixed = {w: CausalELBO(w, 2 * w) for w in (0.0, 0.5)}
+    moving = CausalELBO(lambda progress: progress, lambda progress: 2 * progress)
+
+    def seeded(objective):
+        pyro.set_rng_seed(3)
+        return objective.loss(model, guide, x, labels)
+
+    assert moving.progress == 1
+    moving.progress = 0.5
+    assert seeded(moving) == pytest.approx(seeded(fixed[0.5]), rel=1e-12)
+    # A weight of 0 for now leaves the divergence in the record.
+    moving.progress = 0.0
+    seeded(moving)
+    assert moving.last_terms.keys() >= {"reconstruction", "kl_eps", "kl_z"}
 
 
 # Extra terms ---------------------------------------------------------------------------------------------------------

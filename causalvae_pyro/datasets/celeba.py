@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ class CelebA(Dataset):
         transform: Optional callable on the float image ``[3, size, size]`` that indexing returns.
         size: 64 or 128, or any side up to 128.
         download: Let torchvision download the data.
-        workers: Processes that decode while the cache is made; by default one per core.
+        workers: Processes that decode while the cache is made; by default one per core that this process may use.
         progress: Show a progress bar while the cache is made.
 
     Attributes:
@@ -104,8 +105,10 @@ class CelebA(Dataset):
         labels: ``[N, n]`` float32.
 
     Raises:
-        ValueError: If the group or an attribute is unknown, the size is out of range or an image cannot be decoded.
+        ValueError: If the group or an attribute is unknown, the size is out of range, an image cannot be decoded or the
+            cache is damaged.
         FileNotFoundError: If the data are not there.
+        OSError: If the cache cannot be written.
     """
 
     def __init__(
@@ -147,9 +150,15 @@ class CelebA(Dataset):
         self.labels = torch.stack(columns, 1)
         cache = Path(root) / "celeba" / f"cache_{split}_{size}_{len(files)}.npy"
         if not cache.is_file():
-            _fill(cache, files, size, os.cpu_count() or 1 if workers is None else workers, progress)
-        # Copy on write: torch refuses tensors on read-only memory, and nobody writes here.
-        self.images = torch.from_numpy(np.load(cache, mmap_mode="c"))
+            _fill(cache, files, size, _cores() if workers is None else workers, progress)
+        try:
+            # Copy on write: torch refuses tensors on read-only memory, and nobody writes here.
+            array = np.load(cache, mmap_mode="c")
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"root: the cache {cache} is damaged ({error}); delete it to have it made again") from None
+        if array.shape != (len(files), 3, size, size) or array.dtype != np.uint8:
+            raise ValueError(f"root: the cache {cache} is damaged (it holds {array.shape}); delete it to have it made again")
+        self.images = torch.from_numpy(array)
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -177,22 +186,55 @@ class _Prepare:
         return functional.pil_to_tensor(functional.resize(cropped, [self.size, self.size], antialias=True))
 
 
+class _Decoded(Dataset):
+    """The images alone; an error names the file."""
+
+    def __init__(self, files: Any) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        try:
+            return self.files[index][0]
+        except OSError as error:
+            raise _UndecodableError(f"{self.files.filename[index]}: {error}") from None
+
+
+class _UndecodableError(Exception):
+    pass
+
+
+def _cores() -> int:
+    # Containers and job schedulers often grant fewer than there are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _fill(cache: Path, files: Dataset, size: int, workers: int, progress: bool) -> None:
-    count = len(files)  # type: ignore[arg-type]
+    images = _Decoded(files)
     temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+    # A generator of its own: the loader draws from it, and a first run should see the same random numbers as a later one.
+    loader = DataLoader(images, batch_size=256, num_workers=workers, generator=torch.Generator())
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), 3, size, size)}
     try:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(count, 3, size, size))
-        loader = DataLoader(files, batch_size=256, num_workers=workers)
-        position = 0
-        with tqdm(total=count, disable=not progress, unit="img", desc=f"decoding {cache.name}") as bar:
-            for images, _ in loader:
-                array[position : position + len(images)] = images.numpy()
-                position += len(images)
-                bar.update(len(images))
-        array.flush()
-        del array
+        # Not through a memory map: on a full disk that ends the process with SIGBUS instead of raising.
+        with (
+            open(temporary, "wb") as file,
+            tqdm(total=len(images), disable=not progress, unit="img", desc=f"decoding {cache.name}") as bar,
+        ):
+            np.lib.format.write_array_header_1_0(file, header)
+            for batch in loader:
+                file.write(batch.numpy())
+                bar.update(len(batch))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, cache)
-    except OSError as error:
-        raise ValueError(f"root: an image of {cache.parent} cannot be decoded ({str(error).splitlines()[0]})") from None
+        return
+    except _UndecodableError as error:
+        # A worker's error comes with its traceback; the last line is the message.
+        reason = str(error).splitlines()[-1].removeprefix(f"{_UndecodableError.__module__}.{_UndecodableError.__name__}: ")
     finally:
         temporary.unlink(missing_ok=True)
+    # Out here, where the error's context does not keep the loader's processes alive.
+    raise ValueError(f"root: an image of {cache.parent} cannot be decoded ({reason})")

@@ -3,6 +3,7 @@
 from causalvae_pyro.metrics.axioms import composition, effectiveness, minimality, reversibility
 from causalvae_pyro.metrics.counterfactual import cf_errors, cf_score, cf_score_of_errors
 from causalvae_pyro.metrics.disentanglement import DCI, dci, irs, mcc, mig, sap
+from causalvae_pyro.metrics.efficiency import efficiency_curve, sample_efficiency
 from causalvae_pyro.metrics.information import MicTic, MicTicMatrix, mic, mic_e, mic_matrix, mic_tic, tic, tic_e
 from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval
 from causalvae_pyro.metrics.predictor import Predictor
@@ -24,6 +25,7 @@ __all__ = [
     "dci",
     "edge_scores",
     "effectiveness",
+    "efficiency_curve",
     "irs",
     "mcc",
     "mic",
@@ -36,6 +38,7 @@ __all__ = [
     "r2_score",
     "representation_scores",
     "reversibility",
+    "sample_efficiency",
     "sap",
     "seeds_interval",
     "shd",

@@ -107,8 +107,8 @@ def minimality(
 ) -> float:
     """Counterfactual latent divergence: whether a counterfactual moves far enough from its factual image, and no farther.
 
-    For each image, ``p1`` is the share of the factual images with the intended label that are nearer to it than its
-    counterfactual is, and ``p2`` the share of those with its own label that are farther from it; the score is the mean of
+    For each image, ``p1`` is the share of the other factual images with the intended label that are at most as far from it as
+    its counterfactual is, and ``p2`` the share of those with its own label that are at least as far; the score is the mean of
     ``log(w1 exp p1 + w2 exp p2)``. A counterfactual that changes too much has a large ``p1``, one that changes too little a
     large ``p2``.
 
@@ -118,7 +118,8 @@ def minimality(
         counterfactual: Features of their counterfactuals ``[N, f]``.
         before: The factual values of the concept intervened on, ``[N]``: numbers, or classes of an integer type.
         after: The values set, ``[N]``.
-        bins: Numbers in the same one of so many bins (of equal width, over the factual values) count as the same label.
+        bins: Numbers in the same one of so many bins (of equal width, over the factual values; what lies beyond belongs to the
+            outermost) count as the same label.
         weights: ``w1, w2``, >= 0; by default Melistas et al.'s 0.8 and 0.2.
 
     Returns:

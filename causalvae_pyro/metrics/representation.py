@@ -42,6 +42,8 @@ def representation_scores(
     Raises:
         ValueError: If ``z`` or ``u`` is not as stated, or there are not as many names as labels.
     """
+    if u.ndim != 2:
+        raise ValueError(f"u: expected [N, n], got shape {list(u.shape)}")
     codes = z.mean(-1) if z.ndim == 3 else z
     if codes.shape != u.shape:
         raise ValueError(f"z: expected one concept per label, [{', '.join(map(str, u.shape))}], got {list(z.shape)}")

@@ -1,0 +1,657 @@
+"""The sections of the score card, its tables, and the scores of a representation."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from test_evaluation import GAIN, SIDE, Clerk, Photos, Reordered, Stripes, draw, make
+
+from causalvae_pyro import CausalGraph, counterfactual, encode, reconstruct
+from causalvae_pyro.evaluation import evaluate, has_truth, score_table
+from causalvae_pyro.metrics import (
+    bootstrap_interval,
+    cf_errors,
+    dci,
+    irs,
+    mcc,
+    mic_matrix,
+    mig,
+    r2_score,
+    representation_scores,
+    sap,
+)
+from causalvae_pyro.report import write_report
+from causalvae_pyro.scoretable import score_sections
+
+NAMES, EDGES = ("a", "b", "c", "d"), (("a", "b"), ("a", "c"))
+
+
+@pytest.fixture
+def data():
+    return Stripes()
+
+
+@pytest.fixture
+def wide():
+    """Four concepts: b and c are children of a."""
+    return Stripes(EDGES, NAMES)
+
+
+def noisy(count=40, edges=(("a", "b"),), names=("a", "b")):
+    """Images with a noise of a quarter of a label unit, which a model without noise neither reads past nor draws."""
+    data = Stripes(edges, names, count)
+    noise = torch.randn(data.images.shape, generator=torch.Generator().manual_seed(2))
+    data.images = (data.images + 0.25 * GAIN * noise).clamp(0, 1)
+    return data
+
+
+def rare():
+    """One image in 40 is of another class."""
+    data = Stripes(edges=())
+    data.labels[:, 1] = torch.arange(40) == 11
+    data.images = draw(data.labels)
+    return data
+
+
+def read(x, count=2):
+    """An independent judge of the stripes: the mean of each."""
+    return ((x.mean((1, 2)).unflatten(-1, (count, SIDE // count)).mean(-1)) - 0.5) / GAIN
+
+
+def drawn(data, column, seed=0):
+    """The values that a concept is set to."""
+    return data.labels[torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed)), column]
+
+
+# Representations ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def codes():
+    """Three concepts of two dimensions each, more or less like their labels, two of which depend on each other."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(80, 3, generator=generator)
+    u[:, 2] += u[:, 0]
+    z = u + torch.tensor([0.1, 0.6, 1.5]) * torch.randn(80, 3, generator=generator)
+    # What the dimensions have apart from their mean tells nothing.
+    apart = torch.randn(80, 3, generator=generator)
+    return torch.stack([z + apart, z - apart], -1), u
+
+
+def test_representation_scores_are_the_single_ones(codes):
+    z, u = codes
+    scores = representation_scores(z, u, ["sun", "rain", "mood"], seed=3)
+    matrix = mic_matrix(z, u)
+    for score in ("mic", "tic"):
+        values = getattr(matrix, score)
+        assert scores[score] == {"sun": values[0, 0], "rain": values[1, 1], "mood": values[2, 2]}
+        assert scores[f"{score}_mean"] == pytest.approx(np.trace(values) / 3)
+        assert scores[f"{score}_matrix"] == values.tolist()
+    for part, those in ((scores, z), (scores["of_the_labels"], u)):
+        for name, score in {"mcc": mcc, "mig": mig, "sap": sap, "irs": irs}.items():
+            assert part[name] == pytest.approx(score(those, u), rel=1e-6)
+        expected = dci(those, u, seed=3)
+        names = ["disentanglement", "completeness", "informativeness"]
+        assert part["dci"] == pytest.approx({name: getattr(expected, name) for name in names}, rel=1e-6)
+    assert set(scores["of_the_labels"]) == {"mcc", "dci", "mig", "sap", "irs"}
+    assert set(scores) == set(scores["of_the_labels"]) | {
+        *("mic", "tic", "mic_mean", "tic_mean", "mic_matrix", "tic_matrix", "of_the_labels")
+    }
+    # Codes fall short of the labels, and the labels of 1 where they depend on one another.
+    assert all(scores[name] < scores["of_the_labels"][name] for name in ("mcc", "mig", "sap", "irs"))
+    assert scores["of_the_labels"]["sap"] < 0.9
+    assert scores["mic"]["sun"] > scores["mic"]["rain"] > scores["mic"]["mood"]
+
+
+def test_representation_scores_of_every_form_are_the_same(codes):
+    z, u = codes
+    scores = representation_scores(z, u)
+    assert list(scores["mic"]) == list(scores["tic"]) == ["0", "1", "2"]
+    assert json.loads(json.dumps(scores)) == scores
+    for other in ((z.mean(-1), u), (z.numpy(), u.numpy()), (z.mean(-1).double().numpy(), u.double())):
+        again = representation_scores(*other)
+        assert again["mic_matrix"] == pytest.approx(np.array(scores["mic_matrix"]))
+        for name in ("mcc", "mig", "sap", "irs"):
+            assert again[name] == pytest.approx(scores[name], abs=1e-6)
+        assert again["dci"] == pytest.approx(scores["dci"], abs=1e-6)
+
+
+def test_representation_scores_are_shares_and_repeat(codes):
+    z, u = codes
+    scores = representation_scores(-z, u)
+    numbers = [*scores["mic"].values(), *scores["tic"].values()]
+    numbers += np.ravel([scores["mic_matrix"], scores["tic_matrix"]]).tolist()
+    for part in (scores, scores["of_the_labels"]):
+        numbers += [part[name] for name in ("mcc", "mig", "sap", "irs")]
+        numbers += [part["dci"]["disentanglement"], part["dci"]["completeness"]]
+    assert all(0 <= number <= 1 for number in numbers)
+    assert representation_scores(-z, u) == scores
+    other = representation_scores(-z, u, seed=1)
+    assert other["dci"] != scores["dci"]
+    assert other["of_the_labels"]["dci"] != scores["of_the_labels"]["dci"]
+
+
+def test_concepts_are_rows_and_labels_columns(codes):
+    u = codes[1]
+    # The first concept tells its own label, the second the first's, the third nothing.
+    z = torch.stack([u[:, 0], -u[:, 0], torch.randn(80, generator=torch.Generator().manual_seed(1))], 1)
+    scores = representation_scores(z, u)
+    for score in ("mic", "tic"):
+        own, matrix = scores[score], np.array(scores[f"{score}_matrix"])
+        assert matrix[0, 0] > 0.95
+        assert matrix[1, 0] == pytest.approx(matrix[0, 0], abs=0.01)
+        assert matrix[0, 1] < 0.5
+        assert max(own["1"], own["2"]) < 0.5
+        assert matrix[1, 2] > matrix[1, 1]
+    # The other scores may assign the latents as they like.
+    assert scores["mcc"] > 1 / 3
+
+
+def test_one_concept_has_no_gap_to_a_second(codes):
+    z, u = codes
+    scores = representation_scores(z[:, :1], u[:, :1], ["sun"])
+    single = {"mic", "tic", "mic_mean", "tic_mean", "mic_matrix", "tic_matrix", "mcc", "dci", "irs"}
+    assert set(scores) == single | {"of_the_labels"}
+    assert set(scores["of_the_labels"]) == {"mcc", "dci", "irs"}
+    assert scores["mic"] == {"sun": scores["mic_mean"]} == {"sun": scores["mic_matrix"][0][0]}
+    assert scores["mcc"] == pytest.approx(mcc(z[:, :1], u[:, :1]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda z, u: (z[:, :2], u), "z: expected one concept per label, [80, 3], got [80, 2, 2]"),
+        (lambda z, u: (z[:9], u), "z: expected one concept per label, [80, 3], got [9, 3, 2]"),
+        (lambda z, u: (z[..., None], u), "z: expected one concept per label, [80, 3], got [80, 3, 2, 1]"),
+        (lambda z, u: (z[:, 0, 0], u[:, 0]), "u: expected [N, n], got shape [80]"),
+        (lambda z, u: (z, u[..., None]), "u: expected [N, n], got shape [80, 3, 1]"),
+        (lambda z, u: (z[:7], u[:7]), "z: got 7 samples"),
+        (lambda z, u: (z * float("nan"), u), "z: got 240 NaN"),
+        (lambda z, u: (z, u * 0), "u: columns [0, 1, 2] are constant"),
+        (lambda z, u: (z, u, ["a", "b"]), "names: got ['a', 'b'] for 3 labels"),
+    ],
+    ids=["concepts", "samples", "too deep", "one column", "deep labels", "few", "nan", "constant", "names"],
+)
+def test_invalid_representations(change, message, codes):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        representation_scores(*change(*codes))
+
+
+# The axioms' sections ------------------------------------------------------------------------------------------------
+
+
+def test_an_offset_adds_up_over_interventions_that_change_nothing(data):
+    offset = 0.01
+    scores = evaluate(make(data, offset=offset), data)
+    assert scores["composition"] == pytest.approx([offset * times for times in range(1, 11)], rel=1e-4)
+    # Setting a back leaves the offset of one image on a; b would have that of two, but the first image's a, too bright as well,
+    # explains twice as much of b, and what is left is none. Setting b back leaves two on a, which nothing set.
+    assert scores["reversibility"] == pytest.approx({"a": offset / 2, "b": 1.5 * offset}, rel=1e-3)
+
+
+def test_images_stay_in_range(data):
+    scores = evaluate(make(data, offset=0.7), data)
+    assert scores["composition"] == pytest.approx([(1 - data.images).mean().item()] * 10, rel=1e-5)
+    assert scores["directions"]["reconstruction"] == scores["directions"]["counterfactual"] == 0
+
+
+def test_a_model_that_ignores_a_concept_cannot_bring_it_back(data):
+    run = make(data)
+    run.model.decoder.forward = lambda z: draw(z[..., 0] * torch.tensor([1.0, 0.0]))
+    lost = GAIN * data.labels[:, 1].abs().mean().item() / 2
+    scores = evaluate(run, data)
+    assert scores["composition"] == pytest.approx([lost] * 10, rel=1e-4)
+    assert scores["reversibility"]["b"] == pytest.approx(lost, rel=1e-4)
+
+
+def test_each_concept_is_set_to_values_of_its_own_and_back(data, monkeypatch):
+    calls = []
+
+    def spy(model, guide, x, do, labels=None, **options):
+        calls.append((do, labels))
+        return counterfactual(model, guide, x, do, labels, **options)
+
+    monkeypatch.setattr("causalvae_pyro.scorecard.counterfactual", spy)
+    evaluate(make(data), Photos(data), seed=4)
+    assert [list(do) for do, _ in calls] == [["a"], ["a"], ["b"], ["b"]] + [[]] * 10
+    for column, name in enumerate("ab"):
+        torch.testing.assert_close(calls[2 * column][0][name], drawn(data, column, seed=4))
+        torch.testing.assert_close(calls[2 * column + 1][0][name], data.labels[:, column])
+    assert all(torch.equal(labels, data.labels) for _, labels in calls)
+
+
+# The judge -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_judge_of_a_perfect_model_finds_nothing(data):
+    for world in (data, Photos(data)):
+        found = evaluate(make(data), world, judge=read)["effectiveness"]
+        assert list(found) == ["factual", "a", "b"]
+        for errors in found.values():
+            assert errors == pytest.approx({"a": 0.0, "b": 0.0}, abs=1e-4)
+
+
+def test_a_judge_sees_the_offset(data):
+    found = evaluate(make(data, offset=0.01), data, judge=read)["effectiveness"]
+    assert found["factual"] == pytest.approx({"a": 0.0, "b": 0.0}, abs=1e-4)
+    for name in "ab":
+        assert found[name] == pytest.approx(dict.fromkeys("ab", 0.01 / GAIN), rel=1e-3)
+
+
+def test_a_judge_finds_the_missing_mechanism_where_the_truth_is_known(data):
+    run = make(data, slope=0.0)
+    known, unknown = (evaluate(run, world, judge=read, seed=5)["effectiveness"] for world in (data, Photos(data)))
+    missed = 2 * (drawn(data, 0, seed=5) - data.labels[:, 0]).abs().mean().item()
+    assert known["a"] == pytest.approx({"a": 0.0, "b": missed}, abs=1e-4)
+    assert known["b"] == pytest.approx({"a": 0.0, "b": 0.0}, abs=1e-4)
+    # By its own account the model does as it should.
+    assert unknown["a"] == pytest.approx({"a": 0.0, "b": 0.0}, abs=1e-4)
+
+
+def test_a_blind_judge(data):
+    found = evaluate(make(data), data, judge=lambda x: torch.zeros(len(x), 2))["effectiveness"]
+    values, factual = drawn(data, 0), data.labels.abs().mean(0).tolist()
+    assert list(found["factual"].values()) == pytest.approx(factual)
+    moved = data.labels[:, 1] + 2 * (values - data.labels[:, 0])
+    assert found["a"] == pytest.approx({"a": factual[0], "b": moved.abs().mean().item()}, rel=1e-5)
+    assert found["b"] == pytest.approx(dict(zip("ab", factual, strict=True)), rel=1e-5)
+
+
+def test_what_a_judge_is_shown(data):
+    seen = []
+    data.images = (data.images * 255).round().to(torch.uint8)
+    evaluate(make(data, offset=0.6), data, judge=lambda x: seen.append(x) or read(x).double().to(torch.float32))
+    assert [x.shape for x in seen] == [data.images.shape] * 3
+    torch.testing.assert_close(seen[0], data.images / 255)
+    for x in seen:
+        assert x.dtype == torch.float32
+        assert x.min() >= 0
+        assert x.max() <= 1
+
+
+# The graph -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("edges", "expected"),
+    [
+        (EDGES, (0, 1, 1, 1, 0)),
+        ((("a", "b"),), (1, 1, 1 / 2, 2 / 3, 0)),
+        ((*EDGES, ("b", "d")), (1, 2 / 3, 1, 4 / 5, 0)),
+        ((("b", "a"), ("a", "c")), (1, 1 / 2, 1 / 2, 1 / 2, 1)),
+        ((("b", "a"), ("c", "a")), (2, 0, 0, 0, 2)),
+        ((), (2, 0, 0, 0, 0)),
+    ],
+    ids=["same", "missing", "extra", "one reversed", "both reversed", "none"],
+)
+def test_graph(edges, expected, wide):
+    expected = dict(zip(("shd", "precision", "recall", "f1", "order_error"), expected, strict=True))
+    run = make(wide, slope=0.0, graph=CausalGraph(NAMES, edges))
+    # The order of the concepts makes no difference; this one is not its own inverse.
+    for world in (wide, Reordered(wide, [2, 0, 3, 1])):
+        scores = evaluate(run, Photos(world), limit=7)
+        assert scores["graph"] == pytest.approx(expected)
+        assert scores["directions"]["discovery"] == scores["graph"]["f1"]
+
+
+def test_a_run_of_other_concepts(data):
+    for names in (("a", "c"), ("a", "b", "c"), ("a",)):
+        run = make(data, graph=CausalGraph(names))
+        message = f"data: got the concepts ['a', 'b']; valid: the run's, {list(names)}"
+        with pytest.raises(ValueError, match="^" + re.escape(message)):
+            evaluate(run, data)
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_the_order_of_the_datas_concepts_makes_no_difference(truth, wide):
+    other = Reordered(wide, [2, 0, 3, 1])
+    # Concepts are read too large by different factors, so that none can be taken for another.
+    run = make(wide, offset=0.004, scale=[1.0, 1.1, 1.2, 1.3])
+    worlds = (wide, other) if truth else (Photos(wide), Photos(other))
+    judges = (lambda x: read(x, 4), lambda x: read(x, 4)[:, other.order])
+    one, two = (evaluate(run, world, judge=judge, pairs=False) for world, judge in zip(worlds, judges, strict=True))
+    assert list(two["r2"]) == ["c", "a", "d", "b"]
+    assert one["composition"] == pytest.approx(two["composition"])
+    for section in ("r2", "reversibility", "graph"):
+        assert one[section] == pytest.approx(two[section])
+    for name in (*NAMES, "factual"):
+        assert one["effectiveness"][name] == pytest.approx(two["effectiveness"][name])
+    for score in ("mic", "tic"):
+        assert one["representation"][score] == pytest.approx(two["representation"][score])
+    assert one["representation"]["mcc"] == pytest.approx(two["representation"]["mcc"])
+    for name in NAMES:
+        assert one["intervals"]["r2"][name] == pytest.approx(two["intervals"]["r2"][name])
+    if truth:
+        for section in ("cf_score", "ceiling", "cf_r2"):
+            assert set(one[section]) == set(two[section]) == set(NAMES)
+    assert len({round(value, 4) for value in one["r2"].values()}) == 4
+
+
+@pytest.mark.parametrize("guide", ["Reader", "Clerk"])
+def test_a_perfect_model_in_another_order(guide, wide):
+    run = make(wide, **({"guide": Clerk} if guide == "Clerk" else {}))
+    scores = evaluate(run, Reordered(wide, [2, 0, 3, 1]), pairs=False, judge=lambda x: read(x, 4)[:, [2, 0, 3, 1]])
+    for section in ("r2", "cf_score", "ceiling", "cf_r2"):
+        assert list(scores[section].values()) == pytest.approx([1.0] * 4, abs=1e-5)
+    for section in ("reversibility", *scores["effectiveness"]):
+        errors = scores["effectiveness"][section] if section != "reversibility" else scores[section]
+        assert list(errors.values()) == pytest.approx([0.0] * 4, abs=1e-4)
+
+
+def test_a_guide_of_labels_is_handed_them(data):
+    # It would do as well with images of something else, but for their reconstruction.
+    data.images = torch.rand(data.images.shape, generator=torch.Generator().manual_seed(3))
+    scores = evaluate(make(data, guide=Clerk), data)
+    assert list(scores["r2"].values()) == pytest.approx([1.0] * 2)
+    assert list(scores["cf_r2"].values()) == pytest.approx([1.0] * 3)
+    # From the first time on it draws what the labels say.
+    assert scores["composition"] == pytest.approx([(draw(data.labels) - data.images).abs().mean().item()] * 10, rel=1e-4)
+    assert scores["reversibility"] == pytest.approx(dict.fromkeys("ab", scores["composition"][0]), rel=1e-4)
+    assert scores["reconstruction_mse"] > 0.05
+
+
+# Directions and summary ----------------------------------------------------------------------------------------------
+
+
+def test_directions_in_closed_form(wide):
+    offset, scale = 0.008, [1.0, 3.0, 1.2, 1.0]
+    run = make(wide, offset=offset, scale=scale, graph=CausalGraph(NAMES, [("a", "b")]))
+    # The painter knows nothing of the scale.
+    directions = evaluate(run, wide, pairs=False)["directions"]
+    assert list(directions) == ["reconstruction", "disentanglement", "discovery", "counterfactual"]
+    variance = GAIN**2 * wide.labels.var(0, correction=0).mean().item()
+    assert directions["reconstruction"] == pytest.approx(1 - offset**2 / variance, rel=1e-3)
+    r2 = r2_score(wide.labels * torch.tensor(scale), wide.labels)
+    assert r2.min() < 0
+    assert directions["disentanglement"] == pytest.approx(r2.clamp(min=0).mean().item(), rel=1e-4)
+    assert directions["discovery"] == pytest.approx(2 / 3)
+
+
+def test_a_pattern_that_all_images_share_is_nothing_to_explain(data):
+    # The model does without it, and where its concepts are read it is 0.
+    data.images = data.images + torch.linspace(0, 0.3, SIDE)[:, None]
+    scores = evaluate(make(data), data)
+    assert scores["reconstruction_mse"] == pytest.approx(torch.linspace(0, 0.3, SIDE).square().mean().item(), rel=1e-4)
+    assert scores["directions"]["reconstruction"] == 0
+
+
+def test_negative_scores_count_nothing_in_their_direction(data):
+    # Set a, and b moves as far the wrong way: twice the error of the factual image, on 4/5 of the change.
+    scores = evaluate(make(data, slope=-2.0), data, pairs=False)
+    assert scores["cf_score"] == pytest.approx({"a": 1 - 16 / 5, "b": 1.0}, abs=1e-3)
+    assert scores["summary"]["cf_mean"] == pytest.approx(-0.6, abs=1e-3)
+    assert scores["directions"]["counterfactual"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_pairs_and_summaries(wide):
+    scores = evaluate(make(wide, slope=0.5), wide, limit=7)
+    singles, pairs = list(NAMES), ["a+b", "a+c", "a+d", "b+c", "b+d", "c+d"]
+    for section in ("cf_score", "ceiling", "cf_r2"):
+        assert list(scores[section]) == singles + pairs
+
+    def mean(keys):
+        return pytest.approx(sum(scores["cf_score"][key] for key in keys) / len(keys))
+
+    expected = {"cf_roots": mean("ad"), "cf_children": mean("bc"), "cf_mean": mean(singles), "cf_pairs": mean(pairs)}
+    assert scores["summary"] == {"r2_min": min(scores["r2"].values()), **expected}
+    assert scores["directions"]["counterfactual"] == scores["summary"]["cf_mean"]
+    single = evaluate(make(wide, slope=0.5), wide, limit=7, pairs=False)
+    assert list(single["cf_score"]) == singles
+    assert "cf_pairs" not in single["summary"]
+
+
+def test_without_the_truth(data):
+    photos = Photos(data)
+    assert (has_truth(data), has_truth(photos)) == (True, False)
+    full, scores = evaluate(make(data), data, judge=read), evaluate(make(data), photos, judge=read)
+    truth = {"cf_score", "ceiling", "cf_r2"}
+    assert set(full) - set(scores) == truth
+    assert set(full["intervals"]) - set(scores["intervals"]) == {"cf_score", "ceiling"}
+    assert set(full["directions"]) - set(scores["directions"]) == {"counterfactual"}
+    assert scores["summary"] == {"r2_min": full["summary"]["r2_min"]}
+    for section in set(scores) - {"intervals", "directions", "summary", "effectiveness"}:
+        assert scores[section] == full[section]
+    for world in (data, photos):
+        card = evaluate(make(data), world, judge=read)
+        assert json.loads(json.dumps(card)) == card
+
+
+# Intervals -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_intervals_are_bootstraps_over_the_images(seed):
+    data = noisy()
+    run, x, labels = make(data, slope=1.5, scale=[1.0, 1.2]), data.images, data.labels
+    scores = evaluate(run, data, seed=seed)
+
+    def interval(arrays, statistic, **options):
+        return pytest.approx(bootstrap_interval(arrays, statistic, seed=seed, **options)["interval"], rel=1e-6)
+
+    again = reconstruct(run.model, run.guide, x, labels)
+    expected = {"reconstruction_mse": interval((again - x).double().square().mean((1, 2, 3)), np.mean)}
+    z = encode(run, x, labels)
+    known = run.model.prior.to_labels(z)
+
+    def r2(predicted, target):
+        return r2_score(torch.from_numpy(predicted), torch.from_numpy(target)).item()
+
+    expected["r2"] = {name: interval((known[:, i], labels[:, i]), r2) for i, name in enumerate("ab")}
+    codes = z.mean(-1)
+    for name, score in (("mcc", mcc), ("mig", mig), ("sap", sap)):
+        expected[name] = interval((codes, labels), score, method="percentile", resamples=200)
+    generator = torch.Generator().manual_seed(seed)
+    expected |= {"cf_score": {}, "ceiling": {}}
+    for names in (("a",), ("b",), ("a", "b")):
+        do = {name: labels[torch.randperm(40, generator=generator), data.graph.index(name)] for name in names}
+        true = data.counterfactual(labels, do)[1]
+        for section, images in (("cf_score", counterfactual(run.model, run.guide, x, do)), ("ceiling", true + again - x)):
+            errors = cf_errors(images, true, x)
+            expected[section]["+".join(names)] = interval(errors, lambda error, baseline: 1 - error.sum() / baseline.sum())
+    assert scores["intervals"] == expected
+
+
+def test_intervals_hold_the_value_and_shrink_with_the_images():
+    few, many = (noisy(count) for count in (40, 360))
+    few, many = (evaluate(make(data, scale=[1.0, 1.2]), data, pairs=False) for data in (few, many))
+
+    def intervals(scores):
+        found = {(part, name): scores["intervals"][part][name] for part in ("r2", "cf_score", "ceiling") for name in "ab"}
+        return found | {
+            ("reconstruction_mse", None): scores["intervals"]["reconstruction_mse"],
+            ("mcc", None): scores["intervals"]["mcc"],
+        }
+
+    for (part, name), (low, high) in intervals(few).items():
+        value = {**few, **few["representation"]}[part]
+        assert low < (value if name is None else value[name]) < high
+        narrow = intervals(many)[part, name]
+        # By 3, the root of 9, on average.
+        assert (narrow[1] - narrow[0]) < 0.6 * (high - low)
+
+
+def test_fewer_than_eight_images(data):
+    few, enough = (evaluate(make(data), data, limit=limit) for limit in (7, 8))
+    assert set(enough) - set(few) == {"representation"}
+    assert few["intervals"] == {"cf_score": {}, "ceiling": {}}
+    assert set(enough["intervals"]) == {"reconstruction_mse", "r2", "mcc", "mig", "sap", "cf_score", "ceiling"}
+    assert set(few["cf_score"]) == {"a", "b", "a+b"}
+    assert evaluate(make(data), Photos(data), limit=7)["intervals"] == {}
+
+
+def test_a_single_concept():
+    data = Stripes(edges=(), names=("a",))
+    scores = evaluate(make(data), data, judge=lambda x: read(x, 1))
+    assert scores["effectiveness"]["a"] == pytest.approx({"a": 0.0}, abs=1e-4)
+    assert not {"mig", "sap"} & (set(scores["representation"]) | set(scores["intervals"]))
+    assert list(scores["cf_score"]) == ["a"]
+    assert scores["summary"]["cf_pairs"] is None
+    assert scores["graph"] == {"shd": 0, "precision": 1.0, "recall": 1.0, "f1": 1.0, "order_error": 0}
+    assert json.loads(json.dumps(scores)) == scores
+
+
+def test_a_class_too_rare_for_a_score_leaves_it_out(tmp_path):
+    data = rare()
+    scores = evaluate(make(data), data)
+    # There are resamples without the one image of the class, and on which an intervention on it changes nothing.
+    assert "representation" not in scores
+    assert list(scores["intervals"]["r2"]) == ["a"]
+    assert list(scores["intervals"]["cf_score"]) == list(scores["intervals"]["ceiling"]) == ["a", "a+b"]
+    assert not {"mcc", "mig", "sap"} & set(scores["intervals"])
+    assert list(scores["cf_score"].values()) == pytest.approx([1.0] * 3, abs=1e-4)
+    row = next(line for line in score_table(scores).splitlines() if line.startswith("do(b)"))
+    assert row.split() == ["do(b)", "1.000", "1.000", "1.000"]
+    assert write_report(make(data), data, scores, [], tmp_path).with_name("scores.png").is_file()
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def span(interval, digits):
+    return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
+@pytest.fixture(scope="module")
+def card():
+    """All numbers differ from one another."""
+    data = noisy()
+    graph = CausalGraph(("a", "b"), [("b", "a")])
+    return evaluate(make(data, slope=0.3, offset=0.004, scale=[1.0, 1.2], graph=graph), data, judge=read)
+
+
+def test_table_of_concepts(card):
+    title, columns, rows = score_sections(card)[0]
+    assert "pixel error after do and undo" in title
+    assert columns == ["concept", "R^2", "MIC", "TIC", "undone"]
+    scores = card["representation"]
+    for name, row in zip("ab", rows, strict=True):
+        r2 = f"{card['r2'][name]:.4f} {span(card['intervals']['r2'][name], 4)}"
+        assert row == [name, r2, *(f"{scores[part][name]:.3f}" for part in ("mic", "tic")), f"{card['reversibility'][name]:.4f}"]
+
+
+def test_table_of_counterfactuals(card):
+    title, columns, rows = score_sections(card)[1]
+    assert title == "Counterfactuals against the truth"
+    assert columns == ["intervention", "CF-score", "ceiling", "CF R^2"]
+    for key, label, row in zip(("a", "b", "a+b"), ("do(a)", "do(b)", "do(a, b)"), rows, strict=False):
+        score = f"{card['cf_score'][key]:.3f} {span(card['intervals']['cf_score'][key], 3)}"
+        assert row == [label, score, f"{card['ceiling'][key]:.3f}", f"{card['cf_r2'][key]:.3f}"]
+    assert rows[3:] == [
+        [f"mean over {label}", f"{card['summary'][key]:.3f}", "", ""]
+        for label, key in (
+            ("roots", "cf_roots"),
+            ("children", "cf_children"),
+            ("single concepts", "cf_mean"),
+            ("pairs", "cf_pairs"),
+        )
+    ]
+
+
+def test_table_of_effectiveness(card):
+    title, columns, rows = score_sections(card)[2]
+    assert "in label units" in title
+    assert columns == ["intervention", "a", "b"]
+    found = card["effectiveness"]
+    assert rows == [
+        [label, *(f"{found[key][name]:.3g}" for name in "ab")]
+        for label, key in (("none", "factual"), ("do(a)", "a"), ("do(b)", "b"))
+    ]
+
+
+def test_table_of_the_whole(card):
+    title, columns, rows = score_sections(card)[3]
+    assert title == "The whole, on 40 test images"
+    assert columns == ["score", "value", "of the labels themselves"]
+    scores, limit, intervals, graph = (
+        card["representation"],
+        card["representation"]["of_the_labels"],
+        card["intervals"],
+        card["graph"],
+    )
+    gaps = [
+        [name.upper(), f"{scores[name]:.3f} {span(intervals[name], 3)}", f"{limit[name]:.3f}"] for name in ("mcc", "mig", "sap")
+    ]
+    parts = ("disentanglement", "completeness", "informativeness")
+    assert rows == [
+        ["mean squared error of reconstructions", f"{card['reconstruction_mse']:.5f}", ""],
+        [
+            "mean absolute error after 1 and 10 null interventions",
+            f"{card['composition'][0]:.4f}, {card['composition'][9]:.4f}",
+            "",
+        ],
+        ["MIC, TIC: mean over concepts, percent", f"{100 * scores['mic_mean']:.1f}, {100 * scores['tic_mean']:.1f}", ""],
+        *gaps,
+        ["IRS", f"{scores['irs']:.3f}", f"{limit['irs']:.3f}"],
+        *([f"DCI {part}", f"{scores['dci'][part]:.3f}", f"{limit['dci'][part]:.3f}"] for part in parts),
+        ["structural Hamming distance, F1 of the edges", f"{graph['shd']}, {graph['f1']:.2f}", ""],
+        *([f"in [0, 1]: {name}", f"{value:.3f}", ""] for name, value in card["directions"].items()),
+    ]
+    assert (graph["shd"], graph["f1"]) == (1, 0)
+
+
+def test_zeros_are_shown(card):
+    zeros = {
+        "summary": dict.fromkeys(card["summary"], 0.0),
+        "directions": dict.fromkeys(card["directions"], 0.0),
+        "intervals": card["intervals"] | {"mcc": [0.0, 0.0]},
+    }
+    for section, plain in zip(score_sections(card | zeros), score_sections(card), strict=True):
+        assert len(section.rows) == len(plain.rows)
+    text = score_table(card | zeros)
+    assert len(re.findall(r"^mean over .* 0\.000$", text, flags=re.MULTILINE)) == 4
+    assert len(re.findall(r"^in \[0, 1\]: .* 0\.000$", text, flags=re.MULTILINE)) == 4
+    assert "[0.000, 0.000]" in text
+
+
+CARDS = {
+    "all": lambda: evaluate(make(noisy()), noisy(), judge=read),
+    "no judge": lambda: evaluate(make(noisy()), noisy()),
+    "no pairs": lambda: evaluate(make(noisy()), noisy(), pairs=False),
+    "no truth": lambda: evaluate(make(noisy()), Photos(noisy())),
+    "no truth, judge": lambda: evaluate(make(noisy()), Photos(noisy()), judge=read),
+    "few": lambda: evaluate(make(noisy()), noisy(), judge=read, limit=7),
+    "few, no truth": lambda: evaluate(make(noisy()), Photos(noisy()), limit=7),
+    "one concept": lambda: evaluate(make(noisy(40, (), ("a",))), noisy(40, (), ("a",))),
+    "rare class": lambda: evaluate(make(rare()), rare(), judge=read),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_text_tables(name):
+    card = CARDS[name]()
+    sections = score_sections(card)
+    kinds = ["Concepts", "Counterfactuals", "Mean", "The"]
+    if "no truth" in name:
+        kinds.remove("Counterfactuals")
+    if name in ("no judge", "no pairs", "no truth", "few, no truth", "one concept"):
+        kinds.remove("Mean")
+    assert [section.title.split()[0] for section in sections] == kinds
+    # Cards read back from metrics.json give the same tables.
+    text = score_table(json.loads(json.dumps(card)))
+    for block, section in zip(text.split("\n\n"), sections, strict=True):
+        title, rule, head, again, *lines = block.split("\n")
+        assert title == section.title
+        assert rule == again == "-" * max(len(line) for line in (head, *lines))
+        table = [section.columns, *section.rows]
+        assert {len(row) for row in table} == {len(section.columns)}
+        widths = [max(len(row[k]) for row in table) for k in range(len(section.columns))]
+        for line, row in zip((head, *lines), table, strict=True):
+            assert line == line.rstrip()
+            cells, place = line.ljust(sum(widths) + 2 * len(widths)), 0
+            # Names to the left, numbers to the right, two blanks between.
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True)):
+                part = cells[place : place + width]
+                assert part.strip() == cell
+                assert part.startswith(cell) if k == 0 else part.endswith(cell)
+                assert cells[place + width : place + width + 2] == "  "
+                place += width + 2
+    everything = " ".join(cell for section in sections for row in (section.columns, *section.rows) for cell in row)
+    assert ("MIC" in everything) == ("mic" in card.get("representation", {}))
+    assert ("MIG" in everything) == ("SAP" in everything) == ("mig" in card.get("representation", {}))
+    assert (re.search(r" \[\d\.\d+, ", everything) is not None) == ("few" not in name)
+    assert ("mean over pairs" in everything) == (card["summary"].get("cf_pairs") is not None)
+    assert ("in [0, 1]: counterfactual" in everything) == ("cf_score" in card)
+    assert "None" not in everything
+    assert "nan" not in everything
