@@ -58,7 +58,7 @@ def evaluate(
           pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
         - ``ceiling``: what that score would be with the reconstruction's error alone.
         - ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.
-        - ``intervals``: 95 % bootstrap intervals over the images of ``reconstruction_mse``, ``r2``, ``mcc``, ``mig``, ``sap``,
+        - ``intervals``: 95 % bootstrap intervals over the images of ``reconstruction_mse``, ``r2``, ``mcc``, ``sap``,
           ``cf_score`` and ``ceiling``; none below 8 images, nor where a resample has no score.
         - ``directions``: four numbers in [0, 1]: ``reconstruction``, one minus the error over the variance of the pixels;
           ``disentanglement``, the mean R^2 (negative ones count 0); ``discovery``, the F1 of the graph's edges; and

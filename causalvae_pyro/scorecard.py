@@ -22,7 +22,6 @@ from causalvae_pyro.metrics import (
     edge_scores,
     effectiveness,
     mcc,
-    mig,
     order_error,
     r2_score,
     representation_scores,
@@ -98,7 +97,8 @@ class Scorer:
             intervals["r2"] = {}
             for name, read, label in zip(names, self.read.double().T, self.labels.double().T, strict=True):
                 self._add_interval(intervals["r2"], name, (read, label), _r2)
-            free = {"mcc": mcc, "mig": mig, "sap": sap} if len(names) > 1 else {"mcc": mcc}
+            # Not MIG, nor MIC and TIC: repeated rows of a resample look like information, so the interval would miss the value.
+            free = {"mcc": mcc, "sap": sap} if len(names) > 1 else {"mcc": mcc}
             for name, score in free.items():
                 # Percentiles: BCa would evaluate each of these once more for every image.
                 self._add_interval(intervals, name, (self.codes, self.labels), score, method="percentile", resamples=200)

@@ -76,8 +76,8 @@ def test_examples_use_the_public_api_only_and_stay_short(path):
     assert len(source.splitlines()) <= 150
 
 
-def _blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def _blocks(language, file="README.md"):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(), flags=re.DOTALL)
 
 
 def test_readme_python_blocks_run_in_order():
@@ -100,6 +100,23 @@ def test_readme_python_blocks_run_in_order():
     set_value = trace.nodes["z"]["value"][:, 1]
     assert torch.allclose(set_value, namespace["light"])
     assert namespace["images"].shape == (8, 3, 16, 16)
+
+
+def test_metrics_page_runs_and_prints_what_it_says(capsys):
+    blocks = _blocks("python", "docs/metrics.md")
+    assert len(blocks) >= 7
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "docs/metrics.md", "exec"), namespace)
+        printed = capsys.readouterr().out.splitlines()
+        claims = [line.rsplit("  # ", 1)[1] for line in block.splitlines() if line.startswith("print(") and "  # " in line]
+        for claim in claims:
+            said = re.match(r"[\d. \[\],]+$|True", claim)
+            assert not said or claim in printed, (claim, printed)
+    scores = namespace["scores"]
+    assert (round(scores["mig"], 2), round(scores["sap"], 2)) == (0.8, 0.57)
+    assert abs(namespace["nothing"].informativeness) < 0.05
+    assert round(namespace["result"]["value"], 3) == 0.19
 
 
 def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path):
