@@ -202,3 +202,13 @@ def test_a_cache_that_cannot_be_written_is_not_an_undecodable_image(root, monkey
     with pytest.raises(OSError, match="No space left on device"):
         load(root)
     assert not list((root / "celeba").glob("cache_*"))
+
+
+# torchvision leaves the file of an image open that its transform refuses.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("mode", "size", "found"), [("L", (178, 218), "a L image"), ("RGB", (178, 200), "of 178 x 200")])
+def test_an_image_of_another_mode_or_size_is_named(root, mode, size, found):
+    write(root)
+    Image.new(mode, size).save(root / "celeba" / "img_align_celeba" / "000003.jpg")
+    with pytest.raises(ValueError, match=rf"^root: an image of .*\(000003\.jpg: .*{found}.*RGB of 178 x 218\)"):
+        load(root)

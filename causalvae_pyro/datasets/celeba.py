@@ -19,6 +19,7 @@ from causalvae_pyro.graph import CausalGraph
 __all__ = ["CELEBA_GROUPS", "CelebA", "ConceptGroup"]
 
 _CROP = 128
+_SIZE = (178, 218)
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,13 @@ class _Prepare:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image: object) -> Tensor:
+    def __call__(self, image: Any) -> Tensor:
         from torchvision.transforms import functional
 
+        if image.mode != "RGB" or image.size != _SIZE:
+            raise OSError(
+                f"a {image.mode} image of {image.size[0]} x {image.size[1]}; CelebA's are RGB of {_SIZE[0]} x {_SIZE[1]}"
+            )
         cropped = functional.center_crop(image, [_CROP, _CROP])
         return functional.pil_to_tensor(functional.resize(cropped, [self.size, self.size], antialias=True))
 
