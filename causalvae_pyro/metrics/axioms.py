@@ -149,7 +149,7 @@ def minimality(
         raise ValueError(f"weights: got {weights}; must be >= 0 and not both 0")
     if before.is_floating_point():
         edges = torch.linspace(before.min().item(), before.max().item(), bins + 1, dtype=before.dtype)[1:-1]
-        before, after = torch.bucketize(before, edges), torch.bucketize(after.to(edges), edges)
+        before, after = torch.bucketize(before.contiguous(), edges), torch.bucketize(after.to(edges).contiguous(), edges)
     scores = []
     for i, moved in enumerate((counterfactual - factual).abs().mean(1)):
         distance = (factual - factual[i]).abs().mean(1)
