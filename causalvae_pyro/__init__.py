@@ -4,11 +4,14 @@ The generative model p(x, z, eps | u) is :class:`CausalVAE`; the encoder q(eps |
 :mod:`causalvae_pyro.guides`; :func:`fit` trains the pair; ``pyro.poutine.do`` or :func:`counterfactual` intervenes.
 """
 
+from causalvae_pyro.action import intervene
 from causalvae_pyro.checkpoint import Run, SaveCheckpoint, load, save
 from causalvae_pyro.consistency import CounterfactualConsistency
-from causalvae_pyro.counterfactual import abduct, counterfactual, encode, intervene, predict, reconstruct
+from causalvae_pyro.counterfactual import abduct, counterfactual, encode, predict, reconstruct
+from causalvae_pyro.effects import ate, ite, sample_interventional, twin_worlds
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides import EndogenousGuide, ExogenousGuide
+from causalvae_pyro.interventions import Replace, Scale, Shift, SoftIntervention, soft_do
 from causalvae_pyro.likelihoods import (
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
@@ -62,17 +65,26 @@ __all__ = [
     "NonFiniteLossError",
     "PooledEncoder",
     "RandomSymmetry",
+    "Replace",
     "Run",
     "SaveCheckpoint",
+    "Scale",
+    "Shift",
+    "SoftIntervention",
     "SpatialEncoder",
     "SplineFlowSCM",
     "abduct",
+    "ate",
     "counterfactual",
     "encode",
     "fit",
     "intervene",
+    "ite",
     "load",
     "predict",
     "reconstruct",
+    "sample_interventional",
     "save",
+    "soft_do",
+    "twin_worlds",
 ]

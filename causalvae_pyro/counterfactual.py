@@ -1,12 +1,12 @@
 """Pearl's three steps as functions: abduction, action, prediction; and what they make together.
 
-Every function returns what the model's own program computes: they compose ``poutine.trace``, ``poutine.condition`` and
-``poutine.do`` and add checks, label units and batching.
+Every function returns what the model's own program computes: they compose ``poutine.trace``, ``poutine.condition``,
+``poutine.do`` and :func:`~causalvae_pyro.soft_do` and add checks, label units and batching.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, cast, overload
 
@@ -19,11 +19,11 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import TransformedDistribution
 
+from causalvae_pyro.action import Action, Interventions, check_unwrapped, intervene
 from causalvae_pyro.local_params import local_params
 
-__all__ = ["abduct", "counterfactual", "encode", "intervene", "predict", "reconstruct"]
+__all__ = ["abduct", "counterfactual", "encode", "intervene", "predict", "reconstruct", "worlds"]
 
-Interventions = Mapping[str, "float | Tensor"]
 _FALLBACK_SAMPLES = 64
 
 
@@ -62,59 +62,6 @@ class _AtMean(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if _is_latent(msg):
             msg["value"], msg["done"] = _mean(msg["fn"]), True
-
-
-def intervene(model: Callable, do: Interventions, *, size: int | None = None, latent: bool = False) -> Callable:
-    """Action: the model under ``do``, with every value checked.
-
-    Args:
-        model: A :class:`~causalvae_pyro.CausalVAE`.
-        do: Concept name to value: a number, or one value per image ``[N]``, in label units, mapped by the prior's mean
-            ``lambda1``. With ``latent=True`` the value of ``z`` itself: a number, ``[d]`` or ``[N, d]``.
-        size: The number ``N`` of images that per-image values must match; unchecked where ``None``.
-        latent: Take the values as they are instead of as labels.
-
-    Returns:
-        The model wrapped in ``poutine.do``; itself where ``do`` is empty.
-
-    Raises:
-        ValueError: If a concept is unknown, or a value has a wrong shape or is not finite. (``poutine.do`` on its own
-            ignores unknown names.)
-    """
-    if unwrap(model) is not model:
-        # Nested do on one site recurses for ever in Pyro, hence one handler with all the values.
-        raise ValueError("model: is wrapped by a handler already; pass the model itself and all interventions in one do")
-    data: dict[str, Any] = dict(_latent_values(model, do, size, latent))
-    return poutine.do(model, data=data) if data else model
-
-
-def _latent_values(model: Any, do: Interventions, size: int | None, latent: bool) -> dict[str, Tensor]:
-    """The values of ``z`` to set: ``[]`` or ``[d]`` where all images share one, ``[N, d]`` or ``[N, 1]`` else."""
-    graph = model.graph
-    data: dict[str, Tensor] = {}
-    like = next((p for p in model.parameters()), torch.zeros(()))
-    for name, value in do.items():
-        if name not in graph.names:
-            raise ValueError(f"do: unknown concept {name!r}; known: {list(graph.names)}")
-        try:
-            tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-        except (TypeError, ValueError):
-            raise ValueError(f"do[{name!r}]: expected a number or a tensor, got {value!r}") from None
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"do[{name!r}]: got a value that is not finite")
-        if not latent:
-            if tensor.ndim > 1 or (tensor.ndim == 1 and size is not None and len(tensor) != size):
-                expected = "a number" + (f" or shape ({size},)" if size is not None else " or one value per image")
-                raise ValueError(f"do[{name!r}]: expected {expected}, got shape {tuple(tensor.shape)}")
-            tensor = _from_labels(model, graph.index(name), tensor)
-        elif (
-            tensor.ndim > 2
-            or (tensor.ndim and tensor.shape[-1] not in (1, model.scm.dim))
-            or (tensor.ndim == 2 and size is not None and len(tensor) != size)
-        ):
-            raise ValueError(f"do[{name!r}]: expected a number, [d] or [N, d] latent values, got shape {tuple(tensor.shape)}")
-        data[name] = tensor
-    return data
 
 
 def predict(model: Callable, noise: Mapping[str, Tensor]) -> Trace:
@@ -174,19 +121,22 @@ def counterfactual(
     batch_size: int = 256,
     return_latents: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """What the images would have looked like, had the concepts in ``do`` had the given values.
+    """What the images would have looked like, had the concepts in ``do`` had other values or mechanisms.
 
-    Abduction (``eps`` from the guide), action (``poutine.do``), prediction (the decoder's mean).
+    Abduction (``eps`` from the guide), action (:func:`intervene`), prediction (the decoder's mean). The natural value that a
+    soft intervention changes is what the concept's own mechanism gives with the abducted noise and the parents as they are
+    after all interventions.
 
     Args:
         model: A :class:`~causalvae_pyro.CausalVAE`.
         guide: Its guide.
         x: Factual images ``[N, C, H, W]`` in [0, 1]; moved to the model's device.
-        do: For each concept a number or one value per image ``[N]``, in label units. Empty: the reconstruction.
+        do: For each concept, in label units, a number or one value per image ``[N]``, or a soft intervention such as
+            :class:`~causalvae_pyro.Shift`; see :func:`intervene`. Empty: the reconstruction.
         labels: Factual labels ``[N, n]``, for guides that use them.
         num_samples: Number ``k`` of posterior samples; ``None`` uses the posterior mean.
         latent: The values in ``do`` are values of ``z`` (a number, ``[d]`` or ``[N, d]``) instead of labels.
-        batch_size: Images per pass.
+        batch_size: Images per pass, each posterior sample counted as one.
         return_latents: Return the counterfactual concepts too.
 
     Returns:
@@ -200,32 +150,60 @@ def counterfactual(
         >>> run = load("runs/pendulum")                                               # doctest: +SKIP
         >>> images = counterfactual(run.model, run.guide, x, do={"light": 12.0})      # doctest: +SKIP
     """
-    _check_images(x)
-    if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}; must be at least 1")
-    if unwrap(model) is not model:
-        raise ValueError("model: is wrapped by a handler already; pass the model itself and all interventions in one do")
-    device = _device(model)
-    _check_labels(labels, x)
-    values = _latent_values(model, do, len(x), latent)  # check the whole of it before any work
-    step = max(1, batch_size // (num_samples or 1))
     images, latents = [], []
-    for start in range(0, len(x), step):
-        part = slice(start, start + step)
-        batch = x[part].to(device)
-        noise = abduct(guide, batch, None if labels is None else labels[part].to(device), num_samples=num_samples)
-        # Per-image values are those with two dimensions.
-        action = {name: value[part] if value.ndim == 2 else value for name, value in values.items()}
-        if num_samples is not None:
-            # Samples become more rows of the batch, so that any decoder can take them.
-            noise = {name: value.flatten(0, 1) for name, value in noise.items()}
-            action = {name: value.repeat(num_samples, 1) if value.ndim == 2 else value for name, value in action.items()}
-        trace = predict(intervene(model, action, latent=True), noise)
-        lead = (len(batch),) if num_samples is None else (num_samples, len(batch))
+    options: dict[str, Any] = {"num_samples": num_samples, "latent": latent, "batch_size": batch_size}
+    for lead, (trace,) in worlds(model, guide, x, [do], labels, **options):
         images.append(cast(Tensor, trace.nodes["x_mean"]["value"]).unflatten(0, lead))
         latents.append(cast(Tensor, trace.nodes["z"]["value"]).unflatten(0, lead))
     axis = 0 if num_samples is None else 1
     return (torch.cat(images, axis), torch.cat(latents, axis)) if return_latents else torch.cat(images, axis)
+
+
+def worlds(
+    model: Callable,
+    guide: Callable,
+    x: Tensor,
+    dos: Sequence[Interventions],
+    labels: Tensor | None = None,
+    *,
+    num_samples: int | None = None,
+    latent: bool = False,
+    batch_size: int = 256,
+) -> Iterator[tuple[tuple[int, ...], list[Trace]]]:
+    """Counterfactual worlds that share their noise: abduction once, then one prediction for each of several actions.
+
+    Args:
+        model: A :class:`~causalvae_pyro.CausalVAE`.
+        guide: Its guide.
+        x: Factual images ``[N, C, H, W]`` in [0, 1].
+        dos: The interventions of each world, as in :func:`intervene`.
+        labels: Factual labels ``[N, n]``, for guides that use them.
+        num_samples: Number ``k`` of posterior samples; ``None`` uses the posterior mean.
+        latent: See :func:`intervene`.
+        batch_size: Images per pass, each posterior sample counted as one.
+
+    Yields:
+        For each batch of ``B`` images the leading shape, ``(B,)`` or ``(k, B)``, and one trace per world, with ``B`` or
+        ``k * B`` rows.
+    """
+    _check_images(x)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}; must be at least 1")
+    check_unwrapped(model)
+    device = _device(model)
+    _check_labels(labels, x)
+    actions = [Action.of(model, do, len(x), latent) for do in dos]  # check the whole of it before any work
+    copies = num_samples or 1
+    step = max(1, batch_size // copies)
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        batch = x[part].to(device)
+        noise = abduct(guide, batch, None if labels is None else labels[part].to(device), num_samples=num_samples)
+        if num_samples is not None:
+            # Samples become more rows of the batch, so that any decoder can take them.
+            noise = {name: value.flatten(0, 1) for name, value in noise.items()}
+        lead = (len(batch),) if num_samples is None else (num_samples, len(batch))
+        yield lead, [predict(action.rows(part, copies).on(model), noise) for action in actions]
 
 
 def reconstruct(model: Callable, guide: Callable, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
@@ -273,14 +251,6 @@ def _mean(fn: Any) -> Tensor:
 
 def _is_latent(site: Any) -> bool:
     return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
-
-
-def _from_labels(model: Any, index: int, value: Tensor) -> Tensor:
-    # lambda1 acts on each concept's own label, so the other columns do not matter.
-    labels = value.new_zeros(*value.shape, len(model.graph))
-    labels[..., index] = value
-    with torch.no_grad():
-        return model.prior(labels).mean[..., index, :]
 
 
 def _device(model: Any) -> torch.device:

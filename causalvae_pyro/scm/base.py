@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -20,7 +22,9 @@ class CausalLayer(Configurable, nn.Module):
     """A structural causal model ``z = f(eps)`` over ``n`` concepts of ``dim`` dimensions each.
 
     Concepts are computed level by level (all parents of a level lie in earlier levels), and each one is emitted as a
-    :func:`pyro.deterministic` site in topological order, so that ``poutine.do`` reaches every descendant.
+    :func:`pyro.deterministic` site in topological order, so that ``poutine.do`` reaches every descendant. The site's ``infer``
+    tells handlers what the value was computed from: ``_parents``, the parents' values with every intervention in effect, and
+    ``_noise``, the concept's own noise; :func:`~causalvae_pyro.interventions.soft_do` reads them.
 
     Args:
         graph: The causal graph; it decides which parents each mechanism can see.
@@ -38,6 +42,7 @@ class CausalLayer(Configurable, nn.Module):
         self.graph, self.dim = graph, dim
         self._levels = [[graph.index(name) for name in level] for level in graph.levels]
         self._restore = [graph.order.index(name) for name in graph.names]
+        self._parents = [[graph.index(parent) for parent in graph.parents(name)] for name in graph.names]
         self.register_buffer("mask", graph.adjacency, persistent=False)
 
     @abstractmethod
@@ -122,14 +127,18 @@ class CausalLayer(Configurable, nn.Module):
             for position, index in enumerate(level):
                 value = values[..., position, :]
                 if emit:
-                    value = self._site(self.graph.names[index], value)
+                    parents = {self.graph.names[j]: columns[done.index(j)] for j in self._parents[index]}
+                    value = self._site(self.graph.names[index], value, parents, eps[..., index, :])
                 columns.append(value)
                 done.append(index)
         # Interventions may add leading dimensions to some concepts only.
         return torch.stack(torch.broadcast_tensors(*(columns[position] for position in self._restore)), -2)
 
-    def _site(self, name: str, natural: Tensor) -> Tensor:
-        value = pyro.deterministic(name, natural, event_dim=1)
+    def _site(self, name: str, natural: Tensor, parents: dict[str, Tensor], noise: Tensor) -> Tensor:
+        # What pyro.deterministic does, which takes no infer of its own.
+        delta = dist.Delta(natural, event_dim=1).mask(False)
+        infer: Any = {"_deterministic": True, "_parents": parents, "_noise": noise}
+        value = pyro.sample(name, delta, obs=natural, infer=infer)
         if value is natural:
             return value
         # An intervened value replaces the natural one as it was given: a number, [d] or [..., d].
