@@ -76,8 +76,10 @@ def evaluate(
     result = scorer.representation() | scorer.axioms()
     if judge is not None:
         result["effectiveness"] = scorer.effectiveness(judge)
+    # Images that are all alike have no variance to explain.
+    variance = max((x - x.mean(0)).square().mean().item(), 1e-12)
     result["directions"] = {
-        "reconstruction": max(0.0, 1 - result["reconstruction_mse"] / (x - x.mean(0)).square().mean().item()),
+        "reconstruction": max(0.0, 1 - result["reconstruction_mse"] / variance),
         "disentanglement": _mean([max(0.0, value) for value in result["r2"].values()]),
         "discovery": result["graph"]["f1"],
     }

@@ -29,6 +29,11 @@ td, th { padding: .2rem .9rem; border-bottom: 1px solid #ddd }
 td:not(:first-child), th:not(:first-child) { text-align: right } pre { background: #f5f5f5; padding: .8rem; overflow-x: auto }
 """
 
+_SCORES = (
+    "CF-score: 1 is the true counterfactual image, 0 no better than leaving the image alone. The ceiling is what the "
+    "reconstruction error alone would allow. CF R&sup2;: the worst concept of the counterfactual, read again by the encoder. "
+)
+
 _CAPTIONS = {
     "counterfactuals": (
         "Counterfactuals",
@@ -98,6 +103,9 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
             figure.savefig(buffer, format="png")
             pictures[name] = buffer.getvalue()
             write_bytes(directory / f"{name}.png", pictures[name])
+    # An earlier report in the same directory may have had more of them.
+    for name in _CAPTIONS.keys() - pictures.keys():
+        (directory / f"{name}.png").unlink(missing_ok=True)
     write_text(directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     write_text(directory / "report.html", _page(run, metrics, pictures))
     return directory / "report.html"
@@ -122,9 +130,7 @@ def _page(run: Run, metrics: dict[str, Any], pictures: dict[str, bytes]) -> str:
         "<h1>CausalVAE run</h1>",
         f"<p>{html.escape(_summary(run))}</p>",
         "<h2>Scores</h2>",
-        "<p>CF-score: 1 is the true counterfactual image, 0 no better than leaving the image alone. The ceiling is what the "
-        "reconstruction error alone would allow. CF R&sup2;: the worst concept of the counterfactual, read again by the "
-        "encoder. Brackets: 95 % intervals over the test images.</p>",
+        f"<p>{_SCORES if 'cf_score' in metrics else ''}Brackets: 95 % intervals over the test images.</p>",
         _table(metrics),
     ]
     for name, picture in pictures.items():

@@ -636,3 +636,19 @@ def test_pendulum_report(pendulum, tmp_path):
     run, data = pendulum
     write_report(run, data, evaluate(run, data, limit=60, pairs=False), [], tmp_path)
     assert "shadow_position" in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_leaves_no_figure_of_an_earlier_one(data, tmp_path):
+    run = make(data)
+    write_report(run, data, evaluate(run, data), [{"epoch": 1.0, "loss": 2.0}], tmp_path)
+    assert {"scores.png", "training.png"} <= {path.name for path in tmp_path.iterdir()}
+    photos = Photos(data)
+    page = write_report(run, photos, evaluate(run, photos), [], tmp_path)
+    assert not {"scores.png", "training.png", "true_graph.png"} & {path.name for path in tmp_path.iterdir()}
+    assert "CF-score" not in page.read_text()
+
+
+def test_images_that_are_all_alike(data):
+    photos = Photos(data)
+    photos.images = photos.images[:1].expand(len(photos.images), -1, -1, -1)
+    assert evaluate(make(data, offset=0.1), photos, limit=7)["directions"]["reconstruction"] == 0

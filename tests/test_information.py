@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from causalvae_pyro.metrics import information
+from causalvae_pyro.metrics import characteristic
 from causalvae_pyro.metrics.information import MicTic, MicTicMatrix, mic, mic_e, mic_matrix, mic_tic, tic, tic_e
 
 GOLDEN = Path(__file__).parent.parent.parent / "shared" / "data" / "mic_golden.npz"
@@ -204,7 +204,7 @@ def test_agrees_with_the_slow_implementation(case, monkeypatch):
     # Where work is split must not matter; at the package's own sizes small samples are in one piece.
     if size <= 350:
         for name, value in {"_BLOCK": 5, "_COSTS": 700, "_TABLE": 90, "_POINTS": 900}.items():
-            monkeypatch.setattr(information, name, value)
+            monkeypatch.setattr(characteristic, name, value)
         assert fast_scores(x, y) == pytest.approx(expected, abs=1e-12, rel=0)
 
 
@@ -342,7 +342,7 @@ def test_the_matrix_holds_the_pairs(equicharacteristic, monkeypatch):
             assert scores.mic[i, j] == pytest.approx(one(z[:, i], u[:, j]), abs=1e-12)
             assert scores.tic[i, j] == pytest.approx(other(z[:, i], u[:, j]), abs=1e-12)
     # In several pieces.
-    monkeypatch.setattr(information, "_POINTS", 900)
+    monkeypatch.setattr(characteristic, "_POINTS", 900)
     again = mic_matrix(z, u, equicharacteristic=equicharacteristic)
     np.testing.assert_allclose(again, scores, rtol=0, atol=1e-12)
     options = mic_matrix(z, u, alpha=0.5, c=3, equicharacteristic=equicharacteristic)

@@ -64,7 +64,20 @@ class _Decoder(Configurable, nn.Module):
             self.background.copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
 
 
-class ConvDecoder(_Decoder):
+class _GrowingDecoder(_Decoder):
+    """From a hidden layer to an eighth of the resolution, whence convolutions go on."""
+
+    def _make_bottom(self, hidden: int, channels: Sequence[int]) -> None:
+        if len(channels) != 3:
+            raise ValueError(f"channels: expected 3 numbers, got {list(channels)}")
+        _, height, width = self.image_shape
+        self._start = (channels[0], height // 8, width // 8)
+        self.hidden = nn.Sequential(
+            nn.Linear(self.in_features, hidden), nn.SiLU(), nn.Linear(hidden, torch.Size(self._start).numel()), nn.SiLU()
+        )
+
+
+class ConvDecoder(_GrowingDecoder):
     """A hidden layer and three upsampling convolutions, each doubling the resolution, plus a learned background.
 
     Args:
@@ -88,13 +101,8 @@ class ConvDecoder(_Decoder):
     ) -> None:
         check_image_shape(image_shape)
         super().__init__(image_shape, num_concepts, dim, noise_dim)
-        if len(channels) != 3:
-            raise ValueError(f"channels: expected 3 numbers, got {list(channels)}")
-        colours, height, width = image_shape
-        self._start = (channels[0], height // 8, width // 8)
-        self.hidden = nn.Sequential(
-            nn.Linear(self.in_features, hidden), nn.SiLU(), nn.Linear(hidden, torch.Size(self._start).numel()), nn.SiLU()
-        )
+        colours = image_shape[0]
+        self._make_bottom(hidden, channels)
         self.convolutions = nn.Sequential(
             nn.ConvTranspose2d(channels[0], channels[1], 4, stride=2, padding=1),
             nn.SiLU(),
@@ -139,7 +147,7 @@ class MLPDecoder(_Decoder):
         return self.layers(inputs).reshape(*lead, *self.image_shape) + self.background
 
 
-class ModulatedDecoder(_Decoder):
+class ModulatedDecoder(_GrowingDecoder):
     """A convolutional decoder in which the concepts also scale and shift every layer's channels.
 
     The concepts enter at the bottom with ``eps_x``, and once more in each layer, so that they can act on the whole
@@ -166,13 +174,8 @@ class ModulatedDecoder(_Decoder):
     ) -> None:
         check_image_shape(image_shape, 8)
         super().__init__(image_shape, num_concepts, dim, noise_dim)
-        if len(channels) != 3:
-            raise ValueError(f"channels: expected 3 numbers, got {list(channels)}")
-        colours, height, width = image_shape
-        self._start = (channels[0], height // 8, width // 8)
-        self.hidden = nn.Sequential(
-            nn.Linear(self.in_features, hidden), nn.SiLU(), nn.Linear(hidden, torch.Size(self._start).numel()), nn.SiLU()
-        )
+        colours = image_shape[0]
+        self._make_bottom(hidden, channels)
         self.convolutions = nn.ModuleList(
             [
                 nn.Conv2d(channels[0], 4 * channels[1], 3, padding=1),
