@@ -8,13 +8,11 @@ import pytest
 import torch
 
 import causalvae_pyro
-import causalvae_pyro.datasets
-import causalvae_pyro.metrics
+from causalvae_pyro import acyclicity, datasets, discovery, metrics
 
 
 @pytest.fixture(autouse=True)
 def _names(doctest_namespace):
     doctest_namespace["torch"] = torch
-    for module in (causalvae_pyro, causalvae_pyro.datasets, causalvae_pyro.metrics):
+    for module in (causalvae_pyro, acyclicity, datasets, discovery, metrics):
         doctest_namespace.update({name: getattr(module, name) for name in module.__all__})
-    doctest_namespace["dag_penalty"] = causalvae_pyro.graph.dag_penalty

@@ -10,7 +10,16 @@ from causalvae_pyro.consistency import CounterfactualConsistency
 from causalvae_pyro.counterfactual import abduct, counterfactual, encode, predict, reconstruct
 from causalvae_pyro.effects import ate, ite, sample_interventional, twin_worlds
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides import EndogenousGuide, ExogenousGuide
+from causalvae_pyro.guides import (
+    BlockEndogenousGuide,
+    BlockExogenousGuide,
+    EndogenousGuide,
+    ExogenousGuide,
+    FlowEndogenousGuide,
+    FlowExogenousGuide,
+    FullRankEndogenousGuide,
+    FullRankExogenousGuide,
+)
 from causalvae_pyro.interventions import Replace, Scale, Shift, SoftIntervention, soft_do
 from causalvae_pyro.likelihoods import (
     BernoulliLikelihood,
@@ -32,7 +41,7 @@ from causalvae_pyro.networks import (
 )
 from causalvae_pyro.objectives import CausalELBO, LabelFit, MechanismFit
 from causalvae_pyro.priors import FixedPrior, LearnedPrior
-from causalvae_pyro.scm import AdditiveNoiseSCM, AffineFlowSCM, LinearSCM, SplineFlowSCM
+from causalvae_pyro.scm import AdditiveNoiseSCM, AffineFlowSCM, LinearSCM, MaskLayer, SplineFlowSCM
 from causalvae_pyro.training import History, NonFiniteLossError, fit
 
 __version__ = "0.1.0"
@@ -42,6 +51,8 @@ __all__ = [
     "AffineFlowSCM",
     "AugmentedEncoder",
     "BernoulliLikelihood",
+    "BlockEndogenousGuide",
+    "BlockExogenousGuide",
     "CausalELBO",
     "CausalGraph",
     "CausalVAE",
@@ -52,6 +63,10 @@ __all__ = [
     "EndogenousGuide",
     "ExogenousGuide",
     "FixedPrior",
+    "FlowEndogenousGuide",
+    "FlowExogenousGuide",
+    "FullRankEndogenousGuide",
+    "FullRankExogenousGuide",
     "GaussianLikelihood",
     "History",
     "LabelFit",
@@ -60,6 +75,7 @@ __all__ = [
     "LinearSCM",
     "MLPDecoder",
     "MLPEncoder",
+    "MaskLayer",
     "MechanismFit",
     "ModulatedDecoder",
     "NonFiniteLossError",

@@ -10,6 +10,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
+from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.divergences import endogenous_base
 
 __all__ = ["CounterfactualConsistency"]
@@ -95,7 +96,7 @@ def _swap(z: Tensor) -> Tensor:
 
 def _endogenous_mean(q: Any, scm: Any) -> Tensor:
     base = endogenous_base(q, scm)
-    return scm.to_endogenous(q.mean) if base is None else base.mean
+    return scm.to_endogenous(mean_of(q)) if base is None else mean_of(base)
 
 
 @contextmanager

@@ -17,14 +17,12 @@ from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from torch.distributions import TransformedDistribution
 
 from causalvae_pyro.action import Action, Interventions, check_unwrapped, intervene
+from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.local_params import local_params
 
 __all__ = ["abduct", "counterfactual", "encode", "intervene", "predict", "reconstruct", "worlds"]
-
-_FALLBACK_SAMPLES = 64
 
 
 def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samples: int | None = None) -> dict[str, Tensor]:
@@ -61,7 +59,7 @@ class _AtMean(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if _is_latent(msg):
-            msg["value"], msg["done"] = _mean(msg["fn"]), True
+            msg["value"], msg["done"] = mean_of(msg["fn"]), True
 
 
 def predict(model: Callable, noise: Mapping[str, Tensor]) -> Trace:
@@ -235,18 +233,6 @@ def encode(run: Any, x: Tensor, labels: Tensor | None = None, *, batch_size: int
         with torch.no_grad():
             parts.append(run.model.scm.to_endogenous(noise["eps"]))
     return torch.cat(parts)
-
-
-def _mean(fn: Any) -> Tensor:
-    if isinstance(fn, TransformedDistribution):
-        value = _mean(fn.base_dist)
-        for transform in fn.transforms:
-            value = transform(value)
-        return value
-    try:
-        return fn.mean
-    except NotImplementedError:
-        return fn.sample((_FALLBACK_SAMPLES,)).mean(0)
 
 
 def _is_latent(site: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, kl_divergence
 from torch.distributions.transforms import _InverseTransform
 
+from causalvae_pyro.distributions import BlockNormal
 from causalvae_pyro.scm import CausalTransform, LinearSCM
 
 __all__ = ["endogenous_base", "kl", "kl_endogenous", "kl_exogenous", "kl_linear_gaussian"]
@@ -27,7 +28,7 @@ def kl(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
 def kl_exogenous(q: Distribution, p: Distribution, scm: Any, eps: Tensor) -> Tensor:
     """``KL(q(eps) || p(eps))`` per batch element, for ``eps ~ q``."""
     base = endogenous_base(q, scm)
-    if base is not None and isinstance(scm, LinearSCM) and _is_gaussian(base) and _is_gaussian(p):
+    if base is not None and isinstance(scm, LinearSCM) and _is_gaussian(base) and _is_diagonal(p):
         return kl_linear_gaussian(base, torch.linalg.inv(scm.matrix()), p)
     return kl(q, p, eps)
 
@@ -46,23 +47,35 @@ def kl_endogenous(q: Distribution, p: Distribution, scm: Any, eps: Tensor, z: Te
         return scale_and_mask(kl_endogenous(q, p.base_dist, scm, eps, z), mask=p._mask)
     base = endogenous_base(q, scm)
     if base is not None:
-        return kl(base, p, z)
-    if isinstance(scm, LinearSCM) and _is_gaussian(q) and _is_gaussian(p):
+        # z as it was drawn, where eps is fresh: a flow's density of any other value costs its inverse.
+        return kl(base, p, q.transforms[0].inv(eps))  # type: ignore[attr-defined]
+    if isinstance(scm, LinearSCM) and _is_gaussian(q) and _is_diagonal(p):
         return kl_linear_gaussian(q, scm.matrix(), p)
     # log f#q(z) = log q(eps) - log |det df/deps|
     return q.log_prob(eps) - scm.log_abs_det_jacobian(eps, z) - p.log_prob(z)
 
 
 def kl_linear_gaussian(q: Distribution, matrix: Tensor, p: Distribution) -> Tensor:
-    """``KL(M#q || p)`` for diagonal Gaussians ``q``, ``p`` over ``[n, d]`` and ``y = M eps`` with ``M [n, n]``, exactly.
+    """``KL(M#q || p)`` for Gaussians ``q = N(h, S)``, ``p = N(m, l^2)`` over ``[n, d]`` and ``y = M eps``, exactly.
 
-    ``1/2 sum[((M o M) s^2 + (M h - m)^2) / l^2 - 1 + 2 log l - 2 log s] - d log |det M|``
+    ``1/2 [tr(diag(l^-2) M S M^T) + sum((M h - m)^2 / l^2 - 1 + 2 log l) - log det S] - d log |det M|``, where ``M`` acts on
+    concepts, alike in each of their dimensions.
+
+    Args:
+        q: A diagonal Gaussian, or a :class:`~causalvae_pyro.distributions.BlockNormal`.
+        matrix: ``M [n, n]``.
+        p: A diagonal Gaussian.
     """
-    loc, scale = q.base_dist.loc, q.base_dist.scale  # type: ignore[attr-defined]
+    loc = q.mean
     target, width = p.base_dist.loc, p.base_dist.scale  # type: ignore[attr-defined]
-    variance = matrix.square() @ scale.square()
-    terms = (variance + (matrix @ loc - target).square()) / width.square() - 1 + 2 * width.log() - 2 * scale.log()
-    return 0.5 * terms.sum((-2, -1)) - loc.shape[-1] * torch.linalg.slogdet(matrix).logabsdet
+    if isinstance(q, BlockNormal):
+        mixed = torch.einsum("ij,...jdk->...idk", matrix, q.factor)
+        variance, log_volume = mixed.square().sum(-1), q.log_volume
+    else:
+        scale = q.base_dist.scale  # type: ignore[attr-defined]
+        variance, log_volume = matrix.square() @ scale.square(), scale.log().sum((-2, -1))
+    terms = (variance + (matrix @ loc - target).square()) / width.square() - 1 + 2 * width.log()
+    return 0.5 * terms.sum((-2, -1)) - log_volume - loc.shape[-1] * torch.linalg.slogdet(matrix).logabsdet
 
 
 def endogenous_base(q: Distribution, scm: Any) -> Distribution | None:
@@ -75,6 +88,10 @@ def endogenous_base(q: Distribution, scm: Any) -> Distribution | None:
 
 
 def _is_gaussian(distribution: Distribution) -> bool:
+    return isinstance(distribution, BlockNormal) or _is_diagonal(distribution)
+
+
+def _is_diagonal(distribution: Distribution) -> bool:
     return (
         isinstance(distribution, Independent)
         and isinstance(distribution.base_dist, Normal)

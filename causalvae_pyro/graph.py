@@ -13,7 +13,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-__all__ = ["CausalGraph", "dag_penalty"]
+__all__ = ["CausalGraph"]
 
 #: Names of the model's own sample sites, which a concept may not take.
 RESERVED_NAMES = frozenset({"eps", "eps_x", "z", "x", "x_mean", "data"})
@@ -147,30 +147,6 @@ class CausalGraph:
         """Every concept that an intervention on ``name`` can change, ``name`` itself excluded, in index order."""
         self.index(name)
         return tuple(sorted(nx.descendants(self.to_networkx(), name), key=self.index))
-
-
-def dag_penalty(weights: Tensor, scale: float | None = None) -> Tensor:
-    """The paper's acyclicity function ``H(A) = tr((I + (c/m) A o A)^n) - n``, zero exactly on DAGs.
-
-    Args:
-        weights: ``[n, n]`` edge strengths.
-        scale: The factor ``c/m``; ``1/n`` by default, which bounds the powers.
-
-    Returns:
-        A scalar >= 0, differentiable in ``weights``.
-
-    Source: Yang et al. 2021, after Yu et al., DAG-GNN, 2019.
-
-    Example:
-        >>> dag_penalty(torch.tensor([[0.0, 2.0], [0.0, 0.0]])).item()
-        0.0
-    """
-    n = weights.shape[-1]
-    if weights.shape != (n, n):
-        raise ValueError(f"weights: expected a square matrix, got shape {tuple(weights.shape)}")
-    scale = 1.0 / n if scale is None else scale
-    eye = torch.eye(n, dtype=weights.dtype, device=weights.device)
-    return torch.trace(torch.linalg.matrix_power(eye + scale * weights * weights, n)) - n
 
 
 def _check_names(names: tuple[str, ...]) -> None:

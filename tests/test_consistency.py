@@ -15,9 +15,13 @@ from causalvae_pyro import (
     CausalVAE,
     CounterfactualConsistency,
     FixedPrior,
+    FlowEndogenousGuide,
+    FlowExogenousGuide,
     GaussianLikelihood,
     LabelFit,
     LinearSCM,
+    MLPDecoder,
+    MLPEncoder,
     fit,
 )
 from causalvae_pyro.consistency import _swap
@@ -199,3 +203,15 @@ def test_fit_tells_the_progress():
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         CounterfactualConsistency(Reader(), **arguments)
+
+
+@pytest.mark.parametrize("guide_class", [FlowExogenousGuide, FlowEndogenousGuide])
+def test_a_flow_guide_can_be_the_judge(guide_class):
+    images, labels = torch.rand(SIZE, 1, 16, 16), torch.randn(SIZE, N)
+    graph = CausalGraph(["a", "b", "c"], [("a", "b")])
+    scm = LinearSCM(graph)
+    model = CausalVAE(scm, FixedPrior(N), MLPDecoder((1, 16, 16), N, 1), GaussianLikelihood())
+    guide = guide_class(MLPEncoder((1, 16, 16)), *((scm,) if guide_class is FlowEndogenousGuide else (N,)))
+    objective = CausalELBO(terms=[LabelFit(), CounterfactualConsistency(guide, weight=1.0)])
+    history = fit(model, guide, (images, labels), objective=objective, epochs=1, batch_size=SIZE, device="cpu", progress=False)
+    assert history.rows[-1]["consistency"] > 0

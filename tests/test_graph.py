@@ -1,13 +1,12 @@
 import itertools
 import json
-import math
 import re
 
 import networkx as nx
 import pytest
 import torch
 
-from causalvae_pyro.graph import RESERVED_NAMES, CausalGraph, dag_penalty
+from causalvae_pyro.graph import RESERVED_NAMES, CausalGraph
 
 # Listed against the index order on purpose: ``d`` is a root that comes last, ``a`` has parents that come later.
 NAMES = ["a", "b", "c", "d"]
@@ -155,69 +154,3 @@ def test_errors_of_the_adjacency(shape):
 def test_unknown_concepts_raise_with_the_valid_names(graph, method):
     with pytest.raises(KeyError, match=re.escape("unknown concept 'e'; known: ['a', 'b', 'c', 'd']")):
         getattr(graph, method)("e")
-
-
-# The penalty ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", [1, 2, 5, 9])
-@pytest.mark.parametrize("seed", range(3))
-def test_penalty_is_zero_on_dags(n, seed):
-    weights = random_dag(n, seed) * torch.randn(n, n, dtype=torch.float64)
-    assert dag_penalty(weights).item() == pytest.approx(0, abs=1e-12)
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 6])
-def test_penalty_is_positive_on_a_cycle_of_any_length_and_sign(length):
-    n = 6
-    weights = torch.zeros(n, n, dtype=torch.float64)
-    for i in range(length):
-        weights[i, (i + 1) % length] = (-1) ** i * 0.5
-    # Closed walks of the one cycle: ``length`` starting points for each number of turns.
-    turns = range(length, n + 1, length)
-    expected = sum(length * math.comb(n, k) * (0.25 / n) ** k for k in turns)
-    assert dag_penalty(weights).item() == pytest.approx(expected, rel=1e-6, abs=1e-12)
-    assert dag_penalty(weights) > 0
-
-
-@pytest.mark.parametrize("scale", [None, 0.7])
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_penalty_equals_the_sum_over_closed_walks(n, scale):
-    weights = torch.randn(n, n, dtype=torch.float64)
-    squares = weights.square().tolist()
-    factor = 1 / n if scale is None else scale
-    expected = 0.0
-    for length in range(1, n + 1):
-        for walk in itertools.product(range(n), repeat=length):
-            steps = itertools.pairwise([*walk, walk[0]])
-            expected += math.comb(n, length) * factor**length * math.prod(squares[j][i] for j, i in steps)
-    assert dag_penalty(weights, scale).item() == pytest.approx(expected, rel=1e-11)
-
-
-def test_penalty_ignores_the_direction_and_the_names_of_the_concepts():
-    weights = torch.randn(5, 5, dtype=torch.float64)
-    order = torch.randperm(5)
-    value = dag_penalty(weights)
-    torch.testing.assert_close(dag_penalty(weights.T), value)
-    torch.testing.assert_close(dag_penalty(weights[order][:, order]), value)
-
-
-@pytest.mark.parametrize("weights", [torch.zeros(4, 4), torch.ones(4, 4), random_dag(4, 0)], ids=["zero", "full", "dag"])
-def test_gradient_of_the_penalty_is_finite(weights):
-    weights = weights.double().requires_grad_()
-    (gradient,) = torch.autograd.grad(dag_penalty(weights), weights)
-    assert gradient.isfinite().all()
-    assert torch.autograd.gradcheck(dag_penalty, (torch.randn(3, 3, dtype=torch.float64, requires_grad=True),))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_penalty_is_a_scalar_of_the_weights_dtype(dtype):
-    result = dag_penalty(torch.ones(3, 3, dtype=dtype))
-    assert result.shape == ()
-    assert result.dtype == dtype
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (3,), (2, 3, 3)])
-def test_penalty_rejects_other_shapes(shape):
-    with pytest.raises(ValueError, match=re.escape(f"weights: expected a square matrix, got shape {shape}")):
-        dag_penalty(torch.zeros(shape))

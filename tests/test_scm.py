@@ -1,6 +1,7 @@
 """The battery that every public causal layer passes: a new layer joins by adding its mechanism to ``MECHANISMS``.
 
-What only the conditional flows do is in ``test_flows.py``.
+What only the conditional flows do is in ``test_flows.py``. The one-pass mask layer takes all of it but the truncated
+factorisation, in place of which it has the equations of its single pass.
 """
 
 import copy
@@ -13,7 +14,7 @@ import torch
 from torch.testing import assert_close
 
 import causalvae_pyro.scm
-from causalvae_pyro import AdditiveNoiseSCM, AffineFlowSCM, CausalGraph, LinearSCM, SplineFlowSCM
+from causalvae_pyro import AdditiveNoiseSCM, AffineFlowSCM, CausalGraph, LinearSCM, MaskLayer, Shift, SplineFlowSCM, soft_do
 from causalvae_pyro.scm import AdditiveNoiseLayer, CausalLayer, CausalTransform, ConditionalFlowLayer
 
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
@@ -47,6 +48,11 @@ def linear_mechanism(scm, i, z, eps):
 def network_mechanism(scm, i, z, eps):
     """``g_i(A_i o z) + s_i eps_i``; a root has no mechanism."""
     return scaled_noise(scm, i, eps) + (network_output(scm, i, z) if z else 0.0)
+
+
+def one_pass_mechanism(scm, i, z, eps):
+    """``g_i(A_i o z) + eps_i``."""
+    return eps + (network_output(scm, i, z) if z else 0.0)
 
 
 def affine_mechanism(scm, i, z, eps):
@@ -91,11 +97,15 @@ MECHANISMS = {
     AdditiveNoiseSCM: network_mechanism,
     AffineFlowSCM: affine_mechanism,
     SplineFlowSCM: spline_mechanism,
+    MaskLayer: one_pass_mechanism,
 }
 ADDITIVE = [cls for cls in MECHANISMS if issubclass(cls, AdditiveNoiseLayer)]
 FLOWS = [cls for cls in MECHANISMS if issubclass(cls, ConditionalFlowLayer)]
 # Few units and bins, for speed. Normal noise leaves this bound every eighth time: the battery covers the spline's tails too.
-OPTIONS = {AdditiveNoiseSCM: {"hidden": 8}, AffineFlowSCM: {"hidden": 8}, SplineFlowSCM: {"hidden": 8, "bins": 4, "bound": 1.5}}
+OPTIONS = {cls: {"min_noise": 0.05} for cls in (*ADDITIVE, *FLOWS)} | {MaskLayer: {"hidden": 8}}
+OPTIONS[AdditiveNoiseSCM] |= {"hidden": 8}
+OPTIONS[AffineFlowSCM] |= {"hidden": 8}
+OPTIONS[SplineFlowSCM] |= {"hidden": 8, "bins": 4, "bound": 1.5}
 
 
 def random_adjacency(n, seed):
@@ -115,7 +125,7 @@ def make_layer(cls, adjacency, dim=1, seed=0, dtype=torch.float64, learn_noise=T
     """A layer with random strengths, networks and noise scales; a flow's scales belong to its networks."""
     graph = CausalGraph.from_adjacency([f"v{i}" for i in range(len(adjacency))], adjacency)
     options = {"learn_noise": learn_noise} if cls in ADDITIVE else {}
-    scm = cls(graph, dim, min_noise=0.05, **options, **OPTIONS.get(cls, {})).to(dtype)
+    scm = cls(graph, dim, **options, **OPTIONS[cls]).to(dtype)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in scm.named_parameters():
         value = torch.randn(parameter.shape, generator=generator, dtype=dtype)
@@ -147,6 +157,28 @@ def truncated_factorisation(scm, adjacency, eps, do=()):
     return torch.stack([z[i] for i in range(n)], 1)
 
 
+def one_pass(scm, adjacency, eps, do=()):
+    """Linear concepts first, from the strengths alone; then every mechanism once, of the linear or the set values."""
+    n, do, edges = len(adjacency), dict(do), adjacency.tolist()
+    linear, seen, z = {}, {}, {}
+    while len(linear) < n:
+        for i in range(n):
+            parents = [j for j in range(n) if edges[j][i]]
+            if i not in linear and all(j in linear for j in parents):
+                linear[i] = eps[:, i] + sum(scm.weight[j, i] * linear[j] for j in parents)
+    for i in range(n):
+        seen[i] = torch.as_tensor(do[f"v{i}"], dtype=eps.dtype).expand(eps[:, i].shape) if f"v{i}" in do else linear[i]
+    for i in range(n):
+        parents = {j: seen[j] for j in range(n) if edges[j][i]}
+        z[i] = seen[i] if f"v{i}" in do else MECHANISMS[MaskLayer](scm, i, parents, eps[:, i])
+    return torch.stack([z[i] for i in range(n)], 1)
+
+
+def equations(scm, *args):
+    """What the layer computes, written out."""
+    return (one_pass if type(scm) is MaskLayer else truncated_factorisation)(scm, *args)
+
+
 def ancestry(adjacency):
     """``R[j, i]`` is true iff there is a directed path (of length >= 0) from ``j`` to ``i``."""
     reach = torch.eye(len(adjacency), dtype=torch.float64) + adjacency
@@ -155,14 +187,16 @@ def ancestry(adjacency):
     return reach > 0
 
 
-every_layer = pytest.mark.parametrize("cls", MECHANISMS, ids=lambda cls: cls.__name__)
+# The structural causal models, and with the one-pass layer all there is.
+every_layer = pytest.mark.parametrize("cls", [cls for cls in MECHANISMS if cls is not MaskLayer], ids=lambda cls: cls.__name__)
+every_class = pytest.mark.parametrize("cls", MECHANISMS, ids=lambda cls: cls.__name__)
 every_additive_layer = pytest.mark.parametrize("cls", ADDITIVE, ids=lambda cls: cls.__name__)
 
 
 ADJACENCY = random_adjacency(5, seed=3)
 ROOTS = ADJACENCY.sum(0) == 0
 ADDITIVE_KINDS = [(cls, dim, {"learn_noise": learn}) for cls in ADDITIVE for dim in (1, 3) for learn in (False, True)]
-KINDS = ADDITIVE_KINDS + [(cls, dim, {}) for cls in FLOWS for dim in (1, 3)]
+KINDS = ADDITIVE_KINDS + [(cls, dim, {}) for cls in (*FLOWS, MaskLayer) for dim in (1, 3)]
 
 
 def kind_id(kind):
@@ -197,7 +231,7 @@ def test_every_public_layer_takes_the_battery():
 def test_forward_and_inverse(layer):
     eps = noise(layer, 6)
     z = layer.to_endogenous(eps)
-    assert_close(z, truncated_factorisation(layer, ADJACENCY, eps), **TOLERANCE)
+    assert_close(z, equations(layer, ADJACENCY, eps), **TOLERANCE)
     assert torch.equal(layer(eps), z)
     assert_close(layer.to_exogenous(z), eps, **TOLERANCE)
     assert_close(layer.to_endogenous(layer.to_exogenous(eps)), eps, **TOLERANCE)
@@ -210,7 +244,7 @@ def test_log_abs_det_jacobian(layer):
     expected = torch.linalg.slogdet(jacobian.reshape(3, n * d, n * d)).logabsdet
     z = layer.to_endogenous(eps)
     assert_close(layer.log_abs_det_jacobian(eps, z), expected, **TOLERANCE)
-    keeps_volume = isinstance(layer, AdditiveNoiseLayer) and layer.log_noise is None
+    keeps_volume = getattr(layer, "log_noise", None) is None and type(layer) not in FLOWS
     assert (expected.abs().max() > 0.1) == (not keeps_volume)
     # A concept depends on its own noise and its ancestors' only.
     depends = jacobian.abs().sum((0, 2, 4)) > 0
@@ -218,7 +252,7 @@ def test_log_abs_det_jacobian(layer):
 
 
 @pytest.mark.parametrize("n", [5, 40])
-@every_layer
+@every_class
 def test_one_site_per_concept_in_topological_order(cls, n):
     adjacency = random_adjacency(n, seed=n)
     scm = make_layer(cls, adjacency, dim=2)
@@ -276,7 +310,7 @@ def test_do_is_the_truncated_factorisation(cls, n, count, kind):
 
 
 @pytest.mark.parametrize("value", [3.0, 1e30])
-@every_layer
+@every_class
 def test_non_descendants_are_unchanged_to_the_bit_in_float32(cls, value):
     adjacency = random_adjacency(10, seed=7)
     scm = make_layer(cls, adjacency, dim=2, dtype=torch.float32)
@@ -286,6 +320,20 @@ def test_non_descendants_are_unchanged_to_the_bit_in_float32(cls, value):
         z = poutine.do(scm, data={name: value})(eps)
         kept = ~ancestry(adjacency)[i]
         assert torch.equal(z[:, kept], natural[:, kept])
+
+
+@every_class
+def test_noise_reaches_descendants_only_to_the_bit(cls):
+    adjacency = random_adjacency(10, seed=7)
+    scm = make_layer(cls, adjacency, dim=2, dtype=torch.float32)
+    scm.weight.data *= 3
+    eps = noise(scm, 33)
+    z = scm(eps)
+    for i in range(10):
+        changed = eps.clone()
+        changed[:, i] += 1e4
+        kept = ~ancestry(adjacency)[i]
+        assert torch.equal(scm(changed)[:, kept], z[:, kept])
 
 
 def test_leading_dimensions(layer):
@@ -509,7 +557,6 @@ def test_noise_scales(cls):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dim": 0}, "^dim: got 0"),
         ({"min_noise": 0.0}, r"^min_noise: got 0\.0"),
         ({"min_noise": 1.0}, r"^min_noise: got 1\.0"),
         ({"min_noise": -0.1}, r"^min_noise: got -0\.1"),
@@ -521,10 +568,99 @@ def test_constructor_errors(cls, arguments, message):
         cls(CausalGraph(["a"]), **arguments)
 
 
-@pytest.mark.parametrize("cls", [AdditiveNoiseSCM, *FLOWS], ids=lambda cls: cls.__name__)
+@every_class
+def test_a_concept_needs_a_dimension(cls):
+    with pytest.raises(ValueError, match="^dim: got 0"):
+        cls(CausalGraph(["a"]), dim=0)
+
+
+@pytest.mark.parametrize("cls", [AdditiveNoiseSCM, MaskLayer, *FLOWS], ids=lambda cls: cls.__name__)
 def test_constructor_error_of_the_networks(cls):
     with pytest.raises(ValueError, match=r"^hidden: got 0"):
         cls(CausalGraph(["a"]), hidden=0)
+
+
+# The one-pass mask layer ----------------------------------------------------------------------------------------------
+
+CHAIN = torch.tensor([[0.0, 1, 0], [0, 0, 1], [0, 0, 0]]).double()  # v0 -> v1 -> v2
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("n", [4, 10, 40])
+def test_do_in_the_mask_layer_is_one_pass(n, count, kind):
+    adjacency = random_adjacency(n, seed=n)
+    scm = make_layer(MaskLayer, adjacency, dim=3, seed=n)
+    eps = noise(scm, 5)
+    natural = scm.to_endogenous(eps)
+    shift = torch.randperm(n, generator=torch.Generator().manual_seed(count)).tolist()
+    for start in range(0, n, max(1, n // 3)):
+        chosen = [shift[(start + k) % n] for k in range(count)]
+        do = {f"v{i}": VALUES[kind](5, 3) for i in chosen}
+        trace = poutine.trace(poutine.do(scm, data=do)).get_trace(eps)
+        z = trace.nodes["_RETURN"]["value"]
+        assert_close(z, one_pass(scm, adjacency, eps, do), **TOLERANCE)
+        near = adjacency[chosen].any(0)
+        near[chosen] = True
+        assert (z != natural).any(0).any(-1)[near].all()
+        assert torch.equal(z[:, ~near], natural[:, ~near]), "only direct children may move"
+        if count == 1:
+            assert torch.equal(trace.nodes[f"v{chosen[0]}"]["value"], natural[:, chosen[0]])
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_an_intervention_on_a_chain_stops_at_the_child_in_one_pass_and_reaches_the_end_otherwise(dim):
+    one, full = make_layer(MaskLayer, CHAIN, dim), make_layer(AdditiveNoiseSCM, CHAIN, dim, learn_noise=False)
+    full.load_state_dict(one.state_dict())
+    eps = noise(one, 6)
+    value = torch.full((6, dim), 2.0).double()
+    b = network_output(one, 1, {0: value}) + eps[:, 1]  # what the mechanism says
+    outcome = {}
+    for scm in (one, full):
+        natural, z = scm.to_endogenous(eps), poutine.do(scm, data={"v0": value})(eps)
+        assert_close(z[:, 1], b, **TOLERANCE)
+        assert (z[:, 1] != natural[:, 1]).all()
+        outcome[scm] = natural[:, 2], z[:, 2]
+    assert torch.equal(*outcome[one])
+    assert (outcome[full][0] != outcome[full][1]).all()
+    assert_close(outcome[full][1], network_output(full, 2, {1: b}) + eps[:, 2], **TOLERANCE)
+
+
+def test_the_mask_layers_children_see_the_linear_value_until_something_replaces_it():
+    scm = make_layer(MaskLayer, CHAIN, dim=2)
+    eps = noise(scm, 6)
+    z, linear = scm.to_endogenous(eps), scm.linear(eps)
+    strengths = (scm.weight * CHAIN).T
+    assert_close(linear, strengths @ linear + eps, **TOLERANCE)
+    assert_close(scm.means(linear) + eps, z, **TOLERANCE)
+    # A root is what its children see; any other concept, set to its own value, moves them.
+    assert torch.equal(poutine.do(scm, data={"v0": z[:, 0]})(eps), z)
+    set_to_itself = poutine.do(scm, data={"v1": z[:, 1]})(eps)
+    assert torch.equal(set_to_itself[:, :2], z[:, :2])
+    assert_close(set_to_itself[:, 2], network_output(scm, 2, {1: z[:, 1]}) + eps[:, 2], **TOLERANCE)
+    assert not torch.allclose(set_to_itself[:, 2], z[:, 2])
+
+
+def test_soft_interventions_on_the_mask_layer():
+    scm = make_layer(MaskLayer, CHAIN, dim=2)
+    eps = noise(scm, 6)
+    z, linear = scm.to_endogenous(eps), scm.linear(eps)
+    shifted = soft_do(scm, {"v1": Shift(0.5)})(eps)
+    assert_close(shifted[:, 1], z[:, 1] + 0.5, **TOLERANCE)
+    assert_close(shifted, poutine.do(scm, data={"v1": z[:, 1] + 0.5})(eps), **TOLERANCE)
+    # Of several worlds at once the factual one moves too.
+    both = soft_do(scm, {"v1": lambda natural, parents: torch.stack([natural, natural + 0.5])})(eps)
+    assert_close(both[1], shifted, **TOLERANCE)
+    assert_close(both[0], poutine.do(scm, data={"v1": z[:, 1]})(eps), **TOLERANCE)
+    assert not torch.allclose(both[0], z)
+    # The parents of a changed concept are what its mechanism saw.
+    met = []
+    kept = soft_do(scm, {"v2": lambda natural, parents: met.append(parents) or natural})(eps)
+    assert torch.equal(kept, z)
+    assert met[0].keys() == {"v1"}
+    assert torch.equal(met[0]["v1"], linear[:, 1])
+    soft_do(poutine.do(scm, data={"v1": 3.0}), {"v2": lambda natural, parents: met.append(parents) or natural})(eps)
+    assert torch.equal(met[1]["v1"], torch.full_like(z[:, 1], 3.0))
 
 
 @every_kind

@@ -4,6 +4,7 @@ from causalvae_pyro.scm.additive_noise import AdditiveNoiseSCM
 from causalvae_pyro.scm.base import AdditiveNoiseLayer, CausalLayer, CausalTransform
 from causalvae_pyro.scm.flows import AffineFlowSCM, ConditionalFlowLayer, SplineFlowSCM
 from causalvae_pyro.scm.linear import LinearSCM
+from causalvae_pyro.scm.mask import MaskLayer
 from causalvae_pyro.scm.networks import NetworkLayer
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CausalTransform",
     "ConditionalFlowLayer",
     "LinearSCM",
+    "MaskLayer",
     "NetworkLayer",
     "SplineFlowSCM",
 ]

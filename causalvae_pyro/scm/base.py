@@ -34,6 +34,7 @@ class CausalLayer(Configurable, nn.Module):
     """
 
     mask: Tensor
+    place: Tensor
 
     def __init__(self, graph: CausalGraph, dim: int = 1) -> None:
         super().__init__()
@@ -44,6 +45,7 @@ class CausalLayer(Configurable, nn.Module):
         self._restore = [graph.order.index(name) for name in graph.names]
         self._parents = [[graph.index(parent) for parent in graph.parents(name)] for name in graph.names]
         self.register_buffer("mask", graph.adjacency, persistent=False)
+        self.register_buffer("place", torch.tensor(self._restore), persistent=False)
 
     @abstractmethod
     def solve_level(self, level: list[int], eps: Tensor, z: Tensor) -> Tensor:
@@ -119,20 +121,34 @@ class CausalLayer(Configurable, nn.Module):
 
     def _solve(self, eps: Tensor, emit: bool) -> Tensor:
         self._check_shape("eps", eps)
-        columns: list[Tensor] = []
-        done: list[int] = []
+        blocks: list[Tensor] = []
+        columns: dict[int, Tensor] = {}
         for level in self._levels:
-            z = self._scatter(columns, done, eps)
-            values = self.solve_level(level, eps[..., level, :], z)
-            for position, index in enumerate(level):
-                value = values[..., position, :]
-                if emit:
-                    parents = {self.graph.names[j]: columns[done.index(j)] for j in self._parents[index]}
-                    value = self._site(self.graph.names[index], value, parents, eps[..., index, :])
-                columns.append(value)
-                done.append(index)
+            values = self.solve_level(level, eps[..., level, :], self._assemble(blocks, eps))
+            blocks.append(self._emit(level, values, eps, columns) if emit else values)
+        return self._assemble(blocks, eps)
+
+    def _emit(self, level: list[int], values: Tensor, eps: Tensor, columns: dict[int, Tensor]) -> Tensor:
+        """One site per concept of a level; returns the level with every intervention in effect and notes its ``columns``."""
+        natural, replaced = values.unbind(-2), False
+        for position, index in enumerate(level):
+            parents = {self.graph.names[j]: columns[j] for j in self._parents[index]}
+            value = self._site(self.graph.names[index], natural[position], parents, eps[..., index, :])
+            replaced = replaced or value is not natural[position]
+            columns[index] = value
         # Interventions may add leading dimensions to some concepts only.
-        return torch.stack(torch.broadcast_tensors(*(columns[position] for position in self._restore)), -2)
+        return torch.stack(torch.broadcast_tensors(*(columns[index] for index in level)), -2) if replaced else values
+
+    def _assemble(self, blocks: list[Tensor], like: Tensor) -> Tensor:
+        """The levels computed so far, one block each, in index order, with zeros for the rest."""
+        missing = len(self.graph) - sum(block.shape[-2] for block in blocks)
+        if blocks and any(block.shape[:-2] != blocks[0].shape[:-2] for block in blocks):
+            shape = torch.broadcast_shapes(*(block.shape[:-2] for block in blocks))
+            blocks = [block.expand(*shape, *block.shape[-2:]) for block in blocks]
+        if missing:
+            first = blocks[0] if blocks else like
+            blocks = [*blocks, first.new_zeros(*first.shape[:-2], missing, self.dim)]
+        return torch.cat(blocks, -2).index_select(-2, self.place)
 
     def _site(self, name: str, natural: Tensor, parents: dict[str, Tensor], noise: Tensor) -> Tensor:
         # What pyro.deterministic does, which takes no infer of its own.

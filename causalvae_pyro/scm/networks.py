@@ -26,6 +26,9 @@ class NetworkLayer(CausalLayer):
         hidden: Width of each network's hidden layers.
     """
 
+    parents: Tensor
+    is_parent: Tensor
+
     def __init__(self, graph: CausalGraph, dim: int, outputs: int, hidden: int) -> None:
         super().__init__(graph, dim)
         if hidden < 1:
@@ -41,6 +44,12 @@ class NetworkLayer(CausalLayer):
         self.output = nn.Parameter(torch.zeros(n, hidden, outputs))
         self.output_bias = nn.Parameter(torch.zeros(n, 1, outputs))
         self.skip = nn.Parameter(torch.zeros(n, inputs, outputs))
+        most = max(1, *map(len, self._parents))
+        self.sparse = 2 * most < n
+        padded = [parents + [0] * (most - len(parents)) for parents in self._parents]
+        self.register_buffer("parents", torch.tensor(padded), persistent=False)
+        is_parent = [[float(k < len(parents)) for k in range(most)] for parents in self._parents]
+        self.register_buffer("is_parent", torch.tensor(is_parent), persistent=False)
 
     @property
     def adjacency(self) -> Tensor:
@@ -58,10 +67,20 @@ class NetworkLayer(CausalLayer):
             ``[..., m, outputs]``; for a root it is the same for every ``z``.
         """
         index = slice(None) if concepts is None else concepts
-        gate = self.adjacency.mT[index]
-        # [m, batch, n * d]: every concept's own masked view of all the others.
-        masked = (gate[:, None, :, None] * z.reshape(1, -1, *z.shape[-2:])).flatten(-2)
-        h = F.relu(torch.baddbmm(self.input_bias[index], masked, self.input[index]))
+        flat, gate = z.reshape(-1, *z.shape[-2:]), self.adjacency.mT[index]
+        first, skip = self.input[index], self.skip[index]
+        if self.sparse:
+            # In a large graph nearly all of what a network could see is masked: read the parents only.
+            parents = self.parents[index]
+            gate = gate.gather(1, parents) * self.is_parent[index]
+            seen = flat[:, parents].transpose(0, 1)
+            rows = (parents[..., None] * self.dim + torch.arange(self.dim, device=z.device)).flatten(1)
+            first, skip = (weights[torch.arange(len(rows), device=z.device)[:, None], rows] for weights in (first, skip))
+        else:
+            seen = flat[None]
+        # [m, batch, k * d]: every concept's own masked view of the others.
+        masked = (gate[:, None, :, None] * seen).flatten(-2)
+        h = F.relu(torch.baddbmm(self.input_bias[index], masked, first))
         h = F.relu(torch.baddbmm(self.hidden_bias[index], h, self.hidden[index]))
-        out = torch.baddbmm(self.output_bias[index], h, self.output[index]) + masked @ self.skip[index]
+        out = torch.baddbmm(self.output_bias[index], h, self.output[index]) + masked @ skip
         return out.movedim(0, -2).reshape(*z.shape[:-2], *out.shape[::2])

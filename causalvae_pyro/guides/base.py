@@ -1,7 +1,4 @@
-"""Amortised guides: ``q(eps | x, u)`` as Pyro programs.
-
-Any callable with the model's signature that samples ``eps`` (and ``eps_x`` where the model has it) can stand in for these.
-"""
+"""What amortised guides have in common, and the two with a diagonal Gaussian: over ``eps`` and over ``z``."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ _count = itertools.count()
 
 
 class AmortizedGuide(Configurable, PyroModule):
-    """Base class: an encoder's features give the mean and standard deviation of a diagonal Gaussian.
+    """Base class: an encoder's features give the parameters of a distribution, by default of a diagonal Gaussian.
 
     ::
 
@@ -42,6 +39,8 @@ class AmortizedGuide(Configurable, PyroModule):
         noise_encoder: An encoder of its own for ``eps_x``; by default it shares the features of ``encoder``.
         init_scale: Standard deviation that the guide starts with.
         min_scale: Floor of the standard deviation.
+
+    Subclasses define :meth:`exogenous`, and for another family than the diagonal Gaussian :meth:`make_head` and :meth:`family`.
     """
 
     def __init__(
@@ -60,18 +59,26 @@ class AmortizedGuide(Configurable, PyroModule):
             raise ValueError(f"init_scale: got init_scale={init_scale}, min_scale={min_scale}; need 0 < min_scale < init_scale")
         self.encoder = encoder
         self.num_concepts, self.dim, self.noise_dim, self.min_scale = num_concepts, dim, noise_dim, min_scale
-        self.head = _GaussianHead(encoder.out_features, (num_concepts, dim), init_scale, min_scale)  # type: ignore[arg-type]
+        self.head = self.make_head(encoder.out_features, init_scale)  # type: ignore[arg-type]
         if noise_encoder is not None and not noise_dim:
             raise ValueError("noise_encoder: got one, but noise_dim is 0, so there is no eps_x for it")
         self.noise_encoder = noise_encoder
         if noise_dim:
             features = (noise_encoder or encoder).out_features
             # Well below the prior's 1: a decoder that meets nothing but noise at first learns to ignore it for good.
-            self.noise_head = _GaussianHead(features, (noise_dim,), 0.3, min_scale)  # type: ignore[arg-type]
+            self.noise_head = GaussianHead(features, (noise_dim,), 0.3, min_scale)  # type: ignore[arg-type]
+
+    def make_head(self, features: int, init_scale: float) -> nn.Module:
+        """The module from features ``[..., features]`` to the tuple of parameters of :meth:`family`."""
+        return GaussianHead(features, (self.num_concepts, self.dim), init_scale, self.min_scale)
+
+    def family(self, *parameters: Any) -> Any:
+        """The distribution over ``[n, d]`` with the head's parameters, here mean and standard deviation ``[..., n, d]``."""
+        return dist.Normal(*parameters).to_event(2)
 
     @abstractmethod
-    def exogenous(self, loc: Tensor, scale: Tensor) -> Any:
-        """``q(eps | x, u)`` with event shape ``[n, d]`` from the head's mean and standard deviation ``[..., n, d]``."""
+    def exogenous(self, *parameters: Any) -> Any:
+        """``q(eps | x, u)`` with event shape ``[n, d]`` from the head's parameters."""
 
     def posterior(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
         """The distributions of ``eps`` and, where the model has it, ``eps_x``, keyed by site."""
@@ -101,8 +108,8 @@ class AmortizedGuide(Configurable, PyroModule):
 class ExogenousGuide(AmortizedGuide):
     """``q(eps | x, u) = N(m(x, u), s(x, u)^2)``, the paper's encoder."""
 
-    def exogenous(self, loc: Tensor, scale: Tensor) -> Any:
-        return dist.Normal(loc, scale).to_event(2)
+    def exogenous(self, *parameters: Any) -> Any:
+        return self.family(*parameters)
 
 
 class EndogenousGuide(AmortizedGuide):
@@ -147,11 +154,20 @@ class EndogenousGuide(AmortizedGuide):
         """The model's causal layer."""
         return self._scm[0]
 
-    def exogenous(self, loc: Tensor, scale: Tensor) -> Any:
-        return dist.TransformedDistribution(dist.Normal(loc, scale).to_event(2), [CausalTransform(self.scm).inv])
+    def exogenous(self, *parameters: Any) -> Any:
+        return dist.TransformedDistribution(self.family(*parameters), [CausalTransform(self.scm).inv])
 
 
-class _GaussianHead(nn.Module):
+class GaussianHead(nn.Module):
+    """Means and standard deviations, each linear in the features; the latter's logarithm, above the floor.
+
+    Args:
+        features: Length of the features.
+        event_shape: Shape of the latent.
+        init_scale: Standard deviation at the start, the same for all features.
+        min_scale: Its floor.
+    """
+
     def __init__(self, features: int, event_shape: tuple[int, ...], init_scale: float, min_scale: float) -> None:
         super().__init__()
         self.event_shape, self.min_scale = event_shape, min_scale
@@ -162,6 +178,7 @@ class _GaussianHead(nn.Module):
         nn.init.constant_(self.log_scale.bias, torch.tensor(init_scale - min_scale).log().item())
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``[..., *event_shape]``."""
         shape = features.shape[:-1] + self.event_shape
         # Clamped above only against overflow in the first steps.
         scale = self.min_scale + self.log_scale(features).clamp(max=5.0).exp()

@@ -1,0 +1,115 @@
+"""Distributions over concepts ``[n, d]`` that neither torch nor Pyro has."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Size, Tensor
+from torch.distributions import Independent, MultivariateNormal, Normal, TransformedDistribution, constraints, register_kl
+
+__all__ = ["BlockNormal", "mean_of"]
+
+_FALLBACK_SAMPLES = 64
+
+
+class BlockNormal(TorchDistribution):
+    """A Gaussian over ``[n, d]`` whose dimensions, flattened, fall into ``k`` blocks: full covariance within, none between.
+
+    ``k = 1`` is the full covariance of all ``n d`` dimensions, ``k = n`` that of each concept's ``d``.
+
+    Args:
+        loc: Means ``[..., n, d]``.
+        scale_tril: The blocks' Cholesky factors ``[..., k, m, m]`` with ``k m = n d``: lower triangular, positive diagonal.
+        validate_args: As in every distribution.
+
+    Raises:
+        ValueError: If the blocks do not make up the dimensions.
+    """
+
+    arg_constraints = {  # noqa: RUF012 (as torch declares it)
+        "loc": constraints.independent(constraints.real, 2),
+        "scale_tril": constraints.independent(constraints.lower_cholesky, 1),
+    }
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, scale_tril: Tensor, validate_args: bool | None = None) -> None:
+        event_shape, blocks = loc.shape[-2:], scale_tril.shape[-3:]
+        if len(event_shape) < 2 or len(blocks) < 3 or blocks[1] != blocks[2] or blocks[0] * blocks[1] != event_shape.numel():
+            raise ValueError(
+                f"scale_tril: got shape {list(scale_tril.shape)} for loc {list(loc.shape)}; "
+                "need loc [..., n, d] and scale_tril [..., k, m, m] with k * m = n * d"
+            )
+        batch_shape = torch.broadcast_shapes(loc.shape[:-2], scale_tril.shape[:-3])
+        self.loc = loc.expand(batch_shape + event_shape)
+        self.scale_tril = scale_tril.expand(batch_shape + blocks)
+        super().__init__(batch_shape, event_shape, validate_args=validate_args)
+        rows = self.loc.reshape(batch_shape + blocks[:2])
+        self._blocks = Independent(MultivariateNormal(rows, scale_tril=self.scale_tril, validate_args=False), 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> BlockNormal:
+        return type(self)(self.loc.expand(Size(batch_shape) + self.event_shape), self.scale_tril, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """``[..., n, d]``."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """``[..., n, d]``."""
+        return self.scale_tril.square().sum(-1).reshape(self.loc.shape)
+
+    @property
+    def factor(self) -> Tensor:
+        """``F [..., n, d, n d]`` with ``eps = loc + F xi`` for standard normal ``xi [..., n d]``."""
+        eye = torch.eye(self.scale_tril.shape[-3], dtype=self.loc.dtype, device=self.loc.device)
+        dense = torch.einsum("...kij,kl->...kilj", self.scale_tril, eye)
+        return dense.reshape(*self.loc.shape, -1)
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """``[..., n d, n d]``, the dimensions in the order of ``flatten``."""
+        factor = self.factor.flatten(-3, -2)
+        return factor @ factor.mT
+
+    @property
+    def log_volume(self) -> Tensor:
+        """``log |det F|``, ``[...]``."""
+        return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum((-2, -1))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self._blocks.rsample(sample_shape).reshape(self._extended_shape(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._blocks.log_prob(value.reshape(value.shape[:-2] + self.scale_tril.shape[-3:-1]))
+
+    def entropy(self) -> Tensor:
+        return self.log_volume + 0.5 * self.event_shape.numel() * (1 + math.log(2 * math.pi))
+
+
+@register_kl(BlockNormal, Independent)
+def _kl_block_normal(q: BlockNormal, p: Independent) -> Tensor:
+    if not isinstance(p.base_dist, Normal) or p.event_shape != q.event_shape:
+        raise NotImplementedError
+    loc, scale = p.base_dist.loc, p.base_dist.scale
+    terms = (q.variance + (q.loc - loc).square()) / scale.square() - 1 + 2 * scale.log()
+    return 0.5 * terms.sum((-2, -1)) - q.log_volume
+
+
+def mean_of(distribution: Any) -> Tensor:
+    """A distribution's mean; of a transformed one the image of its base's mean, of one without a mean that of 64 samples."""
+    if isinstance(distribution, TransformedDistribution):
+        value = mean_of(distribution.base_dist)
+        for transform in distribution.transforms:
+            value = transform(value)
+        return value
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        return distribution.sample((_FALLBACK_SAMPLES,)).mean(0)

@@ -1,0 +1,25 @@
+"""Amortised guides: ``q(eps | x, u)`` as Pyro programs.
+
+Any callable with the model's signature that samples ``eps`` (and ``eps_x`` where the model has it) can stand in for these.
+"""
+
+from causalvae_pyro.guides.base import AmortizedGuide, EndogenousGuide, ExogenousGuide
+from causalvae_pyro.guides.correlated import (
+    BlockEndogenousGuide,
+    BlockExogenousGuide,
+    FullRankEndogenousGuide,
+    FullRankExogenousGuide,
+)
+from causalvae_pyro.guides.flows import FlowEndogenousGuide, FlowExogenousGuide
+
+__all__ = [
+    "AmortizedGuide",
+    "BlockEndogenousGuide",
+    "BlockExogenousGuide",
+    "EndogenousGuide",
+    "ExogenousGuide",
+    "FlowEndogenousGuide",
+    "FlowExogenousGuide",
+    "FullRankEndogenousGuide",
+    "FullRankExogenousGuide",
+]
