@@ -23,12 +23,13 @@ lint: $(STAMP)  ## formatting, lint, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## speed: renderers, training step, CelebA's loader, MIC and TIC
+bench: $(STAMP)  ## speed: renderers, training step, CelebA's loader, MIC and TIC, the score card
 	$(BIN)/python benchmarks/renderer.py --data pendulum
 	$(BIN)/python benchmarks/renderer.py --data flow
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/celeba_loader.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/scorecard.py
 
 quality: $(STAMP)  ## Pendulum and Flow over 5 seeds (about 30 minutes on 2 cores; goes on where it was stopped)
 	$(BIN)/python benchmarks/quality.py --data pendulum

@@ -1,4 +1,4 @@
-"""Writes the README's results from the committed figures, so that the two cannot disagree (a test checks it).
+"""Writes the results in the README and docs from the committed figures, so that they cannot disagree (a test checks it).
 
 python benchmarks/tables.py
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 
 def results() -> str:
@@ -35,6 +34,7 @@ def results() -> str:
         f"The whole Pendulum job, data to report, takes {seconds:.0f} s and {memory:.1f} GiB on {cores} cores ({cpu}), no GPU.",
         f"A training step through `fit` takes {step['ratio_median']:.2f} times a hand-written PyTorch step of the same maths.",
         *_speed(renderer, renderer_flow, loader, metrics),
+        *_scorecard(RESULTS / "scorecard.json"),
     ]
     return "\n".join(lines)
 
@@ -67,6 +67,75 @@ def _speed(renderer: dict, renderer_flow: dict, loader: dict, metrics: dict) -> 
     ]
 
 
+def _scorecard(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    result = json.loads(path.read_text())
+    seconds = {name: values["median"] for name, values in result["seconds"].items()}
+    return [
+        f"Scoring a Pendulum run on all {result['images']:,} test images takes {seconds['all']:.0f} s on"
+        f" {result['options']['threads']} cores, {seconds['figures and report']:.0f} s of them for the report's figures.",
+    ]
+
+
+def coverage() -> str:
+    """What ``benchmarks/coverage.py`` found, in Markdown."""
+    cases = json.loads((RESULTS / "coverage.json").read_text())["cases"]
+    lines = ["| codes | MIC | TIC | MIG |", "|---|---|---|---|"]
+    for name, scores in cases.items():
+        cells = [
+            f"{row['mean']:.3f} ± {row['standard_deviation']:.4f} ({row['standard_error']:.4f}); {100 * row['coverage']:.0f} %"
+            for row in scores.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def discovery() -> str:
+    """The tables of docs/discovery.md."""
+    result = json.loads((RESULTS / "discovery.json").read_text())
+    settings, cells = result["settings"], result["shd"]
+    stages = {
+        "labels, linear descent": "descent on labels, linear mechanisms (the paper's)",
+        "labels, descent": "descent on labels, networks",
+        "labels, all graphs": "**all graphs compared on labels** (the default)",
+        "labels, order known": "the same, order known",
+        "labels, super-graph known": "the same, super-graph known",
+        "joint descent": "joint descent, images and labels",
+        "concepts read from images, all graphs": "all graphs compared on the concepts that the encoder reads",
+    }
+    lines = [
+        f"Seeds of {settings['seeds']} with SHD 0 and, in brackets, the mean SHD (`python benchmarks/discovery.py`);",
+        f"the last two rows over {settings['image_seeds']} seeds, after {settings['epochs']} epochs at {settings['size']} px:",
+        "",
+        f"| | {' | '.join(name.capitalize() for name in cells)} |",
+        f"|---|{'---|' * len(cells)}",
+    ]
+    for stage, title in stages.items():
+        row = [f"{cell[stage]['found']} of {cell[stage]['seeds']} ({cell[stage]['mean']:.1f})" for cell in cells.values()]
+        lines.append(f"| {title} | {' | '.join(row)} |")
+    path = RESULTS / "discovery_random.json"
+    if path.is_file():
+        lines += ["", *_random(json.loads(path.read_text()))]
+    return "\n".join(lines)
+
+
+def _random(result: dict) -> list[str]:
+    lines = [
+        f"Random graphs (Erdos-Renyi, {result['settings']['edges']} edges, MLP mechanisms,"
+        f" {result['settings']['samples']:,} standardised samples; `python benchmarks/discovery_random.py`):",
+        "",
+        "| concepts | seeds | descent | descent, then climb | DAGMA's package | climb minus DAGMA |",
+        "|---|---|---|---|---|---|",
+    ]
+    for nodes, cell in result["nodes"].items():
+        columns = [
+            _value(cell["shd"][k], 1) if k in cell["shd"] else "" for k in ("descent", "climb", "dagma", "climb minus dagma")
+        ]
+        lines.append(f"| {nodes} | {len(cell['shd']['climb']['values'])} | {' | '.join(columns)} |")
+    return lines
+
+
 def _handwriting(result: dict) -> list[str]:
     scores, seeds = result["scores"], result["seeds"]
     lines = [
@@ -87,9 +156,24 @@ def _handwriting(result: dict) -> list[str]:
 
 def readme(text: str) -> str:
     """The README with its results section replaced."""
-    head, rest = text.split(START)
-    _, tail = rest.split(END)
-    return f"{head}{START}\n{results()}\n{END}{tail}"
+    return _replaced(text, "results", results())
+
+
+def metrics_page(text: str) -> str:
+    """docs/metrics.md with its table of coverage replaced."""
+    return _replaced(text, "coverage", coverage())
+
+
+def discovery_page(text: str) -> str:
+    """docs/discovery.md with its table replaced."""
+    return _replaced(text, "results", discovery())
+
+
+def _replaced(text: str, name: str, content: str) -> str:
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    head, rest = text.split(start)
+    _, tail = rest.split(end)
+    return f"{head}{start}\n{content}\n{end}{tail}"
 
 
 def _value(value: dict, digits: int) -> str:
@@ -99,9 +183,11 @@ def _value(value: dict, digits: int) -> str:
 
 
 def main() -> None:
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text()))
-    print(results())
+    docs = ROOT / "docs"
+    pages = {ROOT / "README.md": readme, docs / "metrics.md": metrics_page, docs / "discovery.md": discovery_page}
+    for path, write in pages.items():
+        path.write_text(write(path.read_text()))
+    print(results(), coverage(), discovery(), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -17,14 +17,18 @@ import causalvae_pyro
 from causalvae_pyro.checkpoint import HISTORY, Run, SaveCheckpoint, load
 from causalvae_pyro.counterfactual import counterfactual
 from causalvae_pyro.datasets.simulator import PARTITIONS
-from causalvae_pyro.evaluation import evaluate, has_truth, score_table
+from causalvae_pyro.evaluation import evaluate, has_truth, score_table, train_judge
+from causalvae_pyro.missing import keep_labels
 from causalvae_pyro.plots import plot_comparison
-from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from causalvae_pyro.report import write_report
 from causalvae_pyro.sources import FOLDER, SIMULATORS, open_data
 from causalvae_pyro.training import NonFiniteLossError, fit, resolve_device
 
 __all__ = ["main"]
+
+#: Networks whose features ``--fid`` compares.
+FEATURES = ("inception", "judge")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NonFiniteLossError as error:
         print(f"causalvae: error: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         # Messages of libraries may go on for many lines.
         print(f"causalvae: error: {(str(error) or type(error).__name__).splitlines()[0]}", file=sys.stderr)
         return 2
@@ -75,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
+    train.add_argument("--label-share", type=float, default=1.0, help="use the labels of so many images only, drawn at random")
     train.add_argument("--dim", type=int, default=Recipe.dim, help="dimensions of each concept")
     train.add_argument("--prior-std", type=float, default=Recipe.prior_std, help="lambda2 in label standard deviations")
     train.add_argument("--w-eps", type=float, default=Recipe.w_eps, help="weight of KL(q(eps) || p(eps))")
@@ -85,6 +90,22 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser("evaluate", help="score a run again and rewrite its report", formatter_class=formatter)
     score.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
     score.add_argument("--limit", type=int, help="use so many test images only, evenly spaced")
+    score.add_argument(
+        "--judge",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="train an independent predictor of the labels, which reads them from counterfactuals "
+        "(default: where nobody knows the true counterfactuals)",
+    )
+    score.add_argument(
+        "--fid",
+        nargs="?",
+        choices=FEATURES,
+        const=FEATURES[0],
+        default=argparse.SUPPRESS,
+        help="the Frechet distance of counterfactuals from test images, by the features of InceptionV3 or of the judge "
+        f"(extra fid; without a value: {FEATURES[0]})",
+    )
     _device_option(score)
     score.set_defaults(run=_evaluate)
 
@@ -109,6 +130,8 @@ def _train(arguments: argparse.Namespace) -> None:
     device = resolve_device(arguments.device)
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit: got {arguments.limit}; must be at least 1")
+    if not 0 < arguments.label_share <= 1:
+        raise ValueError(f"--label-share: got {arguments.label_share}; must lie in (0, 1]")
     description = _description(arguments)
     out = arguments.out or Path("runs") / description["name"]
     train_data = open_data(description, "train")
@@ -116,6 +139,12 @@ def _train(arguments: argparse.Namespace) -> None:
     # Evenly spaced: the first scenes of the grid share one value of the first concept.
     chosen = torch.arange(count) * len(train_data) // count
     images, labels = train_data.images[chosen], train_data.labels[chosen]
+    recipe = Recipe(arguments.dim, arguments.prior_std, arguments.w_eps, arguments.w_z)
+    semi: dict[str, Any] = {}
+    if arguments.label_share < 1:
+        labels = keep_labels(labels, arguments.label_share, seed=arguments.seed)
+        labelled = len(labels) - int(labels.isnan().any(1).sum())
+        semi = {"label_share": arguments.label_share, "labelled": labelled, "labelled_repeats": recipe.labelled_repeats(labels)}
     config = {
         "data": description,
         "training": {
@@ -125,6 +154,7 @@ def _train(arguments: argparse.Namespace) -> None:
             "seed": arguments.seed,
             "images": len(images),
             "device": str(device),
+            **semi,
         },
         "versions": {
             "causalvae_pyro": causalvae_pyro.__version__,
@@ -133,11 +163,13 @@ def _train(arguments: argparse.Namespace) -> None:
         },
     }
     torch.manual_seed(arguments.seed)
-    recipe = Recipe(arguments.dim, arguments.prior_std, arguments.w_eps, arguments.w_z)
     run = recipe.build(train_data.graph, images, labels, config)
     out.mkdir(parents=True, exist_ok=True)
     parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
     print(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
+    if semi:
+        print(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
+        fit_mechanisms(run.model, labels)
     history = fit(
         run.model,
         run.guide,
@@ -148,10 +180,11 @@ def _train(arguments: argparse.Namespace) -> None:
         lr=arguments.lr,
         device=device,
         seed=arguments.seed,
+        labelled_repeats=semi.get("labelled_repeats", 1),
         callbacks=[SaveCheckpoint(out, run.config)],
     )
     print(f"trained in {time.perf_counter() - started:.0f} s; scoring")
-    _score(load(out, device=device), out, history.rows, None)
+    _score(load(out, device=device), out, history.rows, train_data=train_data)
     print(f"done in {time.perf_counter() - started:.0f} s")
 
 
@@ -175,7 +208,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if (arguments.path / HISTORY).is_file():
         with open(arguments.path / HISTORY, newline="") as file:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    _score(run, arguments.path, rows, arguments.limit)
+    judge, fid = (getattr(arguments, name, None) for name in ("judge", "fid"))
+    _score(run, arguments.path, rows, limit=arguments.limit, judge=judge, fid=fid)
 
 
 def _counterfactual(arguments: argparse.Namespace) -> None:
@@ -203,9 +237,30 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
     print(f"wrote {arguments.out}")
 
 
-def _score(run: Run, out: Path, rows: list[dict[str, float]], limit: int | None) -> None:
-    data = open_data(run.config.get("data"), "test")
-    metrics = evaluate(run, data, limit=limit)
+def _score(
+    run: Run,
+    out: Path,
+    rows: list[dict[str, float]],
+    *,
+    limit: int | None = None,
+    judge: bool | None = None,
+    fid: str | None = None,
+    train_data: Any = None,
+) -> None:
+    description = run.config.get("data")
+    data = open_data(description, "test")
+    if judge is None:
+        # Not where it would be the only thing that minds the size.
+        judge = not has_truth(data) and not any(side % 4 for side in data.images.shape[-2:])
+    options: dict[str, Any] = {"fid_features": 2048} if fid == "inception" else {}
+    if judge or fid == "judge":
+        train_data = open_data(description, "train") if train_data is None else train_data
+        print(f"training a judge on {len(train_data)} images")
+        predictor = train_judge(train_data.images, train_data.labels, device=run.model.zero.device)
+        options |= ({"judge": predictor.predict} if judge else {}) | (
+            {"fid_features": predictor.features} if fid == "judge" else {}
+        )
+    metrics = evaluate(run, data, limit=limit, **options)
     page = write_report(run, data, metrics, rows, out)
     print(f"\n{score_table(metrics)}\n\nPictures, scores and settings: {page}")
 

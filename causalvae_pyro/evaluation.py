@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.metrics import Predictor
 from causalvae_pyro.scorecard import CounterfactualData, Scorer, has_truth
 from causalvae_pyro.scoretable import score_table
 
-__all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table"]
+__all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table", "train_judge"]
 
 
 def evaluate(
@@ -20,6 +21,7 @@ def evaluate(
     data: CounterfactualData,
     *,
     judge: Callable[[Tensor], Tensor] | None = None,
+    fid_features: int | Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     pairs: bool = True,
     limit: int | None = None,
@@ -36,7 +38,9 @@ def evaluate(
         run: The trained pair.
         data: Test images with labels and, for the counterfactual scores, their true counterfactuals.
         judge: An independent predictor of the labels, trained on real images: from images ``[N, C, H, W]`` to ``[N, n]`` in
-            label units, e.g. ``Predictor(...).predict``. Needed for ``effectiveness`` only.
+            label units, e.g. ``train_judge(...).predict``. Needed for ``effectiveness`` only.
+        fid_features: The features of :func:`~causalvae_pyro.metrics.fid`, e.g. 2048 or ``train_judge(...).features``. Needed
+            for ``fid`` only.
         seed: Fixes the intervention values and the resamples.
         pairs: Score interventions on every pair of concepts too.
         limit: Use so many images only, evenly spaced.
@@ -52,14 +56,17 @@ def evaluate(
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
           ``reversibility``: per concept, after setting it and setting it back.
-        - ``effectiveness``, with a judge: per concept intervened on, the judge's mean absolute error of every label, against
-          the true counterfactual labels or, where they are not known, the model's own; and ``"factual"`` on the images.
+        - ``effectiveness``, with a judge: its mean absolute error of every label on the images (``factual``) and, per concept
+          intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
+        - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
+          (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
         - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
           pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
         - ``ceiling``: what that score would be with the reconstruction's error alone.
         - ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.
-        - ``intervals``: 95 % bootstrap intervals over the images of ``reconstruction_mse``, ``r2``, ``mcc``, ``sap``,
-          ``cf_score`` and ``ceiling``; none below 8 images, nor where a resample has no score.
+        - ``intervals``: 95 % intervals over the images, by the bootstrap for ``reconstruction_mse``, ``r2``, ``mcc``, ``sap``,
+          ``cf_score`` and ``ceiling``, by subsampling for ``mic_mean`` (up to 0.95), ``tic_mean`` and ``mig``; none
+          below 8 images, nor where a resample or subsample has no score.
         - ``directions``: four numbers in [0, 1]: ``reconstruction``, one minus the error over the variance of the pixels;
           ``disentanglement``, the mean R^2 (negative ones count 0); ``discovery``, the F1 of the graph's edges; and
           ``counterfactual``, the mean CF-score over single concepts (negative ones count 0), where it is known.
@@ -73,9 +80,12 @@ def evaluate(
     x, labels = data.images[chosen], data.labels[chosen]
     x = x.float() / 255 if x.dtype == torch.uint8 else x
     scorer = Scorer(run, data, x, labels, seed)
+    # First, because it fails where its network cannot be had.
+    distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
     result = scorer.representation() | scorer.axioms()
     if judge is not None:
         result["effectiveness"] = scorer.effectiveness(judge)
+    result |= distances
     # Images that are all alike have no variance to explain.
     variance = max((x - x.mean(0)).square().mean().item(), 1e-12)
     result["directions"] = {
@@ -98,6 +108,32 @@ def evaluate(
         if pairs:
             result["summary"]["cf_pairs"] = _mean([score for key, score in single.items() if "+" in key])
     return result
+
+
+def train_judge(
+    images: Tensor, labels: Tensor, *, steps: int = 500, seed: int = 0, device: str | torch.device = "cpu"
+) -> Predictor:
+    """An independent predictor of labels for :func:`evaluate`: ``predict`` is the judge, ``features`` are for the FID.
+
+    Classes are predicted as numbers. How well it reads real images, ``effectiveness`` says beside the rest.
+
+    Args:
+        images: Training images ``[N, C, H, W]``, uint8 or in [0, 1], their sides divisible by 4; none that is to be judged.
+        labels: Their labels ``[N, n]``.
+        steps: Steps of training, about.
+        seed: Of the weights and the order of the images. The global generator stays as it was.
+        device: Where to train and where to judge.
+    """
+    # Few images are seen in smaller batches, for the noise in them; of very many only so many as there are steps for.
+    batch_size = min(64, max(8, len(images) // 8))
+    count = min(len(images), steps * batch_size)
+    chosen = torch.arange(count) * len(images) // count
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        judge = Predictor(images.shape[1:], labels.shape[1]).to(device)
+        epochs = max(1, round(steps / max(1, count // batch_size)))
+        judge.fit(images[chosen], labels[chosen], epochs=epochs, batch_size=batch_size, seed=seed)
+    return judge
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.missing import conditional
 from causalvae_pyro.scm import CausalLayer
 
 __all__ = ["CausalVAE"]
@@ -35,7 +36,7 @@ class CausalVAE(PyroModule):
 
     Args:
         scm: The causal layer, any module ``eps -> z`` with a ``graph``, e.g. :class:`~causalvae_pyro.scm.LinearSCM`.
-        prior: Any module from labels ``[..., n]`` to a distribution over ``[n, d]``.
+        prior: Any module from labels ``[..., n]`` to a distribution over ``[n, d]``. It never sees a missing label.
         decoder: Any module from ``z [..., n, d]`` (and ``eps_x [..., r]`` where ``noise_dim > 0``) to what the
             likelihood takes.
         likelihood: Any callable from the decoder's output to a distribution over images ``[C, H, W]``.
@@ -70,7 +71,8 @@ class CausalVAE(PyroModule):
 
         Args:
             x: Observed images ``[batch, C, H, W]``; sampled where absent.
-            labels: Labels ``[batch, n]``; without them ``z`` is not scored.
+            labels: Labels ``[batch, n]``, NaN where one is missing; ``z`` is scored for the others only, and without
+                labels not at all.
             num_samples: The batch where neither ``x`` nor ``labels`` is given; 1 by default.
 
         Returns:
@@ -83,7 +85,7 @@ class CausalVAE(PyroModule):
             if labels is None:
                 pyro.deterministic("z", z, event_dim=2)
             else:
-                pyro.sample("z", self.prior(labels), obs=z)  # z ~ N(lambda1(u), lambda2(u)^2)
+                pyro.sample("z", conditional(self.prior, labels), obs=z)  # z ~ N(lambda1(u), lambda2(u)^2), known labels only
             inputs: tuple[Tensor, ...] = (z,)
             if self.noise_dim:
                 inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)  # eps_x ~ N(0, I)

@@ -12,8 +12,11 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
 from pyro.poutine.messenger import unwrap
 from torch import Tensor
+from torch.distributions import Distribution, kl_divergence
 
-from causalvae_pyro.divergences import kl, kl_endogenous, kl_exogenous
+from causalvae_pyro.divergences import _is_diagonal, endogenous_base, kl, kl_endogenous, kl_exogenous
+from causalvae_pyro.missing import KnownConcepts, conditional
+from causalvae_pyro.scm import LinearSCM
 
 __all__ = ["CausalELBO", "LabelFit", "MechanismFit", "Term"]
 
@@ -67,6 +70,18 @@ class CausalELBO(Trace_ELBO):
     With weights (0, 1) and a guide over ``z`` nothing in the bound depends on the causal layer: add :class:`LabelFit` with
     weight 1, which makes the objective a bound on ``log p(x, u)`` up to a constant and fits the causal layer to the labels
     by maximum likelihood, as :func:`~causalvae_pyro.fit` does by default.
+
+    Where labels are missing (NaN), let ``O`` be an image's known ones and ``c`` its concepts, ``c_i = lambda1(u_i)`` for ``i`` in
+    ``O`` and ``c_i = z_i`` elsewhere. In place of ``KL(q(z) || p(z|u))`` it then has
+
+    ::
+
+        E log q(z) - sum_(i in O) E log p(z_i | u_i) - E log p_scm(c),      p_scm(c) = N(f^-1(c); 0, I) |det df^-1/dc|
+
+    so that weights (0, 1) give a bound on ``log p(x, u_O)``, up to the same constant, if the labels come from the causal layer,
+    ``c ~ p_scm``, with ``z_i ~ p(z_i | u_i)`` where a label is known and ``z_i = c_i`` where not. For an image without any
+    label it is ``KL(q(z) || p_scm(z))``, and the bound is one on ``log p(x)``. Images with all their labels keep
+    ``KL(q(z) || p(z|u))``, and :class:`LabelFit` has their ``log p_scm(c)``.
 
     Args:
         w_eps: Weight of ``KL(q(eps | x, u) || p(eps))``, >= 0; like the two below, a number or a function of the progress of
@@ -159,7 +174,12 @@ class CausalELBO(Trace_ELBO):
         if self.w_eps:
             result["kl_eps"] = _sum(kl_exogenous(q_eps, sites["eps"]["fn"], scm, eps), sites["eps"])
         if self.w_z and not sites["z"]["infer"].get("_deterministic"):
-            result["kl_z"] = _sum(kl_endogenous(q_eps, sites["z"]["fn"], scm, eps, z), sites["z"])
+            p = sites["z"]["fn"]
+            if isinstance(p, KnownConcepts):
+                value = _kl_incomplete(q_eps, p, sites["eps"]["fn"], scm, eps, z)
+            else:
+                value = kl_endogenous(q_eps, p, scm, eps, z)
+            result["kl_z"] = _sum(value, sites["z"])
         if "eps_x" in q:
             result["kl_eps_x"] = _sum(kl(q["eps_x"]["fn"], sites["eps_x"]["fn"], q["eps_x"]["value"]), sites["eps_x"])
         return result
@@ -169,7 +189,8 @@ class LabelFit:
     """``-log p_scm(lambda1(u))``: the labels' likelihood under the causal layer, summed over the batch.
 
     For unit noise it is the paper's ``l_u = 1/2 ||u - g(A o u)||^2`` up to a constant, without its sigmoid.
-    It reaches the causal layer only: ``lambda1`` is held fixed.
+    It reaches the causal layer only: ``lambda1`` is held fixed. Images without all labels do not count here;
+    :class:`CausalELBO` has a bound on theirs.
 
     Args:
         weight: Factor in the loss, >= 0.
@@ -184,12 +205,14 @@ class LabelFit:
         if labels is None:
             return trace.nodes["z"]["value"].new_zeros(())
         with torch.no_grad():
-            prior = model.prior(labels)
+            prior = conditional(model.prior, labels)
             target = prior.mean
         eps = model.scm.to_exogenous(target)
         log_prob = -0.5 * (eps.square() + math.log(2 * math.pi)).sum((-2, -1))
-        # A prior that masks images without labels masks them here too.
-        mask = prior._mask if isinstance(prior, MaskedDistribution) else None
+        # A prior that masks images masks them here too.
+        mask: Any = prior._mask if isinstance(prior, MaskedDistribution) else None
+        if isinstance(prior, KnownConcepts):
+            mask = prior.known.all(-1)
         return scale_and_mask(model.scm.log_abs_det_jacobian(eps, target) - log_prob, mask=mask).sum()
 
 
@@ -208,6 +231,34 @@ class MechanismFit:
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         z = trace.nodes["z"]["value"]
         return (z - model.scm.means(z)).square().sum((-2, -1)).reshape(-1, z.shape[-3]).mean(0).sum()
+
+
+def _kl_incomplete(q: Distribution, scored: KnownConcepts, p_eps: Any, scm: Any, eps: Tensor, z: Tensor) -> Tensor:
+    """What stands for ``KL(q(z) || p(z | u))`` per batch element where labels are missing; see :class:`CausalELBO`.
+
+    Args:
+        q: The guide's distribution of ``eps``.
+        scored: The conditional prior of the known concepts.
+        p_eps: The model's distribution of ``eps``.
+        scm: The causal layer.
+        eps: A sample of ``q``.
+        z: ``scm(eps)``.
+    """
+    p, known = scored.all_concepts, scored.known
+    completed = torch.where(known[..., None], p.mean.detach(), z)
+    noise = scm.to_exogenous(completed)
+    log_scm = p_eps.log_prob(noise) - scm.log_abs_det_jacobian(noise, completed)
+    base = endogenous_base(q, scm)
+    if base is not None and _is_diagonal(base) and _is_diagonal(p):
+        normal = base.base_dist  # type: ignore[attr-defined]
+        exact = torch.where(known, kl_divergence(normal, p.base_dist).sum(-1), -normal.entropy().sum(-1)).sum(-1)
+    else:
+        exact = q.log_prob(eps) - scm.log_abs_det_jacobian(eps, z) - scored.log_prob(z)
+    result = exact - log_scm
+    if base is None or isinstance(scm, LinearSCM):
+        # Closed where some labels alone are not: the same as against p(eps).
+        result = torch.where(known.any(-1), result, kl_exogenous(q, p_eps, scm, eps))
+    return torch.where(known.all(-1), kl_endogenous(q, p, scm, eps, z), result)
 
 
 def _sum(value: Tensor, site: dict) -> Tensor:

@@ -51,14 +51,21 @@ class LabelPrior(Configurable, nn.Module):
         """Makes a prior that standardises the labels.
 
         Args:
-            labels: Training labels ``[N, n]``; their mean and standard deviation become ``shift`` and ``scale``.
+            labels: Training labels ``[N, n]``, NaN where missing; the mean and standard deviation of each concept's known ones
+                become ``shift`` and ``scale``.
             dim: Dimensions of each concept.
             **kwargs: Passed on to the class.
         """
         labels = torch.as_tensor(labels).double()
         if len(labels) < 2:
             raise ValueError(f"labels: got {len(labels)} rows; standardising them takes at least 2")
-        return cls(labels.shape[1], dim, shift=labels.mean(0).tolist(), scale=labels.std(0).tolist(), **kwargs)
+        shift, scale = labels.mean(0), labels.std(0)
+        for i in labels.isnan().any(0).nonzero().flatten().tolist():
+            known = labels[~labels[:, i].isnan(), i]
+            if len(known) < 2:
+                raise ValueError(f"labels: got {len(known)} in column {i}; standardising them takes at least 2")
+            shift[i], scale[i] = known.mean(), known.std()
+        return cls(labels.shape[1], dim, shift=shift.tolist(), scale=scale.tolist(), **kwargs)
 
     @abstractmethod
     def lambda1(self, labels: Tensor) -> Tensor:

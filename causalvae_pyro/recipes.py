@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from causalvae_pyro.objectives import CausalELBO, LabelFit
 from causalvae_pyro.priors import FixedPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "fit_mechanisms"]
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,26 @@ class Recipe:
     nonlinear mechanisms with learned noise are fitted to the labels; a convolutional decoder with a learned Gaussian
     scale draws the image. The objective bounds ``log p(x, u)``.
 
+    Where most labels are missing, call :func:`fit_mechanisms` before :func:`~causalvae_pyro.fit`, and pass
+    :meth:`labelled_repeats` on to the latter.
+
     Args:
         dim: Dimensions of each concept.
         prior_std: ``lambda2`` in label standard deviations.
         w_eps: See :class:`~causalvae_pyro.CausalELBO`.
         w_z: See :class:`~causalvae_pyro.CausalELBO`.
+        labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
     """
 
     dim: int = 1
     prior_std: float = 0.005
     w_eps: float = 0.0
     w_z: float = 1.0
+    labelled_share: float = 1 / 6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.labelled_share < 1:
+            raise ValueError(f"labelled_share: got {self.labelled_share}; must lie in [0, 1)")
 
     def build(self, graph: CausalGraph, images: Tensor, labels: Tensor, config: dict[str, Any] | None = None) -> Run:
         """Makes an untrained model and guide for such data.
@@ -47,7 +57,7 @@ class Recipe:
         Args:
             graph: The causal graph over the labels.
             images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
-            labels: Training labels ``[N, n]``.
+            labels: Training labels ``[N, n]``, NaN where missing.
             config: More entries for the run's configuration.
         """
         n, shape = len(graph), tuple(images.shape[1:])
@@ -61,3 +71,44 @@ class Recipe:
     def objective(self) -> ELBO:
         """The objective to train the pair with."""
         return CausalELBO(self.w_eps, self.w_z, terms=[LabelFit()])
+
+    def labelled_repeats(self, labels: Tensor) -> int:
+        """How often :func:`~causalvae_pyro.fit` has to show images with labels to make them ``labelled_share`` of what it shows.
+
+        Args:
+            labels: Training labels ``[N, n]``, NaN where missing.
+        """
+        labelled = int((~labels.isnan()).any(1).sum())
+        if not labelled:
+            raise ValueError("labels: all of them are missing")
+        share = self.labelled_share
+        return max(1, round(share / (1 - share) * (len(labels) - labelled) / labelled))
+
+
+def fit_mechanisms(model: CausalVAE, labels: Tensor, *, steps: int = 1000, lr: float = 1e-2) -> None:
+    """Fits the causal layer to labels alone, by maximum likelihood, as the paper does before it turns to images.
+
+    With few labels the mechanisms are then known from the first image on: they tell what a cause says about its effects in
+    images without labels. Learned along with the encoder they start as noise, which lets those images teach them its errors.
+
+    Args:
+        model: The model; only its causal layer changes.
+        labels: ``[N, n]``, NaN where missing; images with all their labels count.
+        steps: Steps of Adam, on all labels at once.
+        lr: Its learning rate, > 0.
+
+    Raises:
+        ValueError: If an argument is out of range, or fewer than 2 images have all their labels.
+    """
+    if steps < 1:
+        raise ValueError(f"steps: got {steps}; must be at least 1")
+    if not lr > 0:
+        raise ValueError(f"lr: got {lr}; must be > 0")
+    labels = labels[~labels.isnan().any(1)].to(model.zero)
+    if len(labels) < 2:
+        raise ValueError(f"labels: {len(labels)} images have all of them; mechanisms take at least 2")
+    optimizer = torch.optim.Adam([p for p in model.scm.parameters() if p.requires_grad], lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (LabelFit()(model, None, labels) / len(labels)).backward()
+        optimizer.step()

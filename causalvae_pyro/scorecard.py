@@ -15,6 +15,7 @@ from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.counterfactual import counterfactual, encode, reconstruct
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.metrics import (
+    FID,
     bootstrap_interval,
     cf_errors,
     cf_score_of_errors,
@@ -22,18 +23,23 @@ from causalvae_pyro.metrics import (
     edge_scores,
     effectiveness,
     mcc,
+    mic_tic,
+    mig,
     order_error,
     r2_score,
     representation_scores,
     reversibility,
     sap,
     shd,
+    subsampling_interval,
 )
 
 __all__ = ["CounterfactualData", "Scorer", "has_truth"]
 
 # Fewer images give no score of a representation, and no interval worth the name.
 _FEWEST = 8
+# So near to 1, more and more subsamples have a MIC of 1, and their spread says too little (docs/metrics.md has figures).
+_SATURATED = 0.95
 
 
 class CounterfactualData(Protocol):
@@ -97,11 +103,19 @@ class Scorer:
             intervals["r2"] = {}
             for name, read, label in zip(names, self.read.double().T, self.labels.double().T, strict=True):
                 self._add_interval(intervals["r2"], name, (read, label), _r2)
-            # Not MIG, nor MIC and TIC: repeated rows of a resample look like information, so the interval would miss the value.
             free = {"mcc": mcc, "sap": sap} if len(names) > 1 else {"mcc": mcc}
             for name, score in free.items():
                 # Percentiles: BCa would evaluate each of these once more for every image.
                 self._add_interval(intervals, name, (self.codes, self.labels), score, method="percentile", resamples=200)
+            if "representation" in result:
+                # Repeated rows of a resample would look like information to these.
+                dependence = {"mic_mean": lambda z, u: mic_tic(z, u).mic, "tic_mean": lambda z, u: mic_tic(z, u).tic, "mig": mig}
+                if result["representation"]["mic_mean"] > _SATURATED:
+                    del dependence["mic_mean"]
+                for name, score in dependence.items():
+                    with suppress(ValueError):
+                        found = subsampling_interval((self.codes, self.labels), score, bounds=(0, 1), seed=self.seed)
+                        intervals[name] = found["interval"]
             result["intervals"] = intervals
         return result
 
@@ -119,20 +133,32 @@ class Scorer:
             reversal[name] = reversibility(do, undo, self.x).item()
         return {"composition": composition(set_to({}), self.x).tolist(), "reversibility": reversal}
 
-    def effectiveness(self, judge: Callable[[Tensor], Tensor]) -> dict[str, dict[str, float]]:
+    def effectiveness(self, judge: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """What an independent judge reads from counterfactuals."""
         names = self.data.graph.names
 
         def score(images: Tensor, intended: Tensor) -> dict[str, float]:
             return dict(zip(names, effectiveness(judge(images).cpu(), intended.to(torch.float32)).tolist(), strict=True))
 
-        result = {"factual": score(self.x, self.labels)}
+        result: dict[str, Any] = {"factual": score(self.x, self.labels), "do": {}}
         for name in names:
             do = {name: self._values(name)}
             images, z = counterfactual(self.run.model, self.run.guide, self.x, do, self.handed, return_latents=True)
             # Without the truth: what the model itself says follows from the factual labels.
             intended = self._true(do)[0] if has_truth(self.data) else self._read(z)
-            result[name] = score(images.cpu().clamp(0, 1), intended)
+            result["do"][name] = score(images.cpu().clamp(0, 1), intended)
+        return result
+
+    def fid(self, features: int | Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Fréchet distances from the test images."""
+        # InceptionV3 runs where the model does; a function is shown what a judge is.
+        device = torch.device("cpu") if callable(features) else self.run.model.zero.device
+        distance = FID(self.x.to(device), feature=features)
+        result: dict[str, Any] = {"reconstructions": distance(self.reconstruction.clamp(0, 1)), "do": {}}
+        for name in self.data.graph.names:
+            do = {name: self._values(name)}
+            images = counterfactual(self.run.model, self.run.guide, self.x, do, self.handed)
+            result["do"][name] = distance(images.cpu().clamp(0, 1))
         return result
 
     def counterfactuals(self, pairs: bool) -> dict[str, Any]:

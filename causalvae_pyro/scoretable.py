@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 __all__ = ["Section", "score_sections", "score_table"]
 
 
+_INTERVAL = "95 % interval"
+
+
 class Section(NamedTuple):
     """One table."""
 
@@ -22,6 +25,8 @@ def score_sections(metrics: dict[str, Any]) -> list[Section]:
         sections.append(_counterfactuals(metrics))
     if "effectiveness" in metrics:
         sections.append(_effectiveness(metrics))
+    if "fid" in metrics:
+        sections.append(_fid(metrics))
     return [*sections, _whole(metrics)]
 
 
@@ -29,68 +34,97 @@ def score_table(metrics: dict[str, Any]) -> str:
     """The score card as plain text."""
     blocks = []
     for section in score_sections(metrics):
-        table = [section.columns, *section.rows]
-        widths = [max(len(row[k]) for row in table) for k in range(len(section.columns))]
-        lines = [_line(row, widths) for row in table]
+        names, *values = zip(section.columns, *section.rows, strict=True)
+        width = max(map(len, names))
+        columns = [[name.ljust(width) for name in names], *(_aligned(*column) for column in values)]
+        lines = ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
         rule = "-" * max(map(len, lines))
         blocks.append("\n".join([section.title, rule, lines[0], rule, *lines[1:]]))
     return "\n\n".join(blocks)
 
 
-def _line(row: list[str], widths: list[int]) -> str:
-    first = row[0].ljust(widths[0])
-    return "  ".join([first, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
+def _aligned(title: str, *cells: str) -> list[str]:
+    """A column of equal widths: numbers with their decimal points below one another, all else to the right."""
+    # Intervals have two points.
+    numbers = not any(cell.startswith("[") for cell in cells)
+    tails = [len(cell) - cell.find(".") if numbers and "." in cell else 0 for cell in cells]
+    padded = [cell + " " * (max(tails) - tail) for cell, tail in zip(cells, tails, strict=True)]
+    width = max(map(len, (title, *padded)))
+    return [cell.rjust(width) for cell in (title, *padded)]
 
 
 def _concepts(metrics: dict[str, Any]) -> Section:
     scores, intervals = metrics.get("representation", {}), metrics["intervals"].get("r2", {})
-    columns = ["concept", "R^2"] + (["MIC", "TIC", "undone"] if scores else ["undone"])
+    columns = ["concept", "R^2", _INTERVAL] + (["MIC", "TIC", "undone"] if scores else ["undone"])
     rows = []
     for name, r2 in metrics["r2"].items():
         own = [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
-        rows.append([name, f"{r2:.4f}{_span(intervals.get(name), 4)}", *own, f"{metrics['reversibility'][name]:.4f}"])
-    return Section("Concepts read from test images; mean absolute pixel error after do and undo", columns, rows)
+        rows.append([name, f"{r2:.4f}", _span(intervals.get(name), 4), *own, f"{metrics['reversibility'][name]:.4f}"])
+    return _section("Concepts read from test images; mean absolute pixel error after do and undo", columns, rows)
 
 
 def _counterfactuals(metrics: dict[str, Any]) -> Section:
     intervals, rows = metrics["intervals"]["cf_score"], []
     for key, score in metrics["cf_score"].items():
-        value = f"{score:.3f}{_span(intervals.get(key), 3)}"
-        rows.append([f"do({key.replace('+', ', ')})", value, f"{metrics['ceiling'][key]:.3f}", f"{metrics['cf_r2'][key]:.3f}"])
+        numbers = [f"{metrics[section][key]:.3f}" for section in ("ceiling", "cf_r2")]
+        rows.append([f"do({key.replace('+', ', ')})", f"{score:.3f}", _span(intervals.get(key), 3), *numbers])
     names = {"cf_roots": "roots", "cf_children": "children", "cf_mean": "single concepts", "cf_pairs": "pairs"}
     means = {label: metrics["summary"].get(key) for key, label in names.items()}
-    rows += [[f"mean over {label}", f"{value:.3f}", "", ""] for label, value in means.items() if value is not None]
-    return Section("Counterfactuals against the truth", ["intervention", "CF-score", "ceiling", "CF R^2"], rows)
+    rows += [[f"mean over {label}", f"{value:.3f}", "", "", ""] for label, value in means.items() if value is not None]
+    columns = ["intervention", "CF-score", _INTERVAL, "ceiling", "CF R^2"]
+    return _section("Counterfactuals against the truth", columns, rows)
 
 
 def _effectiveness(metrics: dict[str, Any]) -> Section:
-    names = list(metrics["r2"])
-    rows = [
-        ["none" if key == "factual" else f"do({key})", *(f"{errors[name]:.3g}" for name in names)]
-        for key, errors in metrics["effectiveness"].items()
-    ]
-    return Section("Mean absolute error that an independent predictor reads, in label units", ["intervention", *names], rows)
+    names, found = list(metrics["r2"]), metrics["effectiveness"]
+    lines = {"none": found["factual"]} | {f"do({name})": errors for name, errors in found["do"].items()}
+    rows = [[line, *(f"{errors[name]:.3g}" for name in names)] for line, errors in lines.items()]
+    return _section("Mean absolute error that an independent predictor reads, in label units", ["intervention", *names], rows)
+
+
+def _fid(metrics: dict[str, Any]) -> Section:
+    lines = {"none": metrics["fid"]["reconstructions"]}
+    lines |= {f"do({name})": distance for name, distance in metrics["fid"]["do"].items()}
+    rows = [[line, f"{distance:.3f}"] for line, distance in lines.items()]
+    return _section("Frechet distance of what the model draws from test images", ["intervention", "FID"], rows)
 
 
 def _whole(metrics: dict[str, Any]) -> Section:
     scores, intervals, graph = metrics.get("representation"), metrics["intervals"], metrics["graph"]
-    rows = [["mean squared error of reconstructions", f"{metrics['reconstruction_mse']:.5f}", ""]]
+    rows: list[list[str]] = []
+
+    def add(name: str, value: float, digits: int, interval: list[float] | None = None, limit: float | None = None) -> None:
+        rows.append([name, f"{value:.{digits}f}", _span(interval, digits), "" if limit is None else f"{limit:.{digits}f}"])
+
+    add("mean squared error of reconstructions", metrics["reconstruction_mse"], 5, intervals.get("reconstruction_mse"))
     drift = metrics["composition"]
-    rows.append(["mean absolute error after 1 and 10 null interventions", f"{drift[0]:.4f}, {drift[-1]:.4f}", ""])
+    add("mean absolute error after a null intervention", drift[0], 4)
+    add(f"mean absolute error after {len(drift)} null interventions", drift[-1], 4)
     if scores:
         limit = scores["of_the_labels"]
-        rows.append(
-            ["MIC, TIC: mean over concepts, percent", f"{100 * scores['mic_mean']:.1f}, {100 * scores['tic_mean']:.1f}", ""]
-        )
+        for key in ("mic", "tic"):
+            # As the papers' tables have it.
+            percent = [100 * end for end in intervals.get(f"{key}_mean", ())] or None
+            add(f"{key.upper()}: mean over concepts, percent", 100 * scores[f"{key}_mean"], 1, percent)
         for key in ("mcc", "mig", "sap", "irs"):
             if key in scores:
-                rows.append([key.upper(), f"{scores[key]:.3f}{_span(intervals.get(key), 3)}", f"{limit[key]:.3f}"])
-        parts = ("disentanglement", "completeness", "informativeness")
-        rows += [[f"DCI {part}", f"{scores['dci'][part]:.3f}", f"{limit['dci'][part]:.3f}"] for part in parts]
-    rows.append(["structural Hamming distance, F1 of the edges", f"{graph['shd']}, {graph['f1']:.2f}", ""])
-    rows += [[f"in [0, 1]: {name}", f"{value:.3f}", ""] for name, value in metrics["directions"].items() if value is not None]
-    return Section(f"The whole, on {metrics['images']} test images", ["score", "value", "of the labels themselves"], rows)
+                add(key.upper(), scores[key], 3, intervals.get(key), limit[key])
+        for part in ("disentanglement", "completeness", "informativeness"):
+            add(f"DCI {part}", scores["dci"][part], 3, None, limit["dci"][part])
+    add("structural Hamming distance", graph["shd"], 0)
+    add("F1 of the edges", graph["f1"], 2)
+    for name, value in metrics["directions"].items():
+        if value is not None:
+            add(f"in [0, 1]: {name}", value, 3)
+    columns = ["score", "value", _INTERVAL, "of the labels themselves"]
+    return _section(f"The whole, on {metrics['images']} test images", columns, rows)
+
+
+def _section(title: str, columns: list[str], rows: list[list[str]]) -> Section:
+    """Without the columns in which nothing stands, as of intervals where there are none."""
+    kept = [k for k in range(len(columns)) if any(row[k] for row in rows)]
+    return Section(title, [columns[k] for k in kept], [[row[k] for k in kept] for row in rows])
 
 
 def _span(interval: list[float] | None, digits: int) -> str:
-    return "" if interval is None else f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    return "" if interval is None else f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import pyro
@@ -24,6 +25,7 @@ from tqdm.auto import tqdm
 
 from causalvae_pyro.files import write_text
 from causalvae_pyro.local_params import local_params
+from causalvae_pyro.missing import any_missing, declare_missing
 from causalvae_pyro.objectives import CausalELBO, LabelFit
 
 __all__ = ["Callback", "History", "NonFiniteLossError", "TrainingState", "cosine_schedule", "fit", "resolve_device"]
@@ -129,6 +131,7 @@ def fit(
     schedule: Callable[[float], float] | None = cosine_schedule,
     device: str | torch.device = "auto",
     seed: int = 0,
+    labelled_repeats: int = 1,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> History:
@@ -143,9 +146,11 @@ def fit(
         guide: Its guide, a module with the same signature.
         data: An image simulator (anything with ``images [N, C, H, W]`` and ``labels [N, n]``), a pair of tensors
             ``(images, labels)`` (uint8 images are divided by 255; ``labels`` may be ``None``), or a dataset of
-            ``(image, labels)`` pairs with a length. Tensors stay on the device as they are.
+            ``(image, labels)`` pairs with a length. Tensors stay on the device as they are. A missing label is NaN: an image
+            may have none of its labels, or some of them.
         objective: Any Pyro ELBO. By default :class:`~causalvae_pyro.CausalELBO` with weights (0, 1) and
-            :class:`~causalvae_pyro.LabelFit`: a bound on ``log p(x, u)``.
+            :class:`~causalvae_pyro.LabelFit`: a bound on ``log p(x, u)``. Terms that are modules are trained too, and told of
+            every epoch's end where they have ``on_epoch_end``.
         epochs: Passes over the data.
         batch_size: Images per step; the last batch of an epoch may be smaller.
         lr: Learning rate of the default optimiser, Adam.
@@ -153,6 +158,8 @@ def fit(
         schedule: Factor of the learning rate as a function of progress in [0, 1]; ``None`` keeps it constant.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         seed: Seeds the order of the data and the sampling.
+        labelled_repeats: Where labels are missing, how often an epoch shows each image that has some: so many times it counts
+            in the objective. With few labels most batches would have none. Tensors and simulators only.
         callbacks: See :class:`Callback`.
         progress: Show a progress bar with loss, images/s and the time left.
 
@@ -171,14 +178,16 @@ def fit(
             raise ValueError(
                 f"{argument}: expected a module, got {type(module).__name__}; train plain functions with pyro.infer.SVI"
             )
-    for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
+    for argument, value in (("epochs", epochs), ("batch_size", batch_size), ("labelled_repeats", labelled_repeats)):
         if value < 1:
             raise ValueError(f"{argument}: got {value}; must be at least 1")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed: got {seed}; must lie in [0, 2**32)")
     if not lr > 0:
         raise ValueError(f"lr: got {lr}; must be > 0")
-    batches = _batches(data, batch_size, resolved, getattr(getattr(model, "scm", None), "graph", None))
+    batches = _batches(data, batch_size, labelled_repeats, resolved, getattr(getattr(model, "scm", None), "graph", None))
+    if isinstance(batches, _TensorBatches) and batches.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
+        raise ValueError("labels: some are missing, but the guide's encoder reads them; give it label_dim=0, for q(eps | x)")
     objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
     pyro.set_rng_seed(seed)
     order = torch.Generator().manual_seed(seed)
@@ -187,7 +196,10 @@ def fit(
         # The monitor says more about them.
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         loss_module = objective(model, guide).to(resolved).train()
-        parameters = [p for p in loss_module.parameters() if p.requires_grad]
+        # Extra terms of the objective may learn too, such as the mechanisms of a graph search.
+        terms = list(getattr(objective, "terms", ()))
+        modules = [loss_module, *(term.to(resolved).train() for term in terms if isinstance(term, nn.Module))]
+        parameters = [p for p in dict.fromkeys(chain.from_iterable(m.parameters() for m in modules)) if p.requires_grad]
         optim = torch.optim.Adam(parameters, lr=lr, fused=True) if optimizer is None else optimizer(parameters)
         rates = [group["lr"] for group in optim.param_groups]
         state = TrainingState(model, guide, optim, History())
@@ -199,7 +211,7 @@ def fit(
                 state.epoch = epoch
                 monitor.start_epoch()
                 bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
-                for x, labels in batches(order):
+                for x, labels, missing in batches(order):
                     done = state.step / max(1, total - 1)
                     if isinstance(objective, CausalELBO):
                         objective.progress = done
@@ -210,7 +222,7 @@ def fit(
                     optim.zero_grad(set_to_none=True)
                     try:
                         # Shapes and supports are the same in every step, and each check of a value is a device sync.
-                        with pyro.validation_enabled(validate and state.step == 0):
+                        with pyro.validation_enabled(validate and state.step == 0), declare_missing(missing):
                             loss = loss_module(x, labels)
                     except ValueError:
                         # Pyro's validation refuses parameters that are NaN; without it the loss shows where they come from.
@@ -225,8 +237,8 @@ def fit(
                     bar.set_postfix_str(monitor.status(), refresh=False)
                     bar.update()
                 state.history.rows.append(monitor.finish_epoch(optim.param_groups[0]["lr"]))
-                for callback in callbacks:
-                    callback.on_epoch_end(state)
+                for listener in (*(term for term in terms if hasattr(term, "on_epoch_end")), *callbacks):
+                    listener.on_epoch_end(state)
         except (KeyboardInterrupt, NonFiniteLossError):
             state.interrupted = True
             for callback in callbacks:
@@ -234,7 +246,8 @@ def fit(
             raise
         finally:
             bar.close()
-            loss_module.eval()
+            for module in modules:
+                module.eval()
             if isinstance(objective, CausalELBO):
                 objective.progress = 1.0
     return state.history
@@ -325,20 +338,25 @@ class _Monitor:
 class _TensorBatches:
     """Shuffled batches by index selection from tensors that stay on the device, uint8 images as uint8."""
 
-    def __init__(self, images: Tensor, labels: Tensor | None, batch_size: int, device: torch.device) -> None:
+    def __init__(self, images: Tensor, labels: Tensor | None, batch_size: int, repeats: int, device: torch.device) -> None:
         self.images = images.to(device)
         self.labels = None if labels is None else labels.to(device=device, dtype=torch.get_default_dtype())
         self.batch_size = batch_size
+        self.missing = labels is not None and any_missing(labels)
+        self.rows = torch.arange(len(images))
+        if self.missing:
+            labelled = (~labels.isnan()).any(1).nonzero().flatten().cpu()  # type: ignore[union-attr]
+            self.rows = torch.cat([self.rows, labelled.repeat(repeats - 1)])
 
     def __len__(self) -> int:
-        return math.ceil(len(self.images) / self.batch_size)
+        return math.ceil(len(self.rows) / self.batch_size)
 
-    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
-        order = torch.randperm(len(self.images), generator=generator).to(self.images.device)
+    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
+        order = self.rows[torch.randperm(len(self.rows), generator=generator)].to(self.images.device)
         for index in order.split(self.batch_size):
             x = self.images[index]
             x = x.to(torch.get_default_dtype()).div_(255) if x.dtype == torch.uint8 else x
-            yield x, None if self.labels is None else self.labels[index]
+            yield x, None if self.labels is None else self.labels[index], self.missing
 
 
 class _LoaderBatches:
@@ -350,12 +368,13 @@ class _LoaderBatches:
     def __len__(self) -> int:
         return math.ceil(len(self.data) / self.batch_size)  # type: ignore[arg-type]
 
-    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
         for x, labels in DataLoader(self.data, self.batch_size, shuffle=True, generator=generator):
-            yield x.to(self.device), labels.to(self.device, torch.get_default_dtype())
+            # Before they are on the device, where a look would have to wait.
+            yield x.to(self.device), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
 
 
-def _batches(data: Any, batch_size: int, device: torch.device, graph: Any) -> _TensorBatches | _LoaderBatches:
+def _batches(data: Any, batch_size: int, repeats: int, device: torch.device, graph: Any) -> _TensorBatches | _LoaderBatches:
     if isinstance(data, tuple):
         images, labels = data
     elif getattr(data, "transform", None) is None and hasattr(data, "images") and hasattr(data, "labels"):
@@ -366,6 +385,8 @@ def _batches(data: Any, batch_size: int, device: torch.device, graph: Any) -> _T
     if batch_size > size:
         raise ValueError(f"batch_size: got {batch_size}, the data has {size} images; must be at most that")
     if images is None:
+        if repeats > 1:
+            raise ValueError(f"labelled_repeats: got {repeats}, but which images have labels is known of tensors only; must be 1")
         return _LoaderBatches(data, batch_size, device)
     if images.ndim != 4:
         raise ValueError(f"images: expected shape [N, C, H, W], got {list(images.shape)}")
@@ -377,7 +398,12 @@ def _batches(data: Any, batch_size: int, device: torch.device, graph: Any) -> _T
         expected = [size, labels.shape[-1] if graph is None else len(graph)]
         if list(labels.shape) != expected:
             raise ValueError(f"labels: expected shape {expected} (images x concepts), got {list(labels.shape)}")
-        if not bool(torch.isfinite(labels).all()):
-            row, column = (~torch.isfinite(labels)).nonzero()[0].tolist()
-            raise ValueError(f"labels: got {labels[row, column].item()} in row {row}, column {column}; all labels must be finite")
-    return _TensorBatches(images, labels, batch_size, device)
+        if bool(labels.isinf().any()):
+            row, column = labels.isinf().nonzero()[0].tolist()
+            value = labels[row, column].item()
+            raise ValueError(f"labels: got {value} in row {row}, column {column}; must be finite, or NaN where missing")
+        for i, count in enumerate((~labels.isnan()).sum(0).tolist()):
+            if count < min(2, size):
+                name = f"in column {i}" if graph is None else repr(graph.names[i])
+                raise ValueError(f"labels: the concept {name} has {count} of them; each concept takes at least 2")
+    return _TensorBatches(images, labels, batch_size, repeats, device)

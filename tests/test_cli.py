@@ -1,6 +1,7 @@
 """The command line: a whole run in miniature, and one clear line for everything that can be wrong with the input."""
 
 import csv
+import functools
 import json
 import re
 import shutil
@@ -15,9 +16,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from causalvae_pyro import cli, counterfactual, load, sources
+from causalvae_pyro import cli, counterfactual, fit, load, sources
 from causalvae_pyro.cli import main
 from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.evaluation import evaluate, score_table, train_judge
+from causalvae_pyro.missing import keep_labels
 
 OPTIONS = ["--noise", "0.1", "--dim", "2", "--w-eps", "0.3", "--seed", "3", "--batch-size", "16"]
 FILES = {
@@ -55,6 +58,7 @@ class Small(Pendulum):
 def _small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sources.SIMULATORS, "pendulum", Small)
+        patch.setattr(cli, "train_judge", functools.partial(train_judge, steps=60))
         yield
 
 
@@ -115,6 +119,43 @@ def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
         assert (finished / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
+@pytest.mark.parametrize(("share", "labelled", "repeats"), [("0.1", 6, 2), ("1e-9", 2, 6)])
+def test_train_with_a_share_of_the_labels(share, labelled, repeats, tmp_path, capsys, monkeypatch):
+    given = []
+    monkeypatch.setattr(cli, "fit_mechanisms", lambda model, labels: given.append(("mechanisms", labels)))
+
+    def spy(model, guide, data, **options):
+        given.append(("fit", data[1]))
+        assert options["labelled_repeats"] == repeats
+        return fit(model, guide, data, **options)
+
+    monkeypatch.setattr(cli, "fit", spy)
+    assert train(tmp_path, "--seed", "3", "--label-share", share) == 0
+    assert f"with the labels of {labelled} images, each shown {repeats} times an epoch\n" in capsys.readouterr().out
+    training = json.loads((tmp_path / "config.json").read_text())["training"]
+    expected = {"images": 64, "label_share": float(share), "labelled": labelled, "labelled_repeats": repeats}
+    assert expected.items() <= training.items()
+    (first, labels), (second, same) = given
+    assert (first, second) == ("mechanisms", "fit")
+    assert labels is same
+    known = ~labels.isnan().any(1)
+    assert known.sum() == labelled
+    every = Small("train", size=16, seed=3).labels
+    every = every[torch.arange(64) * len(every) // 64]
+    assert torch.equal(labels[known], every[known])
+    assert torch.equal(labels.isnan(), keep_labels(every, float(share), seed=3).isnan())
+    # The concepts are in units of the known labels.
+    torch.testing.assert_close(load(tmp_path).model.prior.shift, labels[known].mean(0).float())
+
+
+def test_all_labels_are_the_default(finished, run, capsys):
+    config = json.loads((finished / "config.json").read_text())
+    assert "label_share" not in config["training"]
+    assert train(run, *OPTIONS, "--label-share", "1") == 0
+    assert "labels of" not in capsys.readouterr().out
+    assert (finished / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
 def test_evaluate_scores_again(run, capsys, monkeypatch):
     before = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").unlink()
@@ -130,6 +171,58 @@ def test_evaluate_scores_again(run, capsys, monkeypatch):
     (_, _, metrics, history, path), *more = written
     assert (metrics["images"], history, path, more) == (20, [], run, [])
     assert "20 test images" in capsys.readouterr().out
+
+
+def test_evaluate_with_a_judge_where_the_truth_is_known(run, capsys):
+    before = json.loads((run / "metrics.json").read_text())
+    for flags in (["--judge"], [], ["--no-judge"]):
+        assert main(["evaluate", str(run), "--device", "cpu", *flags]) == 0
+        metrics = json.loads((run / "metrics.json").read_text())
+        out, page = capsys.readouterr().out, (run / "report.html").read_text()
+        for text in (out, page):
+            assert ("an independent predictor reads" in text) == (flags == ["--judge"])
+        assert ("training a judge on 202 images" in out) == (flags == ["--judge"])
+        found = metrics.pop("effectiveness", None)
+        assert metrics == before
+        assert (found is not None) == (flags == ["--judge"])
+        if found:
+            # Of the training images alone, and against the true labels.
+            train, test = (Small(split, size=16, noise=0.1, seed=3) for split in ("train", "test"))
+            judge = train_judge(train.images, train.labels, steps=60)
+            expected = evaluate(load(run), test, judge=judge.predict, pairs=False)["effectiveness"]
+            assert found["do"].keys() == set(test.concepts)
+            for name in test.concepts:
+                assert found["do"][name] == pytest.approx(expected["do"][name], rel=1e-4)
+            assert found["factual"] == pytest.approx(expected["factual"], rel=1e-4)
+
+
+@pytest.mark.parametrize("judge", [[], ["--judge"]], ids=["no judge", "judge"])
+def test_evaluate_with_the_distance_by_the_judges_features(judge, run, capsys):
+    assert main(["evaluate", str(run), "--device", "cpu", "--limit", "30", "--fid", "judge", *judge]) == 0
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert ("effectiveness" in metrics) == (judge == ["--judge"])
+    train, test = (Small(split, size=16, noise=0.1, seed=3) for split in ("train", "test"))
+    features = train_judge(train.images, train.labels, steps=60).features
+    expected = evaluate(load(run), test, fid_features=features, limit=30, pairs=False)["fid"]
+    assert metrics["fid"]["reconstructions"] == pytest.approx(expected["reconstructions"], rel=1e-3)
+    assert metrics["fid"]["do"] == pytest.approx(expected["do"], rel=1e-3)
+    assert "Frechet distance" in capsys.readouterr().out
+    assert "Frechet distance" in (run / "report.html").read_text()
+
+
+def test_the_distance_is_by_inception_unless_told_otherwise(run, monkeypatch):
+    asked = []
+
+    def refuse(*arguments, **options):
+        asked.append(options)
+        raise OSError("feature: no weights")
+
+    monkeypatch.setattr(cli, "evaluate", refuse)
+    for flags in (["--fid"], ["--fid", "inception"]):
+        assert main(["evaluate", str(run), *flags]) == 2
+        assert asked.pop() == {"limit": None, "fid_features": 2048}
+    assert main(["evaluate", str(run)]) == 2
+    assert asked.pop() == {"limit": None}
 
 
 def test_counterfactual_draws(run, tmp_path, capsys):
@@ -219,6 +312,11 @@ BAD = {
     "nan weights": (diverge, ["evaluate", "RUN"], "Expected parameter"),
     "limit of evaluate": (None, ["evaluate", "RUN", "--limit", "0"], "limit: got 0; must be at least 1"),
     "negative limit of evaluate": (None, ["evaluate", "RUN", "--limit", "-5"], "limit: got -5; must be at least 1"),
+    "torchmetrics": (
+        None,
+        ["evaluate", "RUN", "--fid"],
+        "fid: needs torchmetrics (import of torchmetrics.image.fid halted; None in sys.modules); install the extra",
+    ),
     "cuda": (None, ["evaluate", "RUN", "--device", "cuda"], "device: got 'cuda', but PyTorch finds 0 CUDA devices here"),
     "device": (None, ["counterfactual", "RUN", *DO, "--device", "gpu"], "device: got 'gpu'; valid: 'auto', 'cpu'"),
     "cuda training": (None, [*TRAIN, "--device", "cuda"], "device: got 'cuda', but PyTorch finds 0 CUDA devices here"),
@@ -235,6 +333,9 @@ BAD = {
     "dim": (None, [*TRAIN, "--dim", "0"], "dim: got 0; "),
     "prior": (None, [*TRAIN, "--prior-std", "0"], "std: got "),
     "weight": (None, [*TRAIN, "--w-z", "-1"], "w_z: got -1.0; must be >= 0"),
+    "no labels": (None, [*TRAIN, "--label-share", "0"], "--label-share: got 0.0; must lie in (0, 1]"),
+    "more than all labels": (None, [*TRAIN, "--label-share", "1.01"], "--label-share: got 1.01; must lie in (0, 1]"),
+    "nan labels": (None, [*TRAIN, "--label-share", "nan"], "--label-share: got nan; must lie in (0, 1]"),
     "seed": (None, [*TRAIN, "--seed", "-1"], "seed: got -1"),
     "big seed": (None, [*TRAIN, "--seed", "99999999999999999999999"], "seed: got 99999999999999999999999"),
     "file in the way": (lambda run: (run / "a").write_text(""), [*TRAIN, "--out", "RUN/a"], "RUN/a"),
@@ -268,6 +369,7 @@ def assert_one_line(err, words):
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_takes_one_line(name, run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     arguments, words = prepare(name, run, tmp_path)
     assert main(arguments) == 2
     assert_one_line(capsys.readouterr().err, words)
@@ -354,11 +456,15 @@ def own(tmp_path_factory):
 
 def test_ones_own_data_train_evaluate_and_draw(own, tmp_path, capsys):
     out = tmp_path / "run"
-    train = ["train", *own, "--size", "16", "--epochs", "1", "--batch-size", "16", "--out", str(out)]
+    train = ["train", *own, "--size", "16", "--epochs", "1", "--batch-size", "16", "--limit", "32", "--out", str(out)]
     assert main(train) == 0
     assert {path.name for path in out.iterdir()} == FILES - {"scores.png"}
     printed = capsys.readouterr().out
     assert all(words in printed for words in ("R^2", "null interventions", "The whole, on 12 test images"))
+    # The judge sees all the training images there are.
+    assert "training a judge on 48 images" in printed
+    assert "an independent predictor reads" in printed
+    assert "do(shadow)" in printed
     assert "CF-score" not in printed
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics["r2"]) == {"light", "shadow"}
@@ -368,9 +474,36 @@ def test_ones_own_data_train_evaluate_and_draw(own, tmp_path, capsys):
     assert 0 < metrics["representation"]["mic_mean"] <= 1
     assert matplotlib.image.imread(out / "counterfactuals.png").std() > 0.01
     assert "<td>shadow</td>" in (out / "report.html").read_text()
+    data = [sources.open_data(load(out).config["data"], split) for split in ("train", "test")]
+    judge = train_judge(data[0].images, data[0].labels, steps=60)
+    expected = evaluate(load(out), data[1], judge=judge.predict)
+    assert set(metrics["effectiveness"]["do"]) == {"light", "shadow"}
+    assert metrics["effectiveness"]["factual"] == pytest.approx(expected["effectiveness"]["factual"], rel=1e-4)
+    assert score_table(metrics) in printed
+    for errors in metrics["effectiveness"]["do"].values():
+        assert all(f"<td>{error:.3g}</td>" in (out / "report.html").read_text() for error in errors.values())
     assert main(["evaluate", str(out)]) == 0
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert main(["evaluate", str(out), "--no-judge"]) == 0
+    assert json.loads((out / "metrics.json").read_text()) == {k: v for k, v in metrics.items() if k != "effectiveness"}
+    assert "an independent predictor reads" not in (out / "report.html").read_text()
     assert main(["counterfactual", str(out), "--do", "light=9", "--count", "2", "--out", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").is_file()
+
+
+def test_a_size_that_no_judge_takes(own, tmp_path, monkeypatch):
+    out, asked = tmp_path / "run", []
+    assert main(["train", *own, "--size", "16", "--epochs", "1", "--batch-size", "16", "--out", str(out)]) == 0
+    # As a run that was put together in Python may have it.
+    run = load(out)
+    run.config["data"]["size"] = 18
+    monkeypatch.setattr(cli, "evaluate", lambda *arguments, **options: asked.append(options))
+    for name in ("write_report", "score_table"):
+        monkeypatch.setattr(cli, name, lambda *arguments: None)
+    cli._score(run, out, [])
+    assert asked == [{"limit": None}]
+    with pytest.raises(ValueError, match=r"^image_shape: got \(3, 18, 18\); the sides must be divisible by 4"):
+        cli._score(run, out, [], judge=True)
 
 
 def test_ones_own_data_are_all_or_nothing(own, capsys):

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mutual_info_score
 
+from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.metrics.disentanglement import DCI, dci, irs, mcc, mig, sap
 
 SCORES = {
@@ -524,6 +525,17 @@ def test_irs_weighs_bins_by_their_samples():
     z = np.array([-1.0, 1.0] * 8 + [0.0])[:, None]
     u = np.array([0.0] * 16 + [1.0])[:, None]
     assert irs(z, u) == pytest.approx(1 - 16 / 17)
+
+
+def test_irs_of_one_live_concept_among_dead_ones_is_high():
+    u = Pendulum("test", size=16).labels.double()
+    dead = u * torch.tensor([0.0, 1.0, 0.0, 0.0])
+    # As the docstring says, while scores that ask for every label see that three have none.
+    assert irs(dead, u) == pytest.approx(0.96, abs=0.005)
+    assert irs(dead, u) == pytest.approx(irs(u[:, 1:2], u))
+    assert irs(dead, u) > irs(u, u)
+    assert mcc(dead, u) < 0.3
+    assert dci(dead, u, estimator=LinearRegression()).informativeness < 0.5
 
 
 def test_irs_is_never_negative():

@@ -15,12 +15,14 @@ import test_morphomnist
 import torch
 import torchvision.datasets
 
-from causalvae_pyro import cli
+from causalvae_pyro import cli, load
+from causalvae_pyro.datasets import Pendulum
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--size", "16", "--epochs", "1", "--limit", "96"]
 EXAMPLES = {
     "train_pendulum.py": [*TINY, "--out", "{tmp}/run"],
+    "discover_graph.py": [*TINY, "--out", "{tmp}/run"],
     "counterfactual_pendulum.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
     "soft_interventions.py": ["--run", "{run}", "--count", "3", "--average", "20", "--out", "{tmp}/picture.png"],
     "chirho_worlds.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
@@ -73,6 +75,9 @@ def test_example(name, tmp_path, tiny_run, monkeypatch, capsys):
     assert re.search(r"\d", capsys.readouterr().out)
     if "{tmp}/picture.png" in EXAMPLES[name]:
         assert matplotlib.image.imread(tmp_path / "picture.png").std() > 0.01
+    if name == "discover_graph.py":
+        assert matplotlib.image.imread(tmp_path / "run" / "discovery.png").std() > 0.01
+        assert load(tmp_path / "run").model.graph.names == Pendulum.graph.names
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
@@ -154,9 +159,16 @@ def test_own_data_page_runs(tmp_path, monkeypatch):
         assert cli.main([*words, *small]) == 0, words
 
 
+def test_discovery_page():
+    page = "docs/discovery.md"
+    namespace = {}
+    exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
+    assert namespace["found"].graph == namespace["data"].graph
+
+
 def test_every_page_in_docs_with_python_is_tested():
     pages = {path.name for path in (ROOT / "docs").glob("*.md") if _blocks("python", f"docs/{path.name}")}
-    assert pages == {"metrics.md", "own_data.md"}
+    assert pages == {"discovery.md", "metrics.md", "own_data.md"}
 
 
 def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path):

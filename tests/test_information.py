@@ -442,3 +442,20 @@ def test_errors_of_matrices(function, name):
 def test_a_summary_needs_a_label_for_each_concept():
     with pytest.raises(ValueError, match="z: got 3 concepts for 2 labels; expected one for each"):
         mic_tic(Z, Z[:, :2])
+
+
+def test_tic_of_few_classes_has_a_ceiling_below_one():
+    found = {}
+    for size in (200, 1461, 20000):
+        half = np.arange(size) % 2
+        cells = int(size**0.6)
+        shapes = [(x, y) for x in range(2, cells) for y in range(2, cells) if x * y <= cells]
+        # No grid tells more than the class, whatever logarithm it is divided by.
+        expected = np.mean([math.log(2) / math.log(min(shape)) for shape in shapes])
+        found[size] = tic(half, half)
+        assert found[size] == pytest.approx(expected, abs=1e-3)
+        assert mic(half, half) == pytest.approx(1, abs=1e-3)
+    assert found[200] > found[1461] > found[20000]
+    assert found[1461] == pytest.approx(0.69, abs=0.005)
+    several = np.arange(1461) % 5
+    assert found[1461] < mic_tic(several[:, None], several[:, None]).tic < 0.97

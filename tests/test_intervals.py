@@ -8,7 +8,8 @@ import torch
 
 from causalvae_pyro.metrics import intervals
 from causalvae_pyro.metrics.disentanglement import mcc
-from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval
+from causalvae_pyro.metrics.information import tic
+from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval, subsampling_interval
 
 
 def skewed(n, seed=0):
@@ -236,6 +237,111 @@ def test_invalid_statistics():
     message = r"statistic: not finite on [0-9]+ of 1000 resamples or subsets"
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(np.arange(3.0), lambda values: 1.0 if np.ptp(values) else math.inf)
+
+
+# Subsampling --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_subsampling_has_the_standard_error_of_a_mean_for_every_share(share):
+    values = skewed(200)
+    result = subsampling_interval(values, np.mean, share=share, subsamples=4000)
+    error = values.std(ddof=1) / math.sqrt(200)
+    assert result["value"] == pytest.approx(values.mean())
+    # The spread of 4,000 subsamples is known to 1 %.
+    assert result["standard_error"] == pytest.approx(error, rel=0.05)
+    assert result["interval"] == pytest.approx([values.mean() - 1.96 * error, values.mean() + 1.96 * error], abs=0.1 * error)
+
+
+def test_subsampling_in_closed_form():
+    values, level = skewed(31), 0.9
+    rng = np.random.default_rng(4)
+    # 0.3 of 31 is nearest to 9; drawn without replacement.
+    drawn = [values[rng.choice(31, 9, replace=False)].mean() for _ in range(12)]
+    error = np.std(drawn, ddof=1) * math.sqrt(9 / 22)
+    half = scipy.stats.t.ppf(0.95, 11) * error
+    result = subsampling_interval(values, np.mean, level=level, share=0.3, subsamples=12, seed=4)
+    assert result["standard_error"] == pytest.approx(error)
+    assert result["interval"] == pytest.approx([values.mean() - half, values.mean() + half])
+
+
+@pytest.mark.parametrize(("share", "size"), [(1e-6, 1), (0.5, 20), (1 - 1e-6, 39)])
+def test_subsamples_are_distinct_rows_of_all_arrays(share, size):
+    values, seen = np.arange(40.0), []
+
+    def statistic(one, two):
+        seen.append(one)
+        assert (two[:, 1] == -one).all()
+        return one.sum()
+
+    subsampling_interval([values, np.stack([values, -values], 1)], statistic, share=share)
+    assert [len(rows) for rows in seen] == [40] + [size] * 30
+    assert all(len(np.unique(rows)) == len(rows) for rows in seen)
+    assert len({tuple(sorted(rows)) for rows in seen}) > 15
+
+
+def test_coverage_of_subsampling():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        low, high = subsampling_interval(rng.exponential(size=60), np.mean)["interval"]
+        covered += low <= 1 <= high
+    # The count's own standard deviation is 0.012.
+    assert 0.9 < covered / 400 < 0.98
+
+
+@pytest.mark.parametrize("spread", [0.5, 1e6], ids=["noisy label", "independent"])
+def test_subsampling_holds_the_mean_of_a_score_that_repeated_rows_mislead(spread):
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        u = rng.normal(size=100)
+        return u + spread * rng.normal(size=100), u
+
+    mean = np.mean([tic(*draw(seed)) for seed in range(300)])
+    covered = {"subsampling": 0, "bootstrap": 0}
+    for seed in range(40):
+        pair = draw(seed)
+        found = {
+            "subsampling": subsampling_interval(pair, tic, seed=seed),
+            "bootstrap": bootstrap_interval(pair, tic, method="percentile", resamples=100, seed=seed),
+        }
+        for name, result in found.items():
+            covered[name] += result["interval"][0] <= mean <= result["interval"][1]
+    assert covered["subsampling"] >= 35
+    assert covered["bootstrap"] < 30
+
+
+def test_subsampling_keeps_to_bounds_and_to_its_seed():
+    values = np.array([0.0, 1.0] * 10)
+    low, high = subsampling_interval(values, np.mean)["interval"]
+    assert 0 < low < 0.5 < high < 1
+    assert subsampling_interval(values, np.mean, bounds=(0.4, 0.6))["interval"] == [0.4, 0.6]
+    assert subsampling_interval(values, np.mean, bounds=(-1, 0.6))["interval"] == [low, 0.6]
+    assert subsampling_interval(values, np.mean, seed=1) == subsampling_interval(torch.tensor(values), np.mean, seed=1)
+    assert subsampling_interval(values, np.mean, seed=1) != subsampling_interval(values, np.mean, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        (([np.ones(3), np.ones(4)],), {}, "arrays: got [3, 4] images; all need the same number, at least 2"),
+        ((np.ones(1),), {}, "arrays: got [1] images; all need the same number, at least 2"),
+        (([],), {}, "arrays: got [] images; all need the same number, at least 2"),
+        ((np.arange(9),), {"level": 95}, "level: got 95; valid: between 0 and 1"),
+        ((np.arange(9),), {"subsamples": 9}, "subsamples: got 9; valid: whole numbers from 10"),
+        ((np.arange(9),), {"subsamples": 30.0}, "subsamples: got 30.0; valid: whole numbers from 10"),
+        ((np.arange(9),), {"share": 0.0}, "share: got 0.0; valid: between 0 and 1"),
+        ((np.arange(9),), {"share": 1}, "share: got 1; valid: between 0 and 1"),
+        ((np.ones(9),), {}, "statistic: 1 on all 30 subsamples; they tell nothing of its spread"),
+    ],
+)
+def test_invalid_arguments_of_subsampling(args, kwargs, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        subsampling_interval(*args, np.mean, **kwargs)
+
+
+def test_a_statistic_that_is_not_finite_on_a_subsample():
+    with pytest.raises(ValueError, match=r"statistic: not finite on [0-9]+ of 30"):
+        subsampling_interval(np.arange(9.0), lambda values: 1.0 if 0 in values else math.inf)
 
 
 # Seeds --------------------------------------------------------------------------------------------------------------

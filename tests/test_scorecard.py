@@ -9,18 +9,22 @@ import torch
 from test_evaluation import GAIN, SIDE, Clerk, Photos, Reordered, Stripes, draw, make
 
 from causalvae_pyro import CausalGraph, counterfactual, encode, reconstruct
-from causalvae_pyro.evaluation import evaluate, has_truth, score_table
+from causalvae_pyro.evaluation import evaluate, has_truth, score_table, train_judge
 from causalvae_pyro.metrics import (
+    Predictor,
     bootstrap_interval,
     cf_errors,
     dci,
+    fid,
     irs,
     mcc,
     mic_matrix,
+    mic_tic,
     mig,
     r2_score,
     representation_scores,
     sap,
+    subsampling_interval,
 )
 from causalvae_pyro.report import write_report
 from causalvae_pyro.scoretable import score_sections
@@ -228,21 +232,43 @@ def test_each_concept_is_set_to_values_of_its_own_and_back(data, monkeypatch):
 def test_a_judge_of_a_perfect_model_finds_nothing(data):
     for world in (data, Photos(data)):
         found = evaluate(make(data), world, judge=read)["effectiveness"]
-        assert list(found) == ["factual", "a", "b"]
-        for errors in found.values():
+        assert list(found) == ["factual", "do"]
+        assert list(found["do"]) == ["a", "b"]
+        for errors in (found["factual"], *found["do"].values()):
             assert errors == pytest.approx({"a": 0.0, "b": 0.0}, abs=1e-4)
+
+
+def test_concepts_may_have_any_name():
+    names = ("factual", "do", "reconstructions", "none")
+    world = Stripes((("factual", "do"),), names)
+    blind = evaluate(
+        make(world), world, judge=lambda x: torch.zeros(len(x), 4), fid_features=lambda x: x[:, 0, 0, ::4], pairs=False
+    )
+    found, distances = blind["effectiveness"], blind["fid"]
+    assert found["factual"] == pytest.approx(dict(zip(names, world.labels.abs().mean(0).tolist(), strict=True)))
+    assert list(found["do"]) == list(distances["do"]) == list(names)
+    # Another intervention on the cause than none is another error of its effect.
+    assert found["do"]["factual"]["do"] != pytest.approx(found["factual"]["do"])
+    assert isinstance(distances["reconstructions"], float)
+    for title, count in (("Mean absolute error", 4), ("Frechet", 1)):
+        rows = next(section.rows for section in score_sections(blind) if section.title.startswith(title))
+        assert [row[0] for row in rows] == ["none", *(f"do({name})" for name in names)]
+        assert {len(row) for row in rows} == {1 + count}
+    lines = score_sections(blind)[2].rows
+    assert lines[0][1:] == [f"{found['factual'][name]:.3g}" for name in names]
+    assert lines[1][1:] == [f"{found['do']['factual'][name]:.3g}" for name in names]
 
 
 def test_a_judge_sees_the_offset(data):
     found = evaluate(make(data, offset=0.01), data, judge=read)["effectiveness"]
     assert found["factual"] == pytest.approx({"a": 0.0, "b": 0.0}, abs=1e-4)
     for name in "ab":
-        assert found[name] == pytest.approx(dict.fromkeys("ab", 0.01 / GAIN), rel=1e-3)
+        assert found["do"][name] == pytest.approx(dict.fromkeys("ab", 0.01 / GAIN), rel=1e-3)
 
 
 def test_a_judge_finds_the_missing_mechanism_where_the_truth_is_known(data):
     run = make(data, slope=0.0)
-    known, unknown = (evaluate(run, world, judge=read, seed=5)["effectiveness"] for world in (data, Photos(data)))
+    known, unknown = (evaluate(run, world, judge=read, seed=5)["effectiveness"]["do"] for world in (data, Photos(data)))
     missed = 2 * (drawn(data, 0, seed=5) - data.labels[:, 0]).abs().mean().item()
     assert known["a"] == pytest.approx({"a": 0.0, "b": missed}, abs=1e-4)
     assert known["b"] == pytest.approx({"a": 0.0, "b": 0.0}, abs=1e-4)
@@ -255,8 +281,8 @@ def test_a_blind_judge(data):
     values, factual = drawn(data, 0), data.labels.abs().mean(0).tolist()
     assert list(found["factual"].values()) == pytest.approx(factual)
     moved = data.labels[:, 1] + 2 * (values - data.labels[:, 0])
-    assert found["a"] == pytest.approx({"a": factual[0], "b": moved.abs().mean().item()}, rel=1e-5)
-    assert found["b"] == pytest.approx(dict(zip("ab", factual, strict=True)), rel=1e-5)
+    assert found["do"]["a"] == pytest.approx({"a": factual[0], "b": moved.abs().mean().item()}, rel=1e-5)
+    assert found["do"]["b"] == pytest.approx(dict(zip("ab", factual, strict=True)), rel=1e-5)
 
 
 def test_what_a_judge_is_shown(data):
@@ -269,6 +295,94 @@ def test_what_a_judge_is_shown(data):
         assert x.dtype == torch.float32
         assert x.min() >= 0
         assert x.max() <= 1
+
+
+def test_a_trained_judge_reads_images_it_has_not_seen():
+    train, world = Stripes(edges=(), count=200), Stripes(edges=())
+    world.labels = world.labels[20:]
+    world.images = draw(world.labels)
+    judge = train_judge(train.images[40:], train.labels[40:], steps=150)
+    found = evaluate(make(world), world, judge=judge.predict)["effectiveness"]
+    for errors in (found["factual"], *found["do"].values()):
+        assert max(errors.values()) < 0.25
+    # It has a seed of its own, and leaves everybody else's alone.
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    again, other = (train_judge(train.images[40:], train.labels[40:], steps=150, seed=seed) for seed in (0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(again.predict(world.images), judge.predict(world.images))
+    assert not torch.equal(other.predict(world.images), judge.predict(world.images))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "epochs", "first"),
+    [(4, 8, 50, [0, 1, 2]), (40, 8, 10, [0, 1, 2]), (200, 25, 6, [0, 1, 2]), (1000, 64, 3, [0, 1, 2]), (6400, 64, 1, [0, 2, 4])],
+)
+def test_a_judges_training_is_as_long_for_few_images_as_for_many(count, batch_size, epochs, first, monkeypatch):
+    calls = []
+    monkeypatch.setattr(Predictor, "fit", lambda self, *arguments, **options: calls.append((arguments, options)))
+    images, labels = torch.zeros(count, 1, 4, 4), torch.arange(count)[:, None].float()
+    train_judge(images, labels, steps=50, seed=3)
+    (((shown, targets), options),) = calls
+    assert options == {"epochs": epochs, "batch_size": batch_size, "seed": 3}
+    assert targets[:3, 0].tolist() == first
+    assert len(shown) == len(targets) == min(count, 50 * 64)
+
+
+def test_a_judge_of_classes_and_of_a_label_that_is_the_same_in_training():
+    images = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    dark = torch.arange(60) % 2
+    images[dark == 1] *= 0.2
+    judge = train_judge(images[:40], torch.stack([dark, torch.ones(60)], 1)[:40], steps=60)
+    read = judge.predict(images[40:])
+    assert (read[:, 0] - dark[40:]).abs().max() < 0.5
+    assert (read[:, 1] - 1).abs().max() < 0.5
+    with pytest.raises(ValueError, match=r"^image_shape: got \(1, 6, 8\)"):
+        train_judge(images[:, :, :6], dark[:, None].float())
+
+
+# Distances -----------------------------------------------------------------------------------------------------------
+
+
+def test_distances_of_a_perfect_model(data):
+    for world in (data, Photos(data)):
+        found = evaluate(make(data), world, fid_features=read, seed=3, pairs=False)["fid"]
+        assert list(found) == ["reconstructions", "do"]
+        assert list(found["do"]) == ["a", "b"]
+        assert found["reconstructions"] == pytest.approx(0, abs=1e-5)
+        for column, name in enumerate("ab"):
+            _, true = data.counterfactual(data.labels, {name: drawn(data, column, seed=3)})
+            assert found["do"][name] == pytest.approx(fid(data.images, true, feature=read), rel=1e-3)
+            assert found["do"][name] > 0.01
+    assert "fid" not in evaluate(make(data), data, pairs=False)
+
+
+def test_distances_of_an_offset_in_closed_form(data):
+    offset = 0.01
+    found = evaluate(make(data, offset=offset), data, fid_features=read, limit=20)["fid"]
+    # All means move alike, and nothing else does.
+    assert found["reconstructions"] == pytest.approx(2 * (offset / GAIN) ** 2, rel=1e-3)
+
+
+def test_what_the_features_are_shown(data):
+    seen = []
+    data.images = (data.images * 255).round().to(torch.uint8)
+    evaluate(make(data, offset=0.6), data, fid_features=lambda x: seen.append(x) or read(x), pairs=False)
+    assert [len(x) for x in seen] == [1, 40, 40, 40, 40]
+    torch.testing.assert_close(seen[1], data.images / 255)
+    for x in seen:
+        assert x.dtype == torch.float32
+        assert 0 <= x.min() <= x.max() <= 1
+
+
+def test_features_that_fail_do_so_before_the_rest_is_scored(data):
+    def fail(x):
+        raise OSError("no weights")
+
+    asked = []
+    with pytest.raises(OSError, match="no weights"):
+        evaluate(make(data), data, judge=lambda x: asked.append(x) or read(x), fid_features=fail)
+    assert not asked
 
 
 # The graph -----------------------------------------------------------------------------------------------------------
@@ -316,8 +430,9 @@ def test_the_order_of_the_datas_concepts_makes_no_difference(truth, wide):
     assert one["composition"] == pytest.approx(two["composition"])
     for section in ("r2", "reversibility", "graph"):
         assert one[section] == pytest.approx(two[section])
-    for name in (*NAMES, "factual"):
-        assert one["effectiveness"][name] == pytest.approx(two["effectiveness"][name])
+    assert one["effectiveness"]["factual"] == pytest.approx(two["effectiveness"]["factual"])
+    for name in NAMES:
+        assert one["effectiveness"]["do"][name] == pytest.approx(two["effectiveness"]["do"][name])
     for score in ("mic", "tic"):
         assert one["representation"][score] == pytest.approx(two["representation"][score])
     assert one["representation"]["mcc"] == pytest.approx(two["representation"]["mcc"])
@@ -335,8 +450,8 @@ def test_a_perfect_model_in_another_order(guide, wide):
     scores = evaluate(run, Reordered(wide, [2, 0, 3, 1]), pairs=False, judge=lambda x: read(x, 4)[:, [2, 0, 3, 1]])
     for section in ("r2", "cf_score", "ceiling", "cf_r2"):
         assert list(scores[section].values()) == pytest.approx([1.0] * 4, abs=1e-5)
-    for section in ("reversibility", *scores["effectiveness"]):
-        errors = scores["effectiveness"][section] if section != "reversibility" else scores[section]
+    found = scores["effectiveness"]
+    for errors in (scores["reversibility"], found["factual"], *found["do"].values()):
         assert list(errors.values()) == pytest.approx([0.0] * 4, abs=1e-4)
 
 
@@ -423,8 +538,8 @@ def test_without_the_truth(data):
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_intervals_are_bootstraps_over_the_images(seed):
-    data = noisy()
+def test_intervals_are_bootstraps_and_subsamples_of_the_images(seed):
+    data = noisy(60)
     run, x, labels = make(data, slope=1.5, scale=[1.0, 1.2]), data.images, data.labels
     scores = evaluate(run, data, seed=seed)
 
@@ -443,10 +558,15 @@ def test_intervals_are_bootstraps_over_the_images(seed):
     codes = z.mean(-1)
     for name, score in (("mcc", mcc), ("sap", sap)):
         expected[name] = interval((codes, labels), score, method="percentile", resamples=200)
+    dependence = {"mic_mean": lambda z, u: mic_tic(z, u).mic, "tic_mean": lambda z, u: mic_tic(z, u).tic, "mig": mig}
+    for name, score in dependence.items():
+        # Double precision throughout: what is tied in single need not be.
+        found = subsampling_interval((codes.double(), labels), score, bounds=(0, 1), seed=seed)
+        expected[name] = pytest.approx(found["interval"], rel=1e-6)
     generator = torch.Generator().manual_seed(seed)
     expected |= {"cf_score": {}, "ceiling": {}}
     for names in (("a",), ("b",), ("a", "b")):
-        do = {name: labels[torch.randperm(40, generator=generator), data.graph.index(name)] for name in names}
+        do = {name: labels[torch.randperm(60, generator=generator), data.graph.index(name)] for name in names}
         true = data.counterfactual(labels, do)[1]
         for section, images in (("cf_score", counterfactual(run.model, run.guide, x, do)), ("ceiling", true + again - x)):
             errors = cf_errors(images, true, x)
@@ -473,6 +593,29 @@ def test_intervals_hold_the_value_and_shrink_with_the_images():
         assert (narrow[1] - narrow[0]) < 0.6 * (high - low)
 
 
+def test_intervals_of_dependence_hold_the_value():
+    data = noisy(60)
+    scores = evaluate(make(data, scale=[1.0, 1.2]), data, pairs=False)
+    for name in ("mic_mean", "tic_mean", "mig"):
+        low, high = scores["intervals"][name]
+        assert 0 <= low < scores["representation"][name] < high <= 1
+    # 20 bins keep the values of 20 images apart: there is no gap in any subsample.
+    assert "mig" not in evaluate(make(noisy()), noisy(), pairs=False)["intervals"]
+
+
+@pytest.mark.parametrize(("low", "given"), [(0.5, True), (0.949, True), (0.951, False), (0.9999, False)])
+def test_mic_near_one_has_no_interval(low, given, monkeypatch):
+    scores = representation_scores
+
+    def changed(*arguments, **options):
+        return scores(*arguments, **options) | {"mic_mean": low}
+
+    monkeypatch.setattr("causalvae_pyro.scorecard.representation_scores", changed)
+    found = evaluate(make(noisy(60)), noisy(60), pairs=False)["intervals"]
+    assert ("mic_mean" in found) == given
+    assert "tic_mean" in found
+
+
 def test_fewer_than_eight_images(data):
     few, enough = (evaluate(make(data), data, limit=limit) for limit in (7, 8))
     assert set(enough) - set(few) == {"representation"}
@@ -485,7 +628,7 @@ def test_fewer_than_eight_images(data):
 def test_a_single_concept():
     data = Stripes(edges=(), names=("a",))
     scores = evaluate(make(data), data, judge=lambda x: read(x, 1))
-    assert scores["effectiveness"]["a"] == pytest.approx({"a": 0.0}, abs=1e-4)
+    assert scores["effectiveness"]["do"]["a"] == pytest.approx({"a": 0.0}, abs=1e-4)
     assert not {"mig", "sap"} & (set(scores["representation"]) | set(scores["intervals"]))
     assert list(scores["cf_score"]) == ["a"]
     assert scores["summary"]["cf_pairs"] is None
@@ -503,7 +646,7 @@ def test_a_class_too_rare_for_a_score_leaves_it_out(tmp_path):
     assert not {"mcc", "mig", "sap"} & set(scores["intervals"])
     assert list(scores["cf_score"].values()) == pytest.approx([1.0] * 3, abs=1e-4)
     row = next(line for line in score_table(scores).splitlines() if line.startswith("do(b)"))
-    assert row.split() == ["do(b)", "1.000", "1.000", "1.000"]
+    assert re.split(r" {2,}", row) == ["do(b)", "1.000", "1.000", "1.000"]
     assert write_report(make(data), data, scores, [], tmp_path).with_name("scores.png").is_file()
 
 
@@ -517,30 +660,32 @@ def span(interval, digits):
 @pytest.fixture(scope="module")
 def card():
     """All numbers differ from one another."""
-    data = noisy()
+    data = noisy(60)
     graph = CausalGraph(("a", "b"), [("b", "a")])
-    return evaluate(make(data, slope=0.3, offset=0.004, scale=[1.0, 1.2], graph=graph), data, judge=read)
+    run = make(data, slope=0.3, offset=0.004, scale=[1.0, 1.2], graph=graph)
+    return evaluate(run, data, judge=read, fid_features=read)
 
 
 def test_table_of_concepts(card):
     title, columns, rows = score_sections(card)[0]
     assert "pixel error after do and undo" in title
-    assert columns == ["concept", "R^2", "MIC", "TIC", "undone"]
+    assert columns == ["concept", "R^2", "95 % interval", "MIC", "TIC", "undone"]
     scores = card["representation"]
     for name, row in zip("ab", rows, strict=True):
-        r2 = f"{card['r2'][name]:.4f} {span(card['intervals']['r2'][name], 4)}"
-        assert row == [name, r2, *(f"{scores[part][name]:.3f}" for part in ("mic", "tic")), f"{card['reversibility'][name]:.4f}"]
+        r2 = [f"{card['r2'][name]:.4f}", span(card["intervals"]["r2"][name], 4)]
+        own = [f"{scores[part][name]:.3f}" for part in ("mic", "tic")]
+        assert row == [name, *r2, *own, f"{card['reversibility'][name]:.4f}"]
 
 
 def test_table_of_counterfactuals(card):
     title, columns, rows = score_sections(card)[1]
     assert title == "Counterfactuals against the truth"
-    assert columns == ["intervention", "CF-score", "ceiling", "CF R^2"]
+    assert columns == ["intervention", "CF-score", "95 % interval", "ceiling", "CF R^2"]
     for key, label, row in zip(("a", "b", "a+b"), ("do(a)", "do(b)", "do(a, b)"), rows, strict=False):
-        score = f"{card['cf_score'][key]:.3f} {span(card['intervals']['cf_score'][key], 3)}"
-        assert row == [label, score, f"{card['ceiling'][key]:.3f}", f"{card['cf_r2'][key]:.3f}"]
+        score = [f"{card['cf_score'][key]:.3f}", span(card["intervals"]["cf_score"][key], 3)]
+        assert row == [label, *score, f"{card['ceiling'][key]:.3f}", f"{card['cf_r2'][key]:.3f}"]
     assert rows[3:] == [
-        [f"mean over {label}", f"{card['summary'][key]:.3f}", "", ""]
+        [f"mean over {label}", f"{card['summary'][key]:.3f}", "", "", ""]
         for label, key in (
             ("roots", "cf_roots"),
             ("children", "cf_children"),
@@ -556,43 +701,59 @@ def test_table_of_effectiveness(card):
     assert columns == ["intervention", "a", "b"]
     found = card["effectiveness"]
     assert rows == [
-        [label, *(f"{found[key][name]:.3g}" for name in "ab")]
-        for label, key in (("none", "factual"), ("do(a)", "a"), ("do(b)", "b"))
+        [label, *(f"{errors[name]:.3g}" for name in "ab")]
+        for label, errors in (("none", found["factual"]), ("do(a)", found["do"]["a"]), ("do(b)", found["do"]["b"]))
     ]
 
 
-def test_table_of_the_whole(card):
+def test_table_of_distances(card):
     title, columns, rows = score_sections(card)[3]
-    assert title == "The whole, on 40 test images"
-    assert columns == ["score", "value", "of the labels themselves"]
+    assert "Frechet" in title
+    assert columns == ["intervention", "FID"]
+    found = card["fid"]
+    numbers = [found["reconstructions"], found["do"]["a"], found["do"]["b"]]
+    assert rows == [[label, f"{number:.3f}"] for label, number in zip(("none", "do(a)", "do(b)"), numbers, strict=True)]
+    assert len({row[1] for row in rows}) == 3
+
+
+def test_table_of_the_whole(card):
+    title, columns, rows = score_sections(card)[4]
+    assert title == "The whole, on 60 test images"
+    assert columns == ["score", "value", "95 % interval", "of the labels themselves"]
     scores, limit, intervals, graph = (
         card["representation"],
         card["representation"]["of_the_labels"],
         card["intervals"],
         card["graph"],
     )
-    gaps = [
-        [
-            name.upper(),
-            f"{scores[name]:.3f} {span(intervals[name], 3)}" if name in intervals else f"{scores[name]:.3f}",
-            f"{limit[name]:.3f}",
-        ]
-        for name in ("mcc", "mig", "sap")
-    ]
     parts = ("disentanglement", "completeness", "informativeness")
     assert rows == [
-        ["mean squared error of reconstructions", f"{card['reconstruction_mse']:.5f}", ""],
         [
-            "mean absolute error after 1 and 10 null interventions",
-            f"{card['composition'][0]:.4f}, {card['composition'][9]:.4f}",
+            "mean squared error of reconstructions",
+            f"{card['reconstruction_mse']:.5f}",
+            span(intervals["reconstruction_mse"], 5),
             "",
         ],
-        ["MIC, TIC: mean over concepts, percent", f"{100 * scores['mic_mean']:.1f}, {100 * scores['tic_mean']:.1f}", ""],
-        *gaps,
-        ["IRS", f"{scores['irs']:.3f}", f"{limit['irs']:.3f}"],
-        *([f"DCI {part}", f"{scores['dci'][part]:.3f}", f"{limit['dci'][part]:.3f}"] for part in parts),
-        ["structural Hamming distance, F1 of the edges", f"{graph['shd']}, {graph['f1']:.2f}", ""],
-        *([f"in [0, 1]: {name}", f"{value:.3f}", ""] for name, value in card["directions"].items()),
+        ["mean absolute error after a null intervention", f"{card['composition'][0]:.4f}", "", ""],
+        ["mean absolute error after 10 null interventions", f"{card['composition'][9]:.4f}", "", ""],
+        *(
+            [
+                f"{name.upper()}: mean over concepts, percent",
+                f"{100 * scores[f'{name}_mean']:.1f}",
+                span([100 * end for end in intervals[f"{name}_mean"]], 1),
+                "",
+            ]
+            for name in ("mic", "tic")
+        ),
+        *(
+            [name.upper(), f"{scores[name]:.3f}", span(intervals[name], 3), f"{limit[name]:.3f}"]
+            for name in ("mcc", "mig", "sap")
+        ),
+        ["IRS", f"{scores['irs']:.3f}", "", f"{limit['irs']:.3f}"],
+        *([f"DCI {part}", f"{scores['dci'][part]:.3f}", "", f"{limit['dci'][part]:.3f}"] for part in parts),
+        ["structural Hamming distance", f"{graph['shd']}", "", ""],
+        ["F1 of the edges", f"{graph['f1']:.2f}", "", ""],
+        *([f"in [0, 1]: {name}", f"{value:.3f}", "", ""] for name, value in card["directions"].items()),
     ]
     assert (graph["shd"], graph["f1"]) == (1, 0)
 
@@ -612,11 +773,11 @@ def test_zeros_are_shown(card):
 
 
 CARDS = {
-    "all": lambda: evaluate(make(noisy()), noisy(), judge=read),
+    "all": lambda: evaluate(make(noisy()), noisy(), judge=read, fid_features=read),
     "no judge": lambda: evaluate(make(noisy()), noisy()),
     "no pairs": lambda: evaluate(make(noisy()), noisy(), pairs=False),
     "no truth": lambda: evaluate(make(noisy()), Photos(noisy())),
-    "no truth, judge": lambda: evaluate(make(noisy()), Photos(noisy()), judge=read),
+    "no truth, judge": lambda: evaluate(make(noisy()), Photos(noisy()), judge=read, fid_features=read),
     "few": lambda: evaluate(make(noisy()), noisy(), judge=read, limit=7),
     "few, no truth": lambda: evaluate(make(noisy()), Photos(noisy()), limit=7),
     "one concept": lambda: evaluate(make(noisy(40, (), ("a",))), noisy(40, (), ("a",))),
@@ -624,15 +785,26 @@ CARDS = {
 }
 
 
+def places(line, row):
+    """Where each cell starts in its line."""
+    result, after = [], 0
+    for cell in row:
+        result.append(line.index(cell, after))
+        after = result[-1] + len(cell)
+    return result
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_text_tables(name):
     card = CARDS[name]()
     sections = score_sections(card)
-    kinds = ["Concepts", "Counterfactuals", "Mean", "The"]
+    kinds = ["Concepts", "Counterfactuals", "Mean", "Frechet", "The"]
     if "no truth" in name:
         kinds.remove("Counterfactuals")
     if name in ("no judge", "no pairs", "no truth", "few, no truth", "one concept"):
         kinds.remove("Mean")
+    if name not in ("all", "no truth, judge"):
+        kinds.remove("Frechet")
     assert [section.title.split()[0] for section in sections] == kinds
     # Cards read back from metrics.json give the same tables.
     text = score_table(json.loads(json.dumps(card)))
@@ -642,21 +814,25 @@ def test_text_tables(name):
         assert rule == again == "-" * max(len(line) for line in (head, *lines))
         table = [section.columns, *section.rows]
         assert {len(row) for row in table} == {len(section.columns)}
-        widths = [max(len(row[k]) for row in table) for k in range(len(section.columns))]
-        for line, row in zip((head, *lines), table, strict=True):
-            assert line == line.rstrip()
-            cells, place = line.ljust(sum(widths) + 2 * len(widths)), 0
-            # Names to the left, numbers to the right, two blanks between.
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True)):
-                part = cells[place : place + width]
-                assert part.strip() == cell
-                assert part.startswith(cell) if k == 0 else part.endswith(cell)
-                assert cells[place + width : place + width + 2] == "  "
-                place += width + 2
+        cells = [re.split(r" {2,}", line) for line in (head, *lines)]
+        assert [[cell for cell in row if cell] for row in table] == cells
+        assert all(line == line.rstrip() for line in (head, *lines))
+        starts = [places(line, row) for line, row in zip((head, *lines), table, strict=True)]
+        assert {row[0] for row in starts} == {0}
+        # Intervals end where their title does, and numbers have their points below one another.
+        for k in range(1, len(section.columns)):
+            column = [(row[k], start[k]) for row, start in zip(table, starts, strict=True) if row[k]]
+            ends = {start + len(cell) for cell, start in column if cell.startswith("[") or cell == section.columns[k]}
+            points = {start + (cell + ".").index(".") for cell, start in column[1:] if not cell.startswith("[")}
+            assert len(ends) == 1
+            assert len(points) == (section.columns[k] != "95 % interval")
+            # Nothing sticks out to the right of the title.
+            assert max(start + len(cell) for cell, start in column) == ends.pop()
     everything = " ".join(cell for section in sections for row in (section.columns, *section.rows) for cell in row)
     assert ("MIC" in everything) == ("mic" in card.get("representation", {}))
     assert ("MIG" in everything) == ("SAP" in everything) == ("mig" in card.get("representation", {}))
     assert (re.search(r" \[\d\.\d+, ", everything) is not None) == ("few" not in name)
+    assert ("95 % interval" in everything) == ("few" not in name)
     assert ("mean over pairs" in everything) == (card["summary"].get("cf_pairs") is not None)
     assert ("in [0, 1]: counterfactual" in everything) == ("cf_score" in card)
     assert "None" not in everything

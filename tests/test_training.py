@@ -26,6 +26,7 @@ from causalvae_pyro import (
     SaveCheckpoint,
     fit,
     load,
+    missing,
 )
 from causalvae_pyro.checkpoint import HISTORY
 from causalvae_pyro.datasets import Pendulum
@@ -182,6 +183,107 @@ def test_without_labels(data):
     history = run(pair, (data[0], None), epochs=6, objective=CausalELBO(1.0, 0.0))
     assert "kl_z" not in history.columns
     assert history["loss"][-1] < history["loss"][0]
+
+
+class Spy(nn.Module):
+    """Keeps the labels of every batch that a guide is given."""
+
+    def __init__(self, guide):
+        super().__init__()
+        self.guide, self.seen = guide, []
+
+    def forward(self, x, labels=None, num_samples=None):
+        self.seen.append((x, labels))
+        return self.guide(x, labels)
+
+
+@pytest.mark.parametrize("repeats", [1, 7])
+def test_images_with_labels_are_shown_as_often_as_told(data, repeats):
+    images, labels = data
+    hidden = torch.full_like(labels, math.nan)
+    hidden[3], hidden[50, :2] = labels[3], labels[50, :2]
+    hidden[60, 2:] = labels[60, 2:]
+    model, guide = make(data)
+    spy = Spy(guide)
+    history = run((model, spy), (images, hidden), epochs=1, labelled_repeats=repeats)
+    total = SIZE + 3 * (repeats - 1)
+    x, u = (torch.cat(parts) for parts in zip(*spy.seen, strict=True))
+    assert len(x) == total
+    assert history["step"] == [math.ceil(total / 40)]
+    shown = (x[:, None].mul(255).round() == images[None]).flatten(2).all(2)
+    counts = torch.ones(SIZE).long()
+    counts[[3, 50, 60]] = repeats
+    assert torch.equal(shown.sum(0), counts)
+    # Each with its own labels, and with those that are missing still missing.
+    assert torch.equal(u.nan_to_num(-9), hidden[shown.int().argmax(1)].nan_to_num(-9).float())
+    again = Spy(make(data)[1])
+    run((make(data)[0], again), (images, hidden), epochs=2, labelled_repeats=repeats)
+    orders = [torch.cat([x for x, _ in half]) for half in (again.seen[: len(spy.seen)], again.seen[len(spy.seen) :])]
+    assert torch.equal(orders[0], x)
+    assert not torch.equal(*orders)
+
+
+def test_whether_labels_are_missing_is_looked_up_outside_of_the_steps(pendulum, data):
+    images, labels = data
+    hidden = spoilt(labels, (slice(None, None, 2), 3), math.nan)
+    loaded = Pendulum("test", size=16, transform=lambda image: image)
+    declared = []
+
+    class Declared(Spy):
+        def forward(self, x, labels=None, num_samples=None):
+            declared.append((missing._declared.get(), bool(labels.isnan().any())))
+            return super().forward(x, labels)
+
+    for given in (data, (images, hidden)):
+        run((make(data)[0], Declared(make(data)[1])), given, epochs=1)
+        loaded.images, loaded.labels = given
+        run((make(data)[0], Declared(make(data)[1])), loaded, epochs=1, batch_size=2)
+    assert all(said is truth for said, truth in declared)
+    assert {said for said, _ in declared} == {True, False}
+    assert missing._declared.get() is None
+
+
+def test_repeats_change_nothing_where_no_label_is_missing(data):
+    first, second = make(data), make(data)
+    run(first, data)
+    run(second, data, labelled_repeats=5)
+    assert same(state(first), state(second))
+
+
+def test_learns_from_images_without_labels(data):
+    images, labels = data
+    hidden = torch.full_like(labels, math.nan)
+    hidden[::4], hidden[1::4, 0] = labels[::4], labels[1::4, 0]
+    pair = make((images, hidden))
+    history = run(pair, (images, hidden), epochs=10, labelled_repeats=3)
+    assert history["loss"][-1] < history["loss"][0] - 20
+    assert history["label_fit"][-1] < history["label_fit"][0]
+    assert all(torch.isfinite(t).all() for t in state(pair))
+    plain = run(make((images, hidden)), (images, hidden), epochs=10, objective=Trace_ELBO())
+    assert plain["loss"][-1] < plain["loss"][0] - 20
+
+
+def test_a_dataset_may_lack_labels(pendulum, data):
+    images, labels = data
+    hidden = labels.clone()
+    hidden[::2], hidden[1::4, 3] = math.nan, math.nan
+    loaded = Pendulum("test", size=16, transform=lambda image: image)
+    loaded.images, loaded.labels = images, hidden
+    pairs = [make((images, hidden)) for _ in range(2)]
+    histories = [run(pair, given) for pair, given in zip(pairs, (loaded, (images, hidden)), strict=True)]
+    assert all(torch.isfinite(t).all() for t in state(pairs[0]))
+    assert histories[0].columns == histories[1].columns
+    message = "labelled_repeats: got 2, but which images have labels is known of tensors only; must be 1"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        run(pairs[0], loaded, labelled_repeats=2)
+
+
+def test_an_encoder_that_reads_labels_has_to_have_them(data):
+    images, labels = data
+    scm = AdditiveNoiseSCM(Pendulum.graph, hidden=8)
+    guide = EndogenousGuide(MLPEncoder((3, 16, 16), 16, hidden=32, label_dim=4), scm)
+    with pytest.raises(ValueError, match=r"^labels: some are missing, but the guide's encoder reads them; give it label_dim=0"):
+        run((make(data)[0], guide), (images, spoilt(labels, (5, 2), math.nan)))
 
 
 # History and schedule ------------------------------------------------------------------------------------------------
@@ -364,6 +466,7 @@ def test_a_diverged_model_does_not_replace_a_good_checkpoint(data, tmp_path):
     [
         ({"epochs": 0}, "epochs: got 0; must be at least 1"),
         ({"batch_size": 0}, "batch_size: got 0; must be at least 1"),
+        ({"labelled_repeats": 0}, "labelled_repeats: got 0; must be at least 1"),
         ({"batch_size": 97}, "batch_size: got 97, the data has 96 images; must be at most that"),
         ({"lr": 0.0}, "lr: got 0.0; must be > 0"),
         ({"lr": math.nan}, "lr: got nan; must be > 0"),
@@ -394,15 +497,23 @@ def spoilt(tensor, index, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x, u: (x, spoilt(u, (5, 2), math.nan)), "labels: got nan in row 5, column 2; all labels must be finite"),
-        (lambda x, u: (x, spoilt(u, (0, 1), -math.inf)), "labels: got -inf in row 0, column 1; all labels must be finite"),
+        (
+            lambda x, u: (x, spoilt(u, (5, 2), math.inf)),
+            "labels: got inf in row 5, column 2; must be finite, or NaN where missing",
+        ),
+        (lambda x, u: (x, spoilt(u, (0, 1), -math.inf)), "labels: got -inf in row 0, column 1; must be finite, or NaN where"),
+        (
+            lambda x, u: (x, spoilt(u, (slice(None), 1), math.nan)),
+            "labels: the concept 'light' has 0 of them; each concept",
+        ),
+        (lambda x, u: (x, spoilt(u, (slice(1, None), 2), math.nan)), "labels: the concept 'shadow_length' has 1 of them; each"),
         (lambda x, u: (x, u[:, :3]), "labels: expected shape [96, 4] (images x concepts), got [96, 3]"),
         (lambda x, u: (x, u[:90]), "labels: expected shape [96, 4] (images x concepts), got [90, 4]"),
         (lambda x, u: (x[0], u), "images: expected shape [N, C, H, W], got [3, 16, 16]"),
         (lambda x, u: (x.float(), u), "images: pixels must lie in [0, 1] or be uint8, got 0 to 255"),
         (lambda x, u: (spoilt(x.float() / 255, (7, 0), math.nan), u), "images: pixels must lie in [0, 1] or be uint8, got nan"),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_bad_data(data, change, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):

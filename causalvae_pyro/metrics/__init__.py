@@ -4,8 +4,9 @@ from causalvae_pyro.metrics.axioms import composition, effectiveness, minimality
 from causalvae_pyro.metrics.counterfactual import cf_errors, cf_score, cf_score_of_errors
 from causalvae_pyro.metrics.disentanglement import DCI, dci, irs, mcc, mig, sap
 from causalvae_pyro.metrics.efficiency import efficiency_curve, sample_efficiency
+from causalvae_pyro.metrics.fid import FID, fid
 from causalvae_pyro.metrics.information import MicTic, MicTicMatrix, mic, mic_e, mic_matrix, mic_tic, tic, tic_e
-from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval
+from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval, subsampling_interval
 from causalvae_pyro.metrics.predictor import Predictor
 from causalvae_pyro.metrics.regression import r2_score
 from causalvae_pyro.metrics.representation import representation_scores
@@ -13,6 +14,7 @@ from causalvae_pyro.metrics.structure import EdgeScores, edge_scores, order_erro
 
 __all__ = [
     "DCI",
+    "FID",
     "EdgeScores",
     "MicTic",
     "MicTicMatrix",
@@ -26,6 +28,7 @@ __all__ = [
     "edge_scores",
     "effectiveness",
     "efficiency_curve",
+    "fid",
     "irs",
     "mcc",
     "mic",
@@ -42,6 +45,7 @@ __all__ = [
     "sap",
     "seeds_interval",
     "shd",
+    "subsampling_interval",
     "tic",
     "tic_e",
 ]

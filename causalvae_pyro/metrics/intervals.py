@@ -1,4 +1,4 @@
-"""Confidence intervals: over a test set's images, by the bootstrap, and over seeds, by Student's t."""
+"""Confidence intervals: over a test set's images, by the bootstrap or by subsampling, and over seeds, by Student's t."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scipy.special import ndtr, ndtri, stdtrit
 from torch import Tensor
 from typing_extensions import NotRequired
 
-__all__ = ["BootstrapInterval", "SeedsInterval", "bootstrap_interval", "seeds_interval"]
+__all__ = ["BootstrapInterval", "SeedsInterval", "bootstrap_interval", "seeds_interval", "subsampling_interval"]
 
 #: Numbers gathered at a time for a statistic that is computed on many resamples at once.
 _BATCH = 2**22
 
 
 class BootstrapInterval(TypedDict):
-    """What :func:`bootstrap_interval` returns."""
+    """What :func:`bootstrap_interval` and :func:`subsampling_interval` return."""
 
     #: The statistic of all images.
     value: float
-    #: Its standard deviation over the resamples.
+    #: Its standard deviation over the resamples, or as the subsamples tell it.
     standard_error: float
     #: Lower and upper end.
     interval: list[float]
@@ -86,17 +86,14 @@ def bootstrap_interval(
         >>> result["value"], result["interval"][0] < 49.5 < result["interval"][1]
         (49.5, True)
     """
-    rows = [_rows(array) for array in (arrays if isinstance(arrays, Sequence) else [arrays])]
-    sizes = sorted({len(array) for array in rows})
-    if len(sizes) != 1 or sizes[0] < 2:
-        raise ValueError(f"arrays: got {[len(array) for array in rows]} images; all need the same number, at least 2")
+    rows = _paired(arrays)
     _check_level(level)
     if not isinstance(resamples, int) or resamples < 100:
         raise ValueError(f"resamples: got {resamples!r}; valid: whole numbers from 100")
     if method not in ("bca", "percentile"):
         raise ValueError(f"method: got {method!r}; valid: 'bca', 'percentile'")
 
-    count = sizes[0]
+    count = len(rows[0])
     at_once = _takes_axis(statistic) and all(array.ndim == 1 for array in rows)
     rng = np.random.default_rng(seed)
 
@@ -117,6 +114,68 @@ def bootstrap_interval(
         jackknife = [evaluate(_without(everything[start : start + batch], count)) for start in range(0, count, batch)]
         tails = _bca(tails, value, drawn, np.concatenate(jackknife))
     return {"value": value, "standard_error": error, "interval": np.quantile(drawn, tails).tolist()}
+
+
+def subsampling_interval(
+    arrays: Tensor | np.ndarray | Sequence[Tensor | np.ndarray],
+    statistic: Callable[..., Any],
+    *,
+    level: float = 0.95,
+    subsamples: int = 30,
+    share: float = 0.5,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    seed: int = 0,
+) -> BootstrapInterval:
+    """Confidence interval of a statistic that repeated rows would mislead, from test images drawn without replacement.
+
+    For scores that estimate dependence, as MIC, TIC and MIG: to them the copies of a row in a bootstrap's resample are
+    information. The statistic of ``b`` of the ``N`` images varies more than that of all of them, by ``sqrt(N / b)`` where its
+    spread falls with the root of the sample size, and less between subsamples of the same images, by ``sqrt(1 - b / N)``.
+    Corrected for both, its standard deviation is the delete-d jackknife's standard error, and the interval Student's around the
+    value of all images. The mean over the subsamples is not used: fewer images move such scores up or down. For how well this
+    holds see ``docs/metrics.md``.
+
+    Args:
+        arrays: One array, or several that are paired, each ``[N, ...]`` with one row per image.
+        statistic: Takes the arrays, in float64 numpy, and returns a number. Its expectation at ``N`` images is what the interval
+            is for, bias included.
+        level: Confidence level.
+        subsamples: Number of subsamples, at least 10.
+        share: Of the images in each, ``b / N``, between 0 and 1; at least one is taken and one left out.
+        bounds: Of the statistic; an end beyond is moved there.
+        seed: Of the subsamples. The same images are drawn for every statistic and array of the same ``N``.
+
+    Returns:
+        See :class:`BootstrapInterval`.
+
+    Raises:
+        ValueError: If an argument is not as stated, the statistic is not finite on all images or a subsample, or it is the same
+            on all subsamples, as MIC is where all are 1: they then tell nothing of its spread.
+
+    Source: Shao & Wu 1989; Politis & Romano 1994.
+
+    Example:
+        >>> result = subsampling_interval(torch.arange(100.0), np.mean, subsamples=200)
+        >>> result["value"], 2.5 < result["standard_error"] < 3.3  # The closed form is 2.9.
+        (49.5, True)
+    """
+    rows = _paired(arrays)
+    _check_level(level)
+    if not isinstance(subsamples, int) or subsamples < 10:
+        raise ValueError(f"subsamples: got {subsamples!r}; valid: whole numbers from 10")
+    if not 0 < share < 1:
+        raise ValueError(f"share: got {share}; valid: between 0 and 1")
+    count = len(rows[0])
+    kept = min(max(1, round(share * count)), count - 1)
+    rng = np.random.default_rng(seed)
+    index = (rng.choice(count, kept, replace=False) for _ in range(subsamples))
+    value = float(_numbers([statistic(*rows)], 1)[0])
+    drawn = _numbers([statistic(*(array[part] for array in rows)) for part in index], subsamples)
+    if np.ptp(drawn) <= 1e-9 * np.abs(drawn).max():
+        raise ValueError(f"statistic: {drawn[0]:.6g} on all {subsamples} subsamples; they tell nothing of its spread")
+    error = float(drawn.std(ddof=1)) * math.sqrt(kept / (count - kept))
+    half = float(stdtrit(subsamples - 1, (1 + level) / 2)) * error
+    return {"value": value, "standard_error": error, "interval": np.clip([value - half, value + half], *bounds).tolist()}
 
 
 def seeds_interval(values: Iterable[float], level: float = 0.95) -> SeedsInterval:
@@ -163,6 +222,13 @@ def _bca(tails: np.ndarray, value: float, drawn: np.ndarray, left_out: np.ndarra
     position = shift + ndtri(tails)
     # Past its pole the formula would turn round; up to there it tends to the outermost resample.
     return ndtr(shift + position / np.maximum(1 - acceleration * position, 1e-9))
+
+
+def _paired(arrays: Tensor | np.ndarray | Sequence[Tensor | np.ndarray]) -> list[np.ndarray]:
+    rows = [_rows(array) for array in (arrays if isinstance(arrays, Sequence) else [arrays])]
+    if len({len(array) for array in rows}) != 1 or len(rows[0]) < 2:
+        raise ValueError(f"arrays: got {[len(array) for array in rows]} images; all need the same number, at least 2")
+    return rows
 
 
 def _rows(array: Tensor | np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ class Predictor(nn.Module):
     """A small convolutional network for regression or classification, the judge of *effectiveness*.
 
     It shares nothing with the model under test and sees real images only (Monteiro et al. 2023; Melistas et al. 2024).
+    Batches go to the device of its parameters.
 
     Args:
         image_shape: ``(C, H, W)``, sides divisible by 4.
@@ -44,13 +45,15 @@ class Predictor(nn.Module):
         self.register_buffer("shift", torch.zeros(outputs))
         self.register_buffer("scale", torch.ones(outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Numbers ``[N, outputs]`` in the targets' units, or class logits ``[N, outputs]``."""
+    def features(self, x: Tensor) -> Tensor:
+        """What the output is a linear function of, ``[N, f]``: a space in which distances between images mean something."""
         h = self.convolutions(x)
         features = torch.cat([h.mean((-2, -1)), h.amax((-2, -1))], -1)
-        if self.classify:
-            features = self.dropout(torch.cat([features, h.flatten(1)], -1))
-        return self.output(features) * self.scale + self.shift
+        return self.dropout(torch.cat([features, h.flatten(1)], -1)) if self.classify else features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers ``[N, outputs]`` in the targets' units, or class logits ``[N, outputs]``."""
+        return self.output(self.features(x)) * self.scale + self.shift
 
     def fit(
         self,
@@ -74,10 +77,12 @@ class Predictor(nn.Module):
             augment: Random change of a batch of images that leaves the targets as they are.
             seed: Fixes the order of the data.
         """
-        batch_size = min(batch_size, len(images))
+        batch_size, device = min(batch_size, len(images)), self.shift.device
         if not self.classify:
             self.shift.copy_(targets.mean(0))
-            self.scale.copy_(targets.std(0))
+            # A target that is the same everywhere is already right, and must not be divided by 0.
+            spread = targets.std(0)
+            self.scale.copy_(torch.where(spread > 0, spread, 1.0))
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=2e-2)
         steps = len(images) // batch_size
@@ -85,7 +90,7 @@ class Predictor(nn.Module):
         self.train()
         for _ in range(epochs):
             for index in torch.randperm(len(images), generator=generator)[: steps * batch_size].split(batch_size):
-                x, target = _float(images[index]), targets[index]
+                x, target = _float(images[index].to(device)), targets[index].to(device)
                 output = self(x if augment is None else augment(x))
                 if self.classify:
                     error = F.cross_entropy(output, target, label_smoothing=0.05)
@@ -100,7 +105,7 @@ class Predictor(nn.Module):
     @torch.no_grad()
     def predict(self, images: Tensor, *, batch_size: int = 512) -> Tensor:
         """Numbers ``[N, outputs]``, or classes ``[N]``, for images in [0, 1] or uint8."""
-        output = torch.cat([self(_float(part)) for part in images.split(batch_size)])
+        output = torch.cat([self(_float(part.to(self.shift.device))) for part in images.split(batch_size)])
         return output.argmax(-1) if self.classify else output
 
 
