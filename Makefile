@@ -29,6 +29,7 @@ bench: $(STAMP)  ## speed: renderers, training step, CelebA's loader, MIC and TI
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/celeba_loader.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/concepts.py
 	$(BIN)/python benchmarks/scorecard.py
 
 quality: $(STAMP)  ## Pendulum and Flow over 5 seeds (about 30 minutes on 2 cores; goes on where it was stopped)

@@ -34,7 +34,7 @@ SCORES = ("MIC", "TIC", "MIG")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=150, help="data sets of each kind")
+    parser.add_argument("--sets", type=int, default=120, help="data sets of each kind")
     parser.add_argument("--samples", type=int, default=1461)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file for the results")

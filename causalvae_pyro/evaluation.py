@@ -131,7 +131,7 @@ def train_judge(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge = Predictor(images.shape[1:], labels.shape[1]).to(device)
-        epochs = max(1, round(steps / max(1, count // batch_size)))
+        epochs = round(steps / max(1, count // batch_size))
         judge.fit(images[chosen], labels[chosen], epochs=epochs, batch_size=batch_size, seed=seed)
     return judge
 
