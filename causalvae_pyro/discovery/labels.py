@@ -13,7 +13,7 @@ from causalvae_pyro.acyclicity import exponential_acyclicity
 from causalvae_pyro.discovery.candidates import Candidates, NetworkCandidates
 from causalvae_pyro.discovery.independence import MAX_CONCEPTS, independent_graph
 from causalvae_pyro.discovery.lagrangian import AugmentedLagrangian
-from causalvae_pyro.discovery.local import LocalFits, climb, standardise
+from causalvae_pyro.discovery.local import LocalFits, climb, penalised_score, standardise
 from causalvae_pyro.discovery.scores import gaussian_score
 from causalvae_pyro.discovery.threshold import to_dag
 from causalvae_pyro.graph import CausalGraph
@@ -72,7 +72,7 @@ def discover_graph(
 
     Such descents end in local optima (docs/discovery.md has the figures), so the graph is refined by comparing graphs
     on samples that their regressions have not seen: all of them by :func:`independent_graph` with up to 5 concepts, else
-    by :func:`climb` from the graph found.
+    those met by :func:`climb` from the graph found and from the empty one.
 
     Args:
         labels: ``[N, n]``, finite, at least 20 rows and no constant column.
@@ -166,11 +166,12 @@ def refine_graph(
     edge_penalty: float | None = None,
     seed: int = 0,
 ) -> CausalGraph:
-    """Compares graphs on held-out samples: all of them with up to 5 concepts, else those met on a climb from ``graph``.
+    """Compares graphs on held-out samples: all of them with up to 5 concepts, else those met on climbs from
+    ``graph`` and from the empty graph, of which the better end is taken.
 
     Args:
         labels: ``[N, n]``; or concepts that an encoder reads from images.
-        graph: Where the climb starts; its names.
+        graph: Where one climb starts; its names.
         allowed: ``[n, n]``, which edges may be used, see :func:`allowed_edges`; all by default.
         score: Of the climb, see :func:`climb`.
         edge_penalty: What an edge must gain; 0.01 of dependence, or 0.02 nats on a climb, by default.
@@ -187,7 +188,10 @@ def refine_graph(
     if n <= MAX_CONCEPTS:
         found = independent_graph(fits, allowed, **options)
     else:
-        found = climb(fits, graph.adjacency, allowed, score=score, **options)
+        # Climbs end in local optima too; two starts, and the better end.
+        starts = (graph.adjacency, torch.zeros(n, n))
+        ends = [climb(fits, start, allowed, score=score, **options) for start in starts]
+        found = min(ends, key=lambda end: penalised_score(fits, end, score=score, **options))
     return CausalGraph.from_adjacency(graph.names, found)
 
 
