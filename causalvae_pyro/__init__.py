@@ -38,10 +38,12 @@ from causalvae_pyro.networks import (
     PooledEncoder,
     RandomSymmetry,
     SpatialEncoder,
+    SpriteDecoder,
 )
 from causalvae_pyro.objectives import CausalELBO, LabelFit, MechanismFit
 from causalvae_pyro.priors import FixedPrior, LearnedPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM, AffineFlowSCM, LinearSCM, MaskLayer, SplineFlowSCM
+from causalvae_pyro.sparsity import SparseEffects
 from causalvae_pyro.training import History, NonFiniteLossError, fit
 
 __version__ = "0.1.0"
@@ -87,8 +89,10 @@ __all__ = [
     "Scale",
     "Shift",
     "SoftIntervention",
+    "SparseEffects",
     "SpatialEncoder",
     "SplineFlowSCM",
+    "SpriteDecoder",
     "abduct",
     "ate",
     "counterfactual",

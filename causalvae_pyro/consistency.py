@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pyro.poutine as poutine
@@ -30,13 +30,18 @@ class CounterfactualConsistency:
     open which of them a pixel follows; this term does not let one concept be drawn by means of another, and keeps what no
     concept explains.
 
-    The encoder learns to read from real images and is the judge here: the gradient reaches the decoder only.
+    The encoder learns to read from real images and is the judge here: the gradient reaches the decoder only. Real images in
+    which a concept follows its causes do not teach it to read the concept itself, though: with ``train_guide`` it learns from
+    the drawn ones too, as in the sleep phase. That takes a decoder of which each concept's own part can be expected
+    (:class:`~causalvae_pyro.networks.SpriteDecoder`); any other may agree with the encoder on a code of their own.
 
     Args:
         guide: The guide that is trained with the model.
         std: Reading error that is tolerated, > 0, in units of the latent concept (label standard deviations for a prior from
             :meth:`~causalvae_pyro.priors.LabelPrior.from_labels`).
         noise_weight: Factor of the second part, >= 0.
+        train_guide: Whether the guide is trained by this too.
+        pixel_noise: Standard deviation of noise added to the drawn images, >= 0; no message fits below it.
         weight: Factor in the loss; by default it sets in after a tenth of the training and is full after a quarter, since an
             encoder has to be able to read before it can judge.
     """
@@ -49,13 +54,18 @@ class CounterfactualConsistency:
         *,
         std: float = 0.1,
         noise_weight: float = 0.2,
+        train_guide: bool = False,
+        pixel_noise: float = 0.0,
         weight: float | Callable[[float], float] | None = None,
     ) -> None:
         if not std > 0:
             raise ValueError(f"std: got {std}; must be > 0")
         if not noise_weight >= 0:
             raise ValueError(f"noise_weight: got {noise_weight}; must be >= 0")
+        if not pixel_noise >= 0:
+            raise ValueError(f"pixel_noise: got {pixel_noise}; must be >= 0")
         self.guide, self.std, self.noise_weight = guide, std, noise_weight
+        self.train_guide, self.pixel_noise = train_guide, pixel_noise
         self.weight = _ramp if weight is None else weight
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
@@ -65,6 +75,8 @@ class CounterfactualConsistency:
         if "eps_x" in trace.nodes:
             inputs += (trace.nodes["eps_x"]["value"].detach(),)
         images = model.likelihood(model.decoder(*inputs)).mean
+        if self.pixel_noise:
+            images = (images + self.pixel_noise * torch.randn_like(images)).clamp(0, 1)
         read = self._read(images.reshape(-1, *images.shape[-3:]))
         error = (_endogenous_mean(read["eps"]["fn"], model.scm).reshape(z.shape) - swapped).square()
         total = error.sum((-2, -1)) / (2 * self.std**2)
@@ -76,7 +88,8 @@ class CounterfactualConsistency:
         return total.reshape(-1, z.shape[-3]).mean(0).sum()
 
     def _read(self, images: Tensor) -> Any:
-        with _as_judge(self.guide), poutine.block(), poutine.trace() as tracer:
+        judge = nullcontext() if self.train_guide else _as_judge(self.guide)
+        with judge, poutine.block(), poutine.trace() as tracer:
             self.guide(images)
         return tracer.trace.nodes
 

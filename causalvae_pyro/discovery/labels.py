@@ -166,8 +166,9 @@ def refine_graph(
     edge_penalty: float | None = None,
     seed: int = 0,
 ) -> CausalGraph:
-    """Compares graphs on held-out samples: all of them with up to 5 concepts, else those met on climbs from
-    ``graph`` and from the empty graph, of which the better end is taken.
+    """Compares graphs on held-out samples: all of them with up to 5 concepts, else those met on two climbs.
+
+    The climbs start from ``graph`` and from the empty graph; the better end is taken.
 
     Args:
         labels: ``[N, n]``; or concepts that an encoder reads from images.

@@ -167,7 +167,7 @@ def climb(
 def penalised_score(
     fits: LocalFits, graph: Tensor, *, score: Callable[[Tensor], Tensor] = gaussian_score, edge_penalty: float = 0.02
 ) -> float:
-    """What :func:`climb` makes small: the held-out scores of all families of ``graph``, ``[n, n]``, and ``edge_penalty`` per edge."""
+    """What :func:`climb` makes small: the held-out scores of the families of ``graph``, ``[n, n]``, and the edges' price."""
     families = [(i, frozenset(graph[:, i].nonzero().flatten().tolist())) for i in range(len(graph))]
     return float(score(fits.residuals(families)).sum()) + edge_penalty * int((graph != 0).sum())
 

@@ -8,6 +8,7 @@ A decoder maps concepts (and the image's own noise) to what a likelihood takes:
 from causalvae_pyro.networks.augmentation import RandomSymmetry
 from causalvae_pyro.networks.decoders import ConvDecoder, MLPDecoder, ModulatedDecoder
 from causalvae_pyro.networks.encoders import AugmentedEncoder, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
+from causalvae_pyro.networks.sprites import SpriteDecoder
 
 __all__ = [
     "AugmentedEncoder",
@@ -19,4 +20,5 @@ __all__ = [
     "PooledEncoder",
     "RandomSymmetry",
     "SpatialEncoder",
+    "SpriteDecoder",
 ]

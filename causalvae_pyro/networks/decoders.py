@@ -55,13 +55,16 @@ class _Decoder(Configurable, nn.Module):
         Args:
             images: ``[N, C, H, W]`` in [0, 1] or uint8.
         """
-        if tuple(images.shape[1:]) != self.image_shape:
-            raise ValueError(f"images: expected shape [N, {', '.join(map(str, self.image_shape))}], got {list(images.shape)}")
+        self._check_images(images)
         scale = 255 if images.dtype == torch.uint8 else 1
         total = sum(part.double().sum(0) for part in images.split(1024))
         mean = total / (len(images) * scale)
         with torch.no_grad():
             self.background.copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
+
+    def _check_images(self, images: Tensor) -> None:
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise ValueError(f"images: expected shape [N, {', '.join(map(str, self.image_shape))}], got {list(images.shape)}")
 
 
 class _GrowingDecoder(_Decoder):

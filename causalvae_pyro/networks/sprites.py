@@ -1,0 +1,210 @@
+"""A scene as layers: a few learned sprites that the concepts move, turn and stretch, over a background."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor, nn
+
+from causalvae_pyro.networks.decoders import _Decoder
+from causalvae_pyro.networks.shapes import check_image_shape
+
+__all__ = ["SpriteDecoder"]
+
+# Adam's steps are about as long as its learning rate whatever the gradient. Pixels, in logits, have further to go than weights.
+_GAIN = 20.0
+
+# Logit of the opacity outside of a sprite's canvas.
+_OUTSIDE = -8.0
+
+
+class SpriteDecoder(_Decoder):
+    """Layers composited by learned opacities; what a concept does to a layer is to move it.
+
+    ::
+
+        e_kj    = f_kj(z_j)                               effect of concept j on layer k: six numbers
+        t, s, r, h = base_k + sum_j e_kj                  position, size, rotation, shear
+        q       = S(s, h)^-1 R(r)^-1 (p - t)              where pixel p lies on the layer's canvas
+        a_k, c_k = sprite_k(q)                            opacity (in logits) and colour
+        x       = sum_k softmax(0, a_1, .. a_K)_k c_k     with the background as layer 0
+
+    Each ``f_kj`` is linear plus a small network. The decoder thus has three biases that a convolutional one lacks. Concepts act
+    on a layer *additively*, so that what one does can be learned from scenes in which others follow it, and carries over to
+    those in which they do not. They act by *geometry*, so that a length outside of the range seen still stretches. And it
+    can be said how much each concept does to each layer (:meth:`effect_sizes`), which
+    :class:`~causalvae_pyro.SparseEffects` makes small: what the parents of a concept could draw as well as the concept
+    itself is then drawn by the concept alone.
+
+    Interpolating logits keeps edges sharp at any position and size. Scenes that are not made of a few moving parts need
+    another decoder.
+
+    Args:
+        image_shape: ``(C, H, W)`` with 1, 3 or 4 channels, of any size.
+        num_concepts: Number of concepts ``n``.
+        dim: Dimensions of each concept.
+        noise_dim: Dimensions of ``eps_x``, which acts on the layers like one more concept.
+        sprites: Number of layers ``K`` besides the background; those not needed stay invisible.
+        canvas: Pixels of a sprite along each side.
+        hidden: Width of the networks ``f_kj``.
+
+    Source: spatial transformers, Jaderberg et al. 2015; sprites, Monnier et al. 2021; additive decoders, Lachapelle et al.
+    2023.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        num_concepts: int,
+        dim: int = 1,
+        *,
+        noise_dim: int = 0,
+        sprites: int = 6,
+        canvas: int = 32,
+        hidden: int = 16,
+    ) -> None:
+        check_image_shape(image_shape, 1)
+        super().__init__(image_shape, num_concepts, dim, noise_dim)
+        for argument, value in (("sprites", sprites), ("hidden", hidden)):
+            if value < 1:
+                raise ValueError(f"{argument}: got {value}; must be at least 1")
+        if canvas < 2:
+            raise ValueError(f"canvas: got {canvas}; must be at least 2")
+        colours, height, width = self.image_shape
+        self.sprites = sprites
+        self.effects_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden)
+        self.effects_of_noise = _AdditiveEffects(sprites, 1, noise_dim, hidden) if noise_dim else None
+        # A soft disc: something to see wherever a sprite starts.
+        side = torch.linspace(-1, 1, canvas)
+        opacity = (1.5 - 5 * (side[:, None] ** 2 + side**2)).clamp(min=_OUTSIDE + 1)
+        self.opacity = nn.Parameter((opacity / _GAIN).expand(sprites, 1, -1, -1).clone())
+        self.texture = nn.Parameter(torch.zeros(sprites, colours, canvas, canvas))
+        self.colour = nn.Parameter(torch.zeros(sprites, colours))
+        self.base = nn.Parameter(torch.zeros(sprites, 1, 6))
+        self.register_buffer("size", torch.ones(sprites, 1, 2))
+        self.register_buffer("pixels", _pixel_centres(height, width), persistent=False)
+
+    size: Tensor
+    pixels: Tensor
+
+    def initialise_background(self, images: Tensor) -> None:
+        """Starts from the median image, and with the sprites where images differ from it.
+
+        The pixels that differ are clustered by colour and place, one cluster for a sprite: its mean colour and position, and its spread
+        within an image as the sprite's size. Chance enters through torch's global generator.
+
+        Args:
+            images: ``[N, C, H, W]`` in [0, 1] or uint8.
+        """
+        self._check_images(images)
+        chosen = images[torch.randperm(len(images), device=images.device)[:300]].float().cpu()
+        chosen = chosen / 255 if images.dtype == torch.uint8 else chosen
+        median = chosen.median(0).values
+        parts = _differing_parts(chosen, median, self.pixels.reshape(*self.image_shape[1:], 2).cpu(), self.sprites)
+        with torch.no_grad():
+            self.background.copy_(torch.logit(median.clamp(4e-3, 1 - 4e-3)) / _GAIN)
+            for k, (colour, centre, spread) in enumerate(parts):
+                self.colour[k] = torch.logit(colour.clamp(0.02, 0.98)) / _GAIN
+                self.base[k, 0, :2] = centre
+                self.size[k, 0] = (2.5 * spread).clamp(0.2, 1.0)
+
+    def effects(self, z: Tensor) -> Tensor:
+        """What each concept does to each layer, ``[K, N, n, 6]`` for ``z [N, n, d]``.
+
+        In the last dimension: position (2), size (2), rotation and shear. Positions and sizes are in half image sides, rotations in radians.
+        """
+        return self.effects_of_concepts(z)
+
+    def effect_sizes(self, z: Tensor) -> Tensor:
+        """How much each concept moves each layer: the root mean square of its effect over ``z [N, n, d]``, ``[K, n]``."""
+        return _spread(self.effects(z))
+
+    def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
+        inputs, lead = self._flat(z, eps_x)
+        concepts = inputs[:, : self.num_concepts * self.dim].reshape(-1, self.num_concepts, self.dim)
+        placement = self.base + self.effects(concepts).sum(2)
+        if self.effects_of_noise is not None:
+            placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
+        opacity, colour = self._draw(placement)
+        weights = torch.softmax(torch.cat([torch.zeros_like(opacity[:1]), opacity]), 0)
+        image = weights[0] * (self.background * _GAIN).sigmoid() + (weights[1:] * colour).sum(0)
+        # The likelihood takes logits.
+        return torch.logit(image.clamp(1e-6, 1 - 1e-6)).reshape(*lead, *self.image_shape)
+
+    def _draw(self, placement: Tensor) -> tuple[Tensor, Tensor]:
+        """From ``[K, N, 6]`` to opacities ``[K, N, 1, H, W]`` and colours ``[K, N, C, H, W]``."""
+        layers, count, _ = placement.shape
+        colours, height, width = self.image_shape
+        position, change, rotation, shear = placement.split([2, 2, 1, 1], -1)
+        # Linear where it matters, and positive.
+        size = self.size * nn.functional.softplus(4 * (1 + change / self.size)) / 4
+        cos, sin, zero = rotation.cos(), rotation.sin(), torch.zeros_like(shear)
+        turn = torch.stack([torch.cat([cos, sin], -1), torch.cat([-sin, cos], -1)], -2)
+        shrink = torch.stack([torch.cat([1 / size[..., :1], shear], -1), torch.cat([zero, 1 / size[..., 1:]], -1)], -2)
+        where = (self.pixels - position[:, :, None]) @ (shrink @ turn).mT
+        # The batch lies in the grid's height, so that the sprites need no copies.
+        canvas = torch.cat([self.texture + self.colour[..., None, None], self.opacity], 1) * _GAIN
+        shift = torch.zeros_like(canvas[:, :, :1, :1])
+        shift[:, -1] = _OUTSIDE
+        drawn = nn.functional.grid_sample(
+            canvas - shift, where.reshape(layers, count * height, width, 2), padding_mode="zeros", align_corners=False
+        )
+        drawn = (drawn + shift).reshape(layers, colours + 1, count, height, width).transpose(1, 2)
+        return drawn[:, :, -1:], drawn[:, :, :-1].sigmoid()
+
+
+class _AdditiveEffects(nn.Module):
+    """A function of each concept alone for each layer, ``[N, n, d]`` to ``[K, N, n, 6]``: linear plus a small network."""
+
+    def __init__(self, layers: int, concepts: int, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(0.02 * torch.randn(layers, concepts, dim, 6) / math.sqrt(dim))
+        self.first = nn.Parameter(torch.randn(layers, concepts, dim, hidden) / math.sqrt(dim))
+        self.first_bias = nn.Parameter(torch.randn(layers, concepts, 1, hidden))
+        self.second = nn.Parameter(torch.zeros(layers, concepts, hidden, 6))
+
+    def forward(self, z: Tensor) -> Tensor:
+        columns = z.transpose(0, 1)
+        hidden = torch.tanh(columns @ self.first + self.first_bias)
+        return (columns @ self.linear + 0.3 * hidden @ self.second).transpose(1, 2)
+
+
+def _spread(effects: Tensor) -> Tensor:
+    centred = effects - effects.mean(1, keepdim=True)
+    # Not of zero, where the root has no derivative.
+    return (centred.square().sum(-1).mean(1) + 1e-8).sqrt()
+
+
+def _pixel_centres(height: int, width: int) -> Tensor:
+    """``[H W, 2]``: x and y in [-1, 1]."""
+    y, x = ((2 * torch.arange(size) + 1) / size - 1 for size in (height, width))
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
+
+
+def _differing_parts(images: Tensor, median: Tensor, pixels: Tensor, count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Clusters by colour and place of the pixels unlike the median's: colour, centre, and spread within an image."""
+    different = (images - median).abs().mean(1) > 1 / 6
+    colours = images.movedim(1, -1)[different]
+    if len(colours) < 10 * count:
+        return []
+    positions = pixels.expand(len(images), -1, -1, -1)[different]
+    image = different.nonzero()[:, 0]
+    seed = int(torch.randint(2**31, ()))
+    # From a sample: clustering is quadratic in no thing, but slow in all.
+    some = torch.randperm(len(colours))[:5000]
+    features = torch.cat([colours, positions], 1)
+    centres, _ = kmeans2(features[some].double().numpy(), count, minit="++", rng=seed)
+    cluster = torch.cdist(features, torch.as_tensor(centres).float()).argmin(1)
+    parts = []
+    for k in range(count):
+        mine = cluster == k
+        if mine.sum() < 10:
+            continue
+        where, which = positions[mine], image[mine]
+        total = torch.zeros(len(images), 2).index_add_(0, which, where)
+        mean = total / torch.bincount(which, minlength=len(images)).clamp(min=1)[:, None]
+        parts.append((colours[mine].mean(0), where.mean(0), (where - mean[which]).square().mean(0).sqrt()))
+    return parts
