@@ -28,6 +28,7 @@ EXAMPLES = {
     "chirho_worlds.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
     "swap_prior.py": TINY,
     "swap_guide.py": TINY,
+    "swap_decoder.py": [*TINY, "--out", "{tmp}/picture.png"],
     "svi_by_hand.py": TINY,
     "train_morphomnist.py": ["--root", "{digits}", "--epochs", "1", "--limit", "96", "--noise-dim", "2", "--out", "{tmp}"],
     "train_celeba.py": [

@@ -93,8 +93,8 @@ class SpriteDecoder(_Decoder):
     def initialise_background(self, images: Tensor) -> None:
         """Starts from the median image, and with the sprites where images differ from it.
 
-        The pixels that differ are clustered by colour and place, one cluster for a sprite: its mean colour and position, and its spread
-        within an image as the sprite's size. Chance enters through torch's global generator.
+        The pixels that differ are clustered by colour and place, one cluster for a sprite: its mean colour and position, and its
+        spread within an image as the sprite's size. Chance enters through torch's global generator.
 
         Args:
             images: ``[N, C, H, W]`` in [0, 1] or uint8.
@@ -114,7 +114,7 @@ class SpriteDecoder(_Decoder):
     def effects(self, z: Tensor) -> Tensor:
         """What each concept does to each layer, ``[K, N, n, 6]`` for ``z [N, n, d]``.
 
-        In the last dimension: position (2), size (2), rotation and shear. Positions and sizes are in half image sides, rotations in radians.
+        In the last dimension: position (2) and size (2) in half image sides, rotation in radians, and shear.
         """
         return self.effects_of_concepts(z)
 
