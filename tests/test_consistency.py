@@ -14,6 +14,7 @@ from causalvae_pyro import (
     CausalGraph,
     CausalVAE,
     CounterfactualConsistency,
+    EndogenousGuide,
     FixedPrior,
     FlowEndogenousGuide,
     FlowExogenousGuide,
@@ -49,10 +50,11 @@ class Reader(nn.Module):
         self.noise, self.scale = noise, scale
         self.offset = nn.Parameter(torch.tensor(float(offset)))
         self.norm = nn.BatchNorm1d(1)
-        self.calls = 0
+        self.calls, self.seen = 0, []
 
     def forward(self, x, labels=None, num_samples=None):
         self.calls += 1
+        self.seen.append((x.detach(), self.training, self.norm.training))
         values = x.flatten(1) + self.offset
         self.norm(values[:, :1])
         with pyro.plate("data", len(x)):
@@ -122,6 +124,123 @@ def test_the_gradient_reaches_the_decoder_only():
     assert guide.norm.training
     assert all(p.requires_grad for p in guide.parameters())
     assert torch.equal(guide.norm.running_mean, before)
+
+
+def test_training_the_guide_changes_gradients_only():
+    model, guide = make(offset=0.3)
+    with torch.no_grad():
+        model.decoder.gain.fill_(1.5)
+    z, eps_x = (torch.randn(*shape, requires_grad=True) for shape in ((SIZE, N, 1), (SIZE, R)))
+    pyro.set_rng_seed(1)
+    expected = CounterfactualConsistency(guide)(model, traced(z, eps_x), None)
+    pyro.set_rng_seed(1)
+    value = CounterfactualConsistency(guide, train_guide=True)(model, traced(z, eps_x), None)
+    # The same value, and another gradient.
+    assert_close(value, expected)
+    value.backward()
+    assert model.decoder.gain.grad > 0
+    assert guide.offset.grad != 0
+    # What was to be drawn is still given.
+    assert z.grad is None
+    assert eps_x.grad is None
+
+
+@pytest.mark.parametrize("train_guide", [False, True])
+def test_the_guides_own_mode(train_guide):
+    model, guide = make()
+    term = CounterfactualConsistency(guide, train_guide=train_guide)
+    z, eps_x = torch.randn(SIZE, N, 1), torch.randn(SIZE, R)
+    for mode in (True, False):
+        guide.train(mode)
+        before = guide.norm.running_mean.clone()
+        term(model, traced(z, eps_x), None)
+        # A judge is in evaluation mode; who learns is in their own.
+        _, *modes = guide.seen[-1]
+        assert modes == [mode and train_guide] * 2
+        assert torch.equal(guide.norm.running_mean, before) == (not (mode and train_guide))
+        assert guide.training == guide.norm.training == mode
+    guide.train()
+    guide.norm.eval()
+    guide.offset.requires_grad_(False)
+    term(model, traced(z, eps_x), None)
+    assert guide.seen[-1][1:] == (train_guide, False)
+    assert guide.training
+    assert not guide.norm.training
+    assert not guide.offset.requires_grad
+
+
+@pytest.mark.parametrize("train_guide", [False, True])
+def test_gradients_of_an_amortised_guide(train_guide):
+    images, labels = torch.rand(SIZE, 1, 8, 8), torch.randn(SIZE, N)
+    scm = LinearSCM(CausalGraph(["a", "b", "c"], [("a", "b")]))
+    model = CausalVAE(scm, FixedPrior(N), MLPDecoder((1, 8, 8), N, 1, noise_dim=R), GaussianLikelihood(), noise_dim=R)
+    guide = EndogenousGuide(MLPEncoder((1, 8, 8)), scm, noise_dim=R)
+    term = CounterfactualConsistency(guide, train_guide=train_guide)
+    guide_trace = pyro.poutine.trace(guide).get_trace(images, labels)
+    trace = pyro.poutine.trace(pyro.poutine.replay(model, guide_trace)).get_trace(images, labels)
+    term(model, trace, labels).backward()
+    assert all((p.grad != 0).any() for p in model.decoder.parameters())
+    heads = [guide.head.loc, guide.noise_head.loc]
+    for p in (*guide.encoder.parameters(), *(p for head in heads for p in head.parameters())):
+        assert (p.grad is not None and (p.grad != 0).any()) if train_guide else p.grad is None
+    # It reads means: by how far they may be off is not learned from drawn images.
+    assert all(p.grad is None for head in (guide.head, guide.noise_head) for p in head.log_scale.parameters())
+
+
+def test_in_training_only_the_guide_that_may_learns():
+    changes = []
+    for weight, train_guide in ((0.0, False), (1.0, False), (1.0, True)):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        model, guide = make(offset=0.3)
+        data = torch.rand(SIZE, 1, 1, N + R), torch.randn(SIZE, N)
+        term = CounterfactualConsistency(guide, train_guide=train_guide, weight=weight)
+        objective = CausalELBO(terms=[LabelFit(), term])
+        objective.differentiable_loss(model, guide, *data).backward()
+        changes.append((guide.offset.grad.item(), model.decoder.gain.grad.item()))
+    without, judge, trained = changes
+    assert judge[0] == pytest.approx(without[0], rel=1e-5)
+    assert abs(trained[0] - without[0]) > 1
+    assert trained[1] == pytest.approx(judge[1], rel=1e-5)
+
+
+def test_pixel_noise_is_what_the_guide_sees():
+    model, guide = make()
+    z, eps_x = torch.full((2000, N, 1), 0.5), torch.full((2000, R), 0.5)
+    term = CounterfactualConsistency(guide, std=0.2, noise_weight=0.7, pixel_noise=0.1)
+    value = term(model, traced(z, eps_x), None).item()
+    noise = guide.seen[-1][0].reshape(2000, N + R) - 0.5
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+    assert noise.std(0).tolist() == pytest.approx([0.1] * (N + R), rel=0.1)
+    # Every pixel has its own.
+    assert (torch.corrcoef(noise.T) - torch.eye(N + R)).abs().max() < 0.1
+    # What the noise covers cannot be read.
+    expected = noise[:, :N].square().sum() / (2 * 0.2**2) + 0.7 / 2 * noise[:, N:].square().sum() / 0.5**2
+    assert value == pytest.approx(expected.item(), rel=1e-4)
+    # Anew each time.
+    term(model, traced(z, eps_x), None)
+    assert not torch.equal(guide.seen[-1][0], guide.seen[-2][0])
+
+
+def test_noisy_pixels_stay_in_range():
+    model, guide = make()
+    z, eps_x = torch.randn(SIZE, N, 1), torch.randn(SIZE, R)
+    for noise in (0.0, 1.0):
+        CounterfactualConsistency(guide, pixel_noise=noise)(model, traced(z, eps_x), None)
+    clean, noisy = (seen[0] for seen in guide.seen)
+    assert clean.min() < 0
+    assert clean.max() > 1
+    assert noisy.min() == 0
+    assert noisy.max() == 1
+    assert ((noisy > 0) & (noisy < 1)).any()
+
+
+def test_gradients_pass_through_the_noise():
+    model, guide = make(offset=0.3)
+    z, eps_x = torch.rand(SIZE, N, 1), torch.rand(SIZE, R)
+    CounterfactualConsistency(guide, train_guide=True, pixel_noise=0.05)(model, traced(z, eps_x), None).backward()
+    assert model.decoder.gain.grad != 0
+    assert guide.offset.grad != 0
 
 
 def test_frozen_parameters_stay_frozen():
@@ -198,7 +317,12 @@ def test_fit_tells_the_progress():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"std": 0.0}, "^std: got 0"), ({"noise_weight": -1.0}, "^noise_weight: got -1")]
+    ("arguments", "message"),
+    [
+        ({"std": 0.0}, "^std: got 0"),
+        ({"noise_weight": -1.0}, "^noise_weight: got -1"),
+        ({"pixel_noise": -0.1}, "^pixel_noise: got -0.1"),
+    ],
 )
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):

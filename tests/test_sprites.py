@@ -1,263 +1,560 @@
-"""The sprite decoder against an independent renderer, and the price on its effects."""
+"""The sprite decoder against warped images, against plain loops over pixels, and on scenes of moving squares."""
 
+import itertools
 import math
-from types import SimpleNamespace
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from causalvae_pyro import (
-    AdditiveNoiseSCM,
-    CausalELBO,
     CausalGraph,
     CausalVAE,
-    ConvEncoder,
     EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
+    LinearSCM,
+    MLPEncoder,
     Run,
-    SparseEffects,
     SpriteDecoder,
+    counterfactual,
     load,
     reconstruct,
     save,
 )
+from causalvae_pyro.networks.sprites import _GAIN
+
+LEADS = [(), (5,), (2, 3)]
+SHAPES = [(1, 16, 16), (3, 5, 8), (4, 9, 6)]
+OUTSIDE = -8.0
+X, Y, WIDTH, HEIGHT, ROTATION = range(5)
 
 
-def randomise(decoder, scale=0.3):
+def name(value):
+    return "x".join(map(str, value)) or "none"
+
+
+def randomised(decoder, scale=1.0):
+    """Random sprites anywhere, and effects with their networks."""
     with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.copy_(scale * torch.randn(parameter.shape))
+        for part in (decoder.opacity, decoder.texture, decoder.colour, decoder.background):
+            part.copy_(2 * torch.randn_like(part) / _GAIN)
+        decoder.base.copy_(0.4 * torch.randn_like(decoder.base))
+        decoder.size.copy_(0.3 + 0.7 * torch.rand_like(decoder.size))
+        for part in (decoder.effects_of_concepts, decoder.effects_of_noise):
+            if part is not None:
+                part.linear.copy_(0.2 * scale * torch.randn_like(part.linear))
+                part.second.copy_(0.3 * scale * torch.randn_like(part.second))
     return decoder
 
 
-def bilinear(canvas, x, y, outside):
-    """The canvas ``[H][W]`` at x, y in [-1, 1], sides at -1 and 1, by plain arithmetic."""
-    height, width = canvas.shape
-    column, row = (x + 1) * width / 2 - 0.5, (y + 1) * height / 2 - 0.5
+def one_sprite(shape=(3, 16, 16), canvas=8, num_concepts=1):
+    """In float64, of size 1 in the middle of a flat background, and moved by no concept so far."""
+    decoder = randomised(SpriteDecoder(shape, num_concepts, sprites=1, canvas=canvas).double(), 0.0)
+    with torch.no_grad():
+        decoder.background.copy_(torch.linspace(-1, 1, shape[0])[:, None, None].expand(shape) / _GAIN)
+        decoder.base.zero_()
+        decoder.size.fill_(1.0)
+        decoder.base[..., WIDTH : HEIGHT + 1] = change_for(1.0)
+    return decoder
+
+
+def change_for(size):
+    """What the softplus turns into ``size``, for a sprite of size 1."""
+    return math.log(math.expm1(4 * size)) / 4 - 1
+
+
+def draw(decoder, *z):
+    with torch.no_grad():
+        return decoder(torch.tensor(z, dtype=torch.float64).reshape(1, -1, 1))[0].sigmoid()
+
+
+def effect(decoder, concept, number, value):
+    with torch.no_grad():
+        decoder.effects_of_concepts.linear[:, concept, :, number] = value
+
+
+# Shapes and arguments
+
+
+@pytest.mark.parametrize("noise_dim", [0, 2])
+@pytest.mark.parametrize("lead", LEADS, ids=name)
+@pytest.mark.parametrize("shape", SHAPES, ids=name)
+def test_shapes(shape, lead, noise_dim):
+    decoder = randomised(SpriteDecoder(shape, 3, 2, noise_dim=noise_dim, sprites=2, canvas=6, hidden=4))
+    inputs = (torch.randn(*lead, 3, 2), torch.randn(*lead, noise_dim))[: 2 if noise_dim else 1]
+    output = decoder(*inputs)
+    assert output.shape == (*lead, *shape)
+    flat = [value.reshape(math.prod(lead), *value.shape[len(lead) :]) for value in inputs]
+    rows = [decoder(*(value[i] for value in flat)) for i in range(math.prod(lead))]
+    assert_close(output.reshape(-1, *shape), torch.stack(rows), rtol=1e-4, atol=1e-4)
+    assert math.prod(lead) == 1 or (output.reshape(-1, *shape)[0] - rows[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("z_lead", "noise_lead"), [((4, 5), (5,)), ((5,), (4, 5)), ((4, 1), (1, 5)), ((5,), ())], ids=str)
+def test_leading_dimensions_of_z_and_noise_broadcast(z_lead, noise_lead):
+    decoder = randomised(SpriteDecoder((1, 8, 8), 3, noise_dim=2, sprites=2, canvas=4, hidden=4))
+    z, eps_x = torch.randn(*z_lead, 3, 1), torch.randn(*noise_lead, 2)
+    lead = torch.broadcast_shapes(z_lead, noise_lead)
+    output = decoder(z, eps_x)
+    assert output.shape == (*lead, 1, 8, 8)
+    assert_close(output, decoder(z.expand(*lead, 3, 1), eps_x.expand(*lead, 2)))
+
+
+def test_it_needs_its_noise():
+    with pytest.raises(ValueError, match=r"^eps_x: .*noise_dim=2.*got None"):
+        SpriteDecoder((1, 8, 8), 3, noise_dim=2)(torch.zeros(2, 3, 1))
+
+
+def test_it_sees_every_concept_and_the_noise():
+    z, eps_x = torch.randn(4, 3, 2, requires_grad=True), torch.randn(4, 2, requires_grad=True)
+    # Before any training.
+    decoder = SpriteDecoder((1, 16, 16), 3, 2, noise_dim=2)
+    with torch.no_grad():
+        decoder.background.fill_(0.1)
+    decoder(z, eps_x).square().sum().backward()
+    assert (z.grad != 0).all()
+    assert (eps_x.grad != 0).all()
+
+
+def test_every_parameter_learns():
+    decoder = randomised(SpriteDecoder((3, 16, 16), 2, noise_dim=1, sprites=2, canvas=6, hidden=4))
+    decoder(torch.randn(8, 2, 1), torch.randn(8, 1)).square().sum().backward()
+    grads = {name: parameter.grad for name, parameter in decoder.named_parameters()}
+    assert all(g is not None and torch.isfinite(g).all() and (g != 0).any() for g in grads.values())
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((1, 8, 8), {"sprites": 0}, "^sprites: got 0"),
+        ((1, 8, 8), {"hidden": 0}, "^hidden: got 0"),
+        ((1, 8, 8), {"canvas": 1}, "^canvas: got 1"),
+        ((2, 8, 8), {}, r"^image_shape: got \(2, 8, 8\)"),
+        ((1, 8), {}, r"^image_shape: got \(1, 8\)"),
+        ((3, 8, 0), {}, r"^image_shape: got \(3, 8, 0\)"),
+    ],
+)
+def test_errors_name_the_argument(shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        SpriteDecoder(shape, 3, **options)
+
+
+# Geometry
+
+
+@pytest.mark.parametrize("steps", [1, 3, -2])
+@pytest.mark.parametrize("axis", [X, Y])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 24, 32)], ids=name)
+def test_a_concept_moves_a_sprite_by_pixels(shape, axis, steps):
+    decoder = one_sprite(shape)
+    with torch.no_grad():
+        # Small, so that it stays within the image; turned, so that no axis is special.
+        decoder.base[..., WIDTH : HEIGHT + 1] = change_for(0.5)
+        decoder.base[..., ROTATION] = 0.3
+    still = draw(decoder, 1.0)
+    effect(decoder, 0, axis, 2 / shape[2 if axis == X else 1])
+    # What rolls over the edge is as flat as what rolls in.
+    assert (still - still[:, :1, :1]).abs().max() > 0.1
+    assert_close(draw(decoder, float(steps)), still.roll(steps, 2 if axis == X else 1), rtol=0, atol=1e-5)
+
+
+def stretched(decoder, fx, fy):
+    """The sprite in the middle, one of its pixels on ``fy x fx`` of the image's, by torch's own interpolation."""
+    _, height, width = decoder.image_shape
+    layers = (torch.cat([decoder.texture + decoder.colour[..., None, None], decoder.opacity], 1) * _GAIN).detach()
+    margin = 8
+    pad = torch.zeros(1, layers.shape[1], *(side + 2 * margin for side in layers.shape[2:]), dtype=layers.dtype)
+    pad[:, -1] = OUTSIDE
+    pad[..., margin:-margin, margin:-margin] = layers
+    big = torch.nn.functional.interpolate(pad, scale_factor=(fy, fx), mode="bilinear")[0]
+    top, left = (big.shape[1] - height) // 2, (big.shape[2] - width) // 2
+    big = big[:, top : top + height, left : left + width]
+    weight = big[-1].sigmoid()
+    return weight * big[:-1].sigmoid() + (1 - weight) * (decoder.background.detach() * _GAIN).sigmoid()
+
+
+@pytest.mark.parametrize(("fx", "fy"), [(1, 1), (2, 2), (4, 4), (4, 2), (1, 4)])
+def test_size_stretches(fx, fy):
+    decoder = one_sprite()
+    # The sprite has 8 pixels a side and the image 16.
+    effect(decoder, 0, WIDTH, change_for(fx / 2) - change_for(1))
+    effect(decoder, 0, HEIGHT, change_for(fy / 2) - change_for(1))
+    assert_close(draw(decoder, 1.0), stretched(decoder, fx, fy), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, -1])
+def test_rotation_turns(quarters):
+    decoder = one_sprite()
+    still = draw(decoder, 0.0)
+    effect(decoder, 0, ROTATION, math.pi / 2)
+    turned = draw(decoder, float(quarters))
+    # Clockwise, as y points down.
+    assert_close(turned, still.rot90(-quarters, (1, 2)), rtol=0, atol=1e-5)
+    assert (turned - still.rot90(1 - quarters, (1, 2))).abs().max() > 0.1
+
+
+def test_a_sprite_turns_about_its_own_centre_and_along_its_own_axes():
+    decoder = one_sprite((3, 32, 32))
+    with torch.no_grad():
+        decoder.base[..., WIDTH] = change_for(0.25)
+        decoder.base[..., HEIGHT] = change_for(0.5)
+    upright = draw(decoder, 0.0)
+    with torch.no_grad():
+        decoder.base[..., ROTATION] = math.pi / 2
+        decoder.base[..., X] = 4 * 2 / 32
+    assert_close(draw(decoder, 0.0), upright.rot90(-1, (1, 2)).roll(4, 2), rtol=0, atol=1e-5)
+
+
+def test_layers_meet_in_a_softmax():
+    decoder = SpriteDecoder((1, 4, 4), 1, sprites=2, canvas=4)
+    colours, opacities = [0.2, 0.7], [1.0, -0.5]
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.zero_()
+        for k in range(2):
+            decoder.colour[k] = math.log(colours[k] / (1 - colours[k])) / _GAIN
+            decoder.opacity[k] = opacities[k] / _GAIN
+    weights = [math.exp(a) for a in (0, *opacities)]
+    # The background is grey. Where size is 1 and change is 0, a sprite covers the image.
+    expected = sum(w * c for w, c in zip(weights, (0.5, *colours), strict=True)) / sum(weights)
+    assert_close(decoder(torch.zeros(1, 1))[0, 1:3, 1:3].sigmoid(), torch.full((2, 2), expected))
+
+
+def test_colours_at_the_ends_of_the_range_are_finite():
+    decoder = SpriteDecoder((1, 8, 8), 1, sprites=1, canvas=4)
+    for sign in (-1, 1):
+        with torch.no_grad():
+            decoder.background.fill_(sign * 20.0)
+            decoder.colour.fill_(sign * 20.0)
+        output = decoder(torch.zeros(2, 1, 1))
+        output.sum().backward()
+        assert torch.isfinite(output).all()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in decoder.parameters())
+
+
+def test_a_sprite_can_shrink_to_nothing():
+    decoder = one_sprite()
+    effect(decoder, 0, WIDTH, -0.5)
+    with torch.no_grad():
+        background = invisible(one_sprite())(torch.zeros(1, 1, 1).double())[0].sigmoid()
+    difference = [(draw(decoder, z) - background).abs().sum().item() for z in (0.0, 1.0, 4.0, 8.0)]
+    assert difference == sorted(difference, reverse=True)
+    assert difference[-1] < 0.05 * difference[0]
+    z = torch.full((1, 1, 1), 8.0).double()
+    decoder(z).sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in decoder.parameters())
+
+
+def sampled(canvas, x, y, outside):
+    """Bilinear at ``x, y`` in [-1, 1] from a list of rows, the centres of whose pixels lie half a pixel within the edge."""
+    rows, columns = len(canvas), len(canvas[0])
+    u, v = ((x + 1) * columns - 1) / 2, ((y + 1) * rows - 1) / 2
     total = 0.0
-    for i in (math.floor(row), math.floor(row) + 1):
-        for j in (math.floor(column), math.floor(column) + 1):
-            inside = 0 <= i < height and 0 <= j < width
-            total += (1 - abs(row - i)) * (1 - abs(column - j)) * (canvas[i, j].item() if inside else outside)
+    for i, j in itertools.product((math.floor(v), math.floor(v) + 1), (math.floor(u), math.floor(u) + 1)):
+        value = canvas[i][j] if 0 <= i < rows and 0 <= j < columns else outside
+        total += (1 - abs(v - i)) * (1 - abs(u - j)) * value
     return total
 
 
-def render(decoder, placement):
-    """One image ``[C, H, W]``, pixel by pixel, from the placements ``[K, 6]``."""
+def logistic(value):
+    return 1 / (1 + math.exp(-value))
+
+
+def pixel(decoder, placements, row, column):
+    """One pixel's colours by plain arithmetic."""
     colours, height, width = decoder.image_shape
-    image = torch.zeros(colours, height, width, dtype=torch.float64)
-    for row in range(height):
-        for column in range(width):
-            p = torch.tensor([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], dtype=torch.float64)
-            weights, painted = [1.0], [[torch.sigmoid(20 * decoder.background[c, row, column]).item() for c in range(colours)]]
-            for k in range(decoder.sprites):
-                position, change, rotation, shear = placement[k].split([2, 2, 1, 1])
-                size = decoder.size[k, 0] * torch.log1p((4 * (1 + change / decoder.size[k, 0])).exp()) / 4
-                dx, dy = (p - position).tolist()
-                cos, sin = math.cos(rotation.item()), math.sin(rotation.item())
-                dx, dy = cos * dx + sin * dy, -sin * dx + cos * dy
-                x, y = dx / size[0].item() + shear.item() * dy, dy / size[1].item()
-                weights.append(math.exp(bilinear(20 * decoder.opacity[k, 0], x, y, -8.0)))
-                # Outside of the canvas there is no texture, but nothing to see either.
-                logits = [bilinear(20 * (decoder.texture[k, c] + decoder.colour[k, c]), x, y, 0.0) for c in range(colours)]
-                painted.append([1 / (1 + math.exp(-logit)) for logit in logits])
-            for c in range(colours):
-                mixed = sum(w * paint[c] for w, paint in zip(weights, painted, strict=True)) / sum(weights)
-                image[c, row, column] = mixed
-    return image
+    px, py = (2 * column + 1) / width - 1, (2 * row + 1) / height - 1
+    weights, shades = [1.0], [[logistic(_GAIN * b[row][column]) for b in decoder.background.tolist()]]
+    for k, (tx, ty, dx, dy, turn, shear) in enumerate(placements):
+        sx, sy = (
+            s * math.log1p(math.exp(4 * (1 + d / s))) / 4 for s, d in zip(decoder.size[k, 0].tolist(), (dx, dy), strict=True)
+        )
+        # Turned back, then shrunk.
+        ox, oy = px - tx, py - ty
+        bx, by = math.cos(turn) * ox + math.sin(turn) * oy, math.cos(turn) * oy - math.sin(turn) * ox
+        qx, qy = bx / sx + shear * by, by / sy
+        opacity = sampled((_GAIN * decoder.opacity[k, 0]).tolist(), qx, qy, OUTSIDE)
+        canvas = _GAIN * (decoder.texture[k] + decoder.colour[k, :, None, None])
+        weights.append(math.exp(opacity))
+        shades.append([logistic(sampled(channel.tolist(), qx, qy, 0.0)) for channel in canvas])
+    return [sum(w * s[c] for w, s in zip(weights, shades, strict=True)) / sum(weights) for c in range(colours)]
 
 
-@pytest.mark.parametrize("shape", [(1, 6, 6), (3, 5, 9)])
 @pytest.mark.parametrize("noise_dim", [0, 2])
-def test_equals_a_plain_renderer(shape, noise_dim):
-    decoder = randomise(SpriteDecoder(shape, 2, 2, noise_dim=noise_dim, sprites=2, canvas=5).double(), 0.2)
-    decoder.size.copy_(0.5 + torch.rand(2, 1, 2))
-    z, eps_x = torch.randn(1, 2, 2).double(), torch.randn(1, 2).double()
-    placement = decoder.base[:, 0] + decoder.effects(z).sum(2)[:, 0]
-    if noise_dim:
-        placement = placement + decoder.effects_of_noise(eps_x[:, None])[:, 0, 0]
-    drawn = decoder(z, eps_x if noise_dim else None)[0].sigmoid()
-    assert_close(drawn, render(decoder, placement), atol=2e-6, rtol=0)
-
-
-def test_a_concept_moves_turns_and_stretches():
-    decoder = SpriteDecoder((1, 16, 16), 1, sprites=1, canvas=16)
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 5, 12)], ids=name)
+def test_forward_equals_loops_over_pixels(shape, noise_dim):
+    decoder = randomised(SpriteDecoder(shape, 3, 2, noise_dim=noise_dim, sprites=2, canvas=5, hidden=4).double())
+    z, eps_x = torch.randn(3, 3, 2).double(), torch.randn(3, noise_dim).double()
+    _, height, width = shape
     with torch.no_grad():
-        for effects in (decoder.effects_of_concepts.linear, decoder.effects_of_concepts.second):
-            effects.zero_()
-        decoder.opacity[:] = -0.4
-        decoder.opacity[..., 6:10, 4:9] = 0.4
-        decoder.colour[:] = 0.3
-        still = decoder(torch.zeros(1, 1, 1))
-        # One concept unit is 3 pixels to the right, 2 down.
-        decoder.effects_of_concepts.linear[0, 0, 0, :2] = torch.tensor([3 / 8, 2 / 8])
-        moved = decoder(torch.ones(1, 1, 1))
-        assert_close(moved[..., 2:, 3:], still[..., :-2, :-3], atol=1e-5, rtol=0)
-        decoder.effects_of_concepts.linear[0, 0, 0] = torch.tensor([0, 0, 0, 0, math.pi / 2, 0])
-        turned = decoder(torch.ones(1, 1, 1))
-        assert_close(turned[..., 3:-3, 3:-3], still.rot90(-1, (-2, -1))[..., 3:-3, 3:-3], atol=1e-4, rtol=0)
-        # softplus(8) / softplus(4) is 2 to 1 %, so the edges lie where they should to a tenth of a pixel.
-        decoder.effects_of_concepts.linear[0, 0, 0] = torch.tensor([0, 0, 1.0, 0, 0, 0])
-        wide = (decoder(torch.ones(1, 1, 1)) - still.min()).clamp(min=0).sum((0, 1, 2))
-        assert (wide > 1).sum() == 2 * ((still - still.min()).sum((0, 1, 2)) > 1).sum()
+        images = decoder(z, eps_x if noise_dim else None).sigmoid()
+        placements = decoder.base + decoder.effects(z).sum(2)
+        if noise_dim:
+            placements = placements + decoder.effects_of_noise(eps_x[:, None])[:, :, 0]
+        pixels = [
+            pixel(decoder, placements[:, i].tolist(), row, column)
+            for i, row, column in itertools.product(range(3), range(height), range(width))
+        ]
+    expected = torch.tensor(pixels, dtype=torch.float64).reshape(3, height, width, -1).movedim(-1, 1)
+    assert_close(images, expected, rtol=0, atol=1e-5)
+    assert expected.std(0).max() > 0.05
 
 
-def test_effects_are_additive():
-    decoder = randomise(SpriteDecoder((1, 8, 8), 3, 2, sprites=4))
-    z = torch.randn(10, 3, 2)
-    other = z.clone()
-    other[:, 1] = torch.randn(10, 2)
-    before, after = decoder.effects(z), decoder.effects(other)
-    assert before.shape == (4, 10, 3, 6)
-    assert torch.equal(before[:, :, [0, 2]], after[:, :, [0, 2]])
-    assert not torch.isclose(before[:, :, 1], after[:, :, 1]).all()
-    expected = (before - before.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()
-    assert_close(decoder.effect_sizes(z), expected, atol=1e-4, rtol=1e-4)
+# Effects
 
 
-@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
-def test_shapes(lead):
-    decoder = randomise(SpriteDecoder((3, 10, 7), 3, 2, noise_dim=2))
-    z, eps_x = torch.randn(*lead, 3, 2), torch.randn(2)
-    image = decoder(z, eps_x)
-    assert image.shape == (*lead, 3, 10, 7)
-    assert image.isfinite().all()
-    with pytest.raises(ValueError, match="eps_x: this decoder has noise_dim=2"):
-        decoder(z)
+def test_effects_are_functions_of_their_own_concept():
+    decoder = randomised(SpriteDecoder((1, 8, 8), 4, 2, sprites=3, canvas=4))
+    z = torch.randn(6, 4, 2)
+    before = decoder.effects(z)
+    assert before.shape == (3, 6, 4, 6)
+    for j in range(4):
+        changed = z.clone()
+        changed[:, j] = torch.randn(6, 2)
+        after = decoder.effects(changed)
+        others = [i for i in range(4) if i != j]
+        assert torch.equal(after[:, :, others], before[:, :, others])
+        assert (after[:, :, j] != before[:, :, j]).all()
+    # Nor does one image's effect depend on the other images.
+    assert_close(decoder.effects(z[2:3])[:, 0], before[:, 2])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"sprites": 0}, "sprites: got 0"),
-        ({"hidden": 0}, "hidden: got 0"),
-        ({"canvas": 1}, "canvas: got 1"),
-        ({"image_shape": (2, 8, 8)}, "image_shape: got"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        SpriteDecoder(**{"image_shape": (1, 8, 8), "num_concepts": 2, **arguments})
+def test_effects_are_linear_plus_something_bounded():
+    decoder = randomised(SpriteDecoder((1, 8, 8), 2, sprites=1, canvas=4))
+    near, far, farther = (decoder.effects(torch.full((1, 2, 1), value)) for value in (0.0, 200.0, 400.0))
+    slope = (farther - far) / 200
+    assert_close(slope, decoder.effects_of_concepts.linear.detach().reshape(slope.shape), rtol=1e-3, atol=1e-4)
+    assert ((far - 200 * slope - near).abs() > 0.01).any()
+    # At first there is only the linear part.
+    fresh = SpriteDecoder((1, 8, 8), 2, sprites=1, canvas=4)
+    one, two = fresh.effects(torch.ones(1, 2, 1)), fresh.effects(2 * torch.ones(1, 2, 1))
+    assert_close(two, 2 * one)
+    assert one.abs().max() < 0.2
 
 
-def scenes(count=200, size=16):
-    """A red square of 4 pixels on white that moves from left to right, and its place as the only label."""
-    images = torch.ones(count, 3, size, size)
-    left = torch.randint(0, size - 4, (count,))
-    for image, x in zip(images, left.tolist(), strict=True):
-        image[1:, 8:12, x : x + 4] = 0
-    return images, (left[:, None].float() - left.float().mean()) / left.float().std()
+def test_the_sum_of_the_effects_places_a_sprite():
+    decoder = one_sprite((3, 32, 32), num_concepts=3)
+    with torch.no_grad():
+        decoder.base[..., WIDTH : HEIGHT + 1] = change_for(0.4)
+    still = draw(decoder, 0.0, 0.0, 0.0)
+    effect(decoder, 0, X, 2 / 32)
+    effect(decoder, 1, X, 4 / 32)
+    effect(decoder, 2, Y, -2 / 32)
+    assert_close(draw(decoder, 1.0, 1.0, 2.0), still.roll((3, -2), (2, 1)), rtol=0, atol=1e-5)
+    # One concept can make up for another.
+    assert_close(draw(decoder, 2.0, -1.0, 0.0), still, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("uint8", [False, True])
-def test_starts_where_the_images_differ(uint8):
+def test_effect_sizes():
+    decoder = randomised(SpriteDecoder((1, 8, 8), 4, 2, sprites=3, canvas=4).double())
+    z = torch.randn(50, 4, 2).double()
+    sizes, effects = decoder.effect_sizes(z), decoder.effects(z)
+    assert sizes.shape == (3, 4)
+    for k, j in itertools.product(range(3), range(4)):
+        rows = effects[k, :, j].detach().numpy()
+        assert sizes[k, j].item() == pytest.approx(math.sqrt(np.mean(np.sum((rows - rows.mean(0)) ** 2, -1))), rel=1e-5)
+
+
+def test_effect_sizes_of_what_does_nothing():
+    decoder = SpriteDecoder((1, 8, 8), 3, sprites=2, canvas=4)
+    effect(decoder, 1, slice(None), 0.0)
+    z = torch.randn(20, 3, 1)
+    # A concept that does not vary, whatever it does.
+    z[:, 2] = 5.0
+    sizes = decoder.effect_sizes(z)
+    assert (sizes[:, 0] > 5e-3).all()
+    assert (sizes[:, 1:] < 1e-3).all()
+    sizes.sum().backward()
+    grads = [p.grad for p in decoder.effects_of_concepts.parameters()]
+    assert all(torch.isfinite(g).all() for g in grads)
+    assert (grads[0][:, 0] != 0).any()
+
+
+# Where it starts
+
+GROUND, SHADE = torch.tensor([0.2, 0.6, 0.3]), torch.tensor([0.9, 0.1, 0.4])
+
+
+def scenes(count=120, side=32, half=3, row=-0.25):
+    """Squares of ``2 half`` pixels at random along a row, and their centres, in [-1, 1]."""
+    images = GROUND[:, None, None].repeat(count, 1, side, side)
+    columns = torch.randint(half, side - half + 1, (count,))
+    line = int((row + 1) * side / 2)
+    for image, column in zip(images, columns.tolist(), strict=True):
+        image[:, line - half : line + half, column - half : column + half] = SHADE[:, None, None]
+    return images, 2 * columns / side - 1
+
+
+def invisible(decoder):
+    with torch.no_grad():
+        decoder.opacity.fill_(-100 / _GAIN)
+    return decoder
+
+
+def test_the_background_is_the_median_image():
+    images = torch.rand(299, 3, 5, 8) ** torch.rand(8)
+    decoder = invisible(SpriteDecoder.from_images(images, 3, 2, sprites=2, canvas=4, noise_dim=1))
+    assert (decoder.image_shape, decoder.num_concepts, decoder.dim, decoder.noise_dim) == ((3, 5, 8), 3, 2, 1)
+    median = images.median(0).values.clamp(4e-3, 1 - 4e-3)
+    drawn = decoder(torch.randn(2, 3, 2), torch.randn(2, 1)).sigmoid()
+    assert_close(drawn, median.expand(2, 3, 5, 8), rtol=0, atol=1e-3)
+    assert decoder.background.requires_grad
+
+
+def test_a_sprite_starts_where_something_moves():
+    half, side = 3, 32
+    images, centres = scenes(half=half, side=side)
+    decoder = SpriteDecoder.from_images(images, 2, sprites=1, canvas=16)
+    assert_close((_GAIN * decoder.colour[0]).sigmoid(), SHADE, rtol=0, atol=0.02)
+    assert decoder.base[0, 0, X].item() == pytest.approx(centres.mean().item(), abs=0.05)
+    assert decoder.base[0, 0, Y].item() == pytest.approx(-0.25, abs=0.01)
+    assert (decoder.base[0, 0, WIDTH:] == 0).all()
+    # The square and some margin, not the stretch that it moves along.
+    assert all(1 <= size / (2 * half / side) <= 2 for size in decoder.size[0, 0].tolist())
+    # And so it can be seen there.
+    drawn = decoder(torch.zeros(2, 1)).sigmoid()
+    column = int((decoder.base[0, 0, X].item() + 1) * side / 2)
+    assert (drawn[:, 12, column] - SHADE).abs().max() < 0.2
+    assert (drawn[:, 28, column] - GROUND).abs().max() < 0.01
+
+
+def test_every_moving_part_gets_a_sprite():
+    left, right = torch.tensor([0.9, 0.9, 0.1]), torch.tensor([0.1, 0.1, 0.9])
+    images = torch.zeros(100, 3, 16, 32)
+    for image in images:
+        for colour, (a, b), row in ((left, (0, 12), 4), (right, (16, 28), 10)):
+            column = int(torch.randint(a, b, ()))
+            image[:, row : row + 3, column : column + 3] = colour[:, None, None]
+    decoder = SpriteDecoder.from_images(images, 2, sprites=2, canvas=4)
+    order = decoder.base[:, 0, X].argsort()
+    assert_close((_GAIN * decoder.colour[order]).sigmoid(), torch.stack([left, right]), rtol=0, atol=0.02)
+    assert decoder.base[order, 0, X].tolist() == pytest.approx([-0.56, 0.44], abs=0.1)
+    assert decoder.base[order, 0, Y].tolist() == pytest.approx([-0.31, 0.44], abs=0.03)
+
+
+def test_chance_comes_from_torch_alone():
     images, _ = scenes()
-    torch.manual_seed(0)
-    decoder = SpriteDecoder.from_images((images * 255).to(torch.uint8) if uint8 else images, 1, sprites=1)
-    torch.manual_seed(0)
-    again = SpriteDecoder.from_images(images, 1, sprites=1)
-    assert_close(decoder.state_dict(), again.state_dict())
-    assert_close((20 * decoder.colour[0]).sigmoid(), torch.tensor([0.98, 0.02, 0.02]), atol=0.01, rtol=0)
-    # The square's rows are 8 to 11 of 16; its columns' standard deviation is that of 4 pixels.
-    assert decoder.base[0, 0, 1].item() == pytest.approx(0.25, abs=1e-3)
-    assert decoder.size[0, 0].tolist() == pytest.approx([2.5 * math.sqrt(1.25) / 8] * 2, rel=0.1)
-    assert_close((20 * decoder.background).sigmoid(), torch.ones(3, 16, 16), atol=0.01, rtol=0)
+    before, python = np.random.get_state(), random.getstate()  # noqa: NPY002
+
+    def starts(seed, data=images):
+        torch.manual_seed(seed)
+        return SpriteDecoder.from_images(data, 2, sprites=3, canvas=4).state_dict()
+
+    first, again = starts(0), starts(0)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert len({tuple(starts(seed)["base"][:, 0, 0].sort().values.tolist()) for seed in range(6)}) > 1
+    after = np.random.get_state()  # noqa: NPY002
+    assert python == random.getstate()
+    assert before[2:] == after[2:]
+    assert np.array_equal(before[1], after[1])
+    # In bytes they are the same images.
+    stored = (images * 255).round().byte()
+    ours, theirs = starts(1, stored), starts(1, stored.float() / 255)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert ours["background"].abs().max() < 0.2
 
 
-def test_images_without_parts():
-    decoder = SpriteDecoder.from_images(torch.full((20, 1, 8, 8), 0.4), 2)
-    assert_close((20 * decoder.background).sigmoid(), torch.full((1, 8, 8), 0.4))
-    assert decoder(torch.randn(3, 2, 1)).isfinite().all()
-    with pytest.raises(ValueError, match=r"images: expected shape \[N, 1, 8, 8\], got \[5, 3, 8, 8\]"):
-        decoder.initialise_background(torch.zeros(5, 3, 8, 8))
+def test_images_that_do_not_differ():
+    images = torch.rand(1, 3, 8, 8).expand(20, -1, -1, -1)
+    fresh = SpriteDecoder((3, 8, 8), 2, sprites=2, canvas=4)
+    decoder = SpriteDecoder.from_images(images, 2, sprites=2, canvas=4)
+    assert all(torch.equal(getattr(decoder, key), getattr(fresh, key)) for key in ("base", "size", "colour"))
+    drawn = invisible(decoder)(torch.zeros(2, 1)).sigmoid()
+    assert_close(drawn, images[0].clamp(4e-3, 1 - 4e-3), rtol=0, atol=1e-3)
 
 
-def train(decoder, images, z, price=None, steps=200):
-    optimizer = torch.optim.Adam(decoder.parameters(), lr=5e-3)
-    for _ in range(steps):
-        loss = (decoder(z).sigmoid() - images).square().sum((1, 2, 3)).mean() / (2 * 0.05**2)
-        if price is not None:
-            nodes = {"z": {"value": z}}
-            loss = loss + price.weight * price(SimpleNamespace(decoder=decoder), SimpleNamespace(nodes=nodes), None) / len(z)
-        optimizer.zero_grad()
+def test_black_and_white_are_finite():
+    images = torch.zeros(40, 1, 8, 8)
+    images[..., 4:] = 1
+    images[::4, :, :4, :4] = 1
+    decoder = SpriteDecoder.from_images(images, 2, sprites=1, canvas=4)
+    assert all(torch.isfinite(value).all() for value in decoder.state_dict().values())
+
+
+@pytest.mark.parametrize("shape", [(10, 3, 16, 16), (10, 1, 8, 16), (1, 16, 16)], ids=name)
+def test_images_of_another_shape(shape):
+    with pytest.raises(ValueError, match=rf"^images: expected shape \[N, 1, 16, 16\], got \[{shape[0]}, "):
+        SpriteDecoder((1, 16, 16), 2).initialise_background(torch.zeros(shape))
+
+
+# As a part of a model
+
+
+def test_it_learns_what_moves_what():
+    z = torch.rand(256, 2, 1) * 2 - 1
+    images = torch.full((256, 1, 16, 16), 0.3)
+    for image, value in zip(images, z[:, 0, 0].tolist(), strict=True):
+        column = round(6 + 6 * value)
+        image[:, 5:9, column : column + 4] = 0.9
+    decoder = SpriteDecoder.from_images(images, 2, sprites=1, canvas=8, hidden=8)
+    optimiser = torch.optim.Adam(decoder.parameters(), lr=0.01)
+    for step in range(250):
+        rows = slice(step % 4 * 64, step % 4 * 64 + 64)
+        loss = 100 * (decoder(z[rows]).sigmoid() - images[rows]).square().mean()
+        optimiser.zero_grad()
         loss.backward()
-        optimizer.step()
-    return (decoder(z).sigmoid() - images).square().mean().item()
-
-
-def test_learns_what_a_concept_moves_and_extrapolates():
-    images, z = scenes()
-    near = z[:, 0].abs() < 1.2
-    decoder = SpriteDecoder.from_images(images, 1, sprites=1, canvas=8)
-    train(decoder, images[near], z[near, :, None])
-    unmoved = (images - images.median(0).values).square().mean()
+        optimiser.step()
     with torch.no_grad():
-        error = (decoder(z[~near, :, None]).sigmoid() - images[~near]).square().mean()
-    assert error < 0.15 * unmoved
+        error = (decoder(z).sigmoid() - images).square().mean()
+        median = (images.median(0).values - images).square().mean()
+        # The best that any picture that does not move can do.
+        mean = (images.mean(0) - images).square().mean()
+        sizes = decoder.effect_sizes(z)
+    assert error < 0.15 * median
+    assert error < 0.25 * mean
+    assert sizes[0, 0] > 5 * sizes[0, 1]
 
 
-def test_the_price_leaves_the_work_to_one_concept():
-    images, z = scenes()
-    # Two noisy halves of it, which together say as much.
-    other = torch.randn_like(z)
-    z = torch.stack([z, (z + other) / 2, (z - other) / 2], 1)
-    shares = []
-    for price in (None, SparseEffects(2000.0)):
-        torch.manual_seed(0)
-        decoder = SpriteDecoder.from_images(images, 3, sprites=1, canvas=8)
-        assert train(decoder, images, z, price, steps=400) < 0.01
-        sizes = decoder.effect_sizes(z).detach()[0]
-        shares.append((sizes[1:].sum() / sizes.sum()).item())
-    assert shares[0] > 0.2
-    assert shares[1] < 0.05
+def make_run(dtype=torch.float32):
+    graph = CausalGraph(["a", "b", "c"], [("a", "c"), ("b", "c")])
+    scm = LinearSCM(graph)
+    decoder = randomised(SpriteDecoder((3, 12, 20), 3, noise_dim=2, sprites=2, canvas=6, hidden=4))
+    guide = EndogenousGuide(MLPEncoder((3, 12, 20), 16, hidden=16), scm, noise_dim=2)
+    model = CausalVAE(scm, FixedPrior(3), decoder, GaussianLikelihood(), noise_dim=2)
+    return Run(model.to(dtype).eval(), guide.to(dtype).eval())
 
 
-def make():
-    scm = AdditiveNoiseSCM(CausalGraph(["a", "b"], [("a", "b")]))
-    decoder = randomise(SpriteDecoder((1, 16, 16), 2, sprites=3), 0.1)
-    model = CausalVAE(scm, FixedPrior(2), decoder, GaussianLikelihood())
-    return model, EndogenousGuide(ConvEncoder((1, 16, 16)), scm)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_saved_model_draws_the_same_images(dtype, tmp_path):
+    run = make_run(dtype)
+    assert "decoder.size" in run.model.state_dict()
+    x = torch.rand(4, 3, 12, 20, dtype=dtype)
+
+    def answers(run):
+        return reconstruct(run.model, run.guide, x), counterfactual(run.model, run.guide, x, {"a": 0.7})
+
+    expected = answers(run)
+    save(run, tmp_path)
+    restored = load(tmp_path)
+    for ours, theirs in zip(answers(restored), expected, strict=True):
+        assert ours.dtype == dtype
+        assert torch.equal(ours, theirs)
+    assert torch.equal(restored.model.decoder.size, run.model.decoder.size)
+    assert not torch.equal(answers(make_run(dtype))[0], expected[0])
+    assert not torch.equal(expected[0], expected[1])
 
 
-def test_survives_saving(tmp_path):
-    model, guide = make()
-    model.decoder.size.fill_(0.7)
-    save(Run(model, guide, {}), tmp_path / "run")
-    run = load(tmp_path / "run")
-    x = torch.rand(3, 1, 16, 16)
-    assert torch.equal(reconstruct(run.model, run.guide, x), reconstruct(model.eval(), guide.eval(), x))
+def test_double_precision():
+    single = randomised(SpriteDecoder((3, 8, 8), 3, noise_dim=2, sprites=2, canvas=6))
+    double = SpriteDecoder((3, 8, 8), 3, noise_dim=2, sprites=2, canvas=6).double()
+    double.load_state_dict(single.state_dict())
+    z, eps_x = torch.randn(4, 3, 1), torch.randn(4, 2)
+    output = double(z.double(), eps_x.double())
+    assert output.dtype == torch.float64
+    assert double.effect_sizes(z.double()).dtype == torch.float64
+    assert_close(output.float().sigmoid(), single(z, eps_x).sigmoid(), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("lead", [(), (4,)])
-def test_price(lead):
-    model, _ = make()
-    z = torch.randn(*lead, 7, 2, 1)
-    value = SparseEffects(1.0, scale=0.3)(model, SimpleNamespace(nodes={"z": {"value": z}}), None)
-    sizes = model.decoder.effect_sizes(z.reshape(-1, 2, 1))
-    # Summed over the batch, whatever the number of particles.
-    assert value.item() == pytest.approx(7 * 0.3 * (1 + sizes / 0.3).log().sum().item(), rel=1e-5)
-
-
-def test_price_in_the_objective():
-    model, guide = make()
-    x, labels = torch.rand(5, 1, 16, 16), torch.randn(5, 2)
-    objective = CausalELBO(terms=[SparseEffects(lambda progress: 100.0 * progress)])
-    objective.progress = 0.5
-    objective.differentiable_loss(model, guide, x, labels).backward()
-    assert objective.last_terms["sparse_effects"] > 0
-    term = SparseEffects()
-    z = torch.randn(5, 2, 1, requires_grad=True)
-    model.zero_grad()
-    term(model, SimpleNamespace(nodes={"z": {"value": z}}), None).backward()
-    assert model.decoder.effects_of_concepts.linear.grad.abs().sum() > 0
-    assert z.grad is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"), [({"weight": -1.0}, "weight: got -1.0"), ({"scale": 0.0}, "scale: got 0.0; must be > 0")]
-)
-def test_price_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        SparseEffects(**arguments)
+@pytest.mark.parametrize("images", [torch.float32, torch.float64], ids=str)
+def test_double_precision_from_the_start(images):
+    data, _ = scenes(count=40)
+    torch.manual_seed(0)
+    single = SpriteDecoder.from_images(data, 2, sprites=2, canvas=4)
+    torch.manual_seed(0)
+    double = SpriteDecoder((3, 32, 32), 2, sprites=2, canvas=4).double()
+    double.initialise_background(data.to(images))
+    for key, value in single.state_dict().items():
+        assert_close(double.state_dict()[key].float(), value, rtol=0, atol=1e-4)
