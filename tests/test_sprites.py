@@ -41,8 +41,8 @@ def randomised(decoder, scale=1.0):
     with torch.no_grad():
         for part in (decoder.opacity, decoder.texture, decoder.colour, decoder.background):
             part.copy_(2 * torch.randn_like(part) / _GAIN)
-        decoder.base.copy_(0.4 * torch.randn_like(decoder.base))
-        decoder.size.copy_(0.3 + 0.7 * torch.rand_like(decoder.size))
+        decoder.base.copy_(0.2 * torch.randn_like(decoder.base))
+        decoder.size.copy_(0.5 + 0.5 * torch.rand_like(decoder.size))
         for part in (decoder.effects_of_concepts, decoder.effects_of_noise):
             if part is not None:
                 part.linear.copy_(0.2 * scale * torch.randn_like(part.linear))
@@ -89,8 +89,8 @@ def test_shapes(shape, lead, noise_dim):
     assert output.shape == (*lead, *shape)
     flat = [value.reshape(math.prod(lead), *value.shape[len(lead) :]) for value in inputs]
     rows = [decoder(*(value[i] for value in flat)) for i in range(math.prod(lead))]
-    assert_close(output.reshape(-1, *shape), torch.stack(rows), rtol=1e-4, atol=1e-4)
-    assert math.prod(lead) == 1 or (output.reshape(-1, *shape)[0] - rows[1]).abs().max() > 0.01
+    assert_close(output.reshape(-1, *shape).sigmoid(), torch.stack(rows).sigmoid(), rtol=0, atol=1e-3)
+    assert math.prod(lead) == 1 or torch.stack(rows).sigmoid().std(0).max() > 0.01
 
 
 @pytest.mark.parametrize(("z_lead", "noise_lead"), [((4, 5), (5,)), ((5,), (4, 5)), ((4, 1), (1, 5)), ((5,), ())], ids=str)
@@ -323,11 +323,11 @@ def test_effects_are_functions_of_their_own_concept():
 
 
 def test_effects_are_linear_plus_something_bounded():
-    decoder = randomised(SpriteDecoder((1, 8, 8), 2, sprites=1, canvas=4))
-    near, far, farther = (decoder.effects(torch.full((1, 2, 1), value)) for value in (0.0, 200.0, 400.0))
-    slope = (farther - far) / 200
+    decoder = randomised(SpriteDecoder((1, 8, 8), 2, sprites=1, canvas=4).double())
+    near, far, farther = (decoder.effects(torch.full((1, 2, 1), value).double()) for value in (0.0, 1e6, 2e6))
+    slope = (farther - far) / 1e6
     assert_close(slope, decoder.effects_of_concepts.linear.detach().reshape(slope.shape), rtol=1e-3, atol=1e-4)
-    assert ((far - 200 * slope - near).abs() > 0.01).any()
+    assert ((far - 1e6 * slope - near).abs() > 0.01).any()
     # At first there is only the linear part.
     fresh = SpriteDecoder((1, 8, 8), 2, sprites=1, canvas=4)
     one, two = fresh.effects(torch.ones(1, 2, 1)), fresh.effects(2 * torch.ones(1, 2, 1))
@@ -405,8 +405,8 @@ def test_the_background_is_the_median_image():
 
 
 def test_a_sprite_starts_where_something_moves():
-    half, side = 3, 32
-    images, centres = scenes(half=half, side=side)
+    half, side = 4, 32
+    images, centres = scenes(300, side, half)
     decoder = SpriteDecoder.from_images(images, 2, sprites=1, canvas=16)
     assert_close((_GAIN * decoder.colour[0]).sigmoid(), SHADE, rtol=0, atol=0.02)
     assert decoder.base[0, 0, X].item() == pytest.approx(centres.mean().item(), abs=0.05)
@@ -445,7 +445,7 @@ def test_chance_comes_from_torch_alone():
 
     first, again = starts(0), starts(0)
     assert all(torch.equal(first[key], again[key]) for key in first)
-    assert len({tuple(starts(seed)["base"][:, 0, 0].sort().values.tolist()) for seed in range(6)}) > 1
+    assert len({tuple(starts(seed)["base"][:, 0, 0].sort().values.tolist()) for seed in range(20)}) > 1
     after = np.random.get_state()  # noqa: NPY002
     assert python == random.getstate()
     assert before[2:] == after[2:]
@@ -503,8 +503,8 @@ def test_it_learns_what_moves_what():
         # The best that any picture that does not move can do.
         mean = (images.mean(0) - images).square().mean()
         sizes = decoder.effect_sizes(z)
-    assert error < 0.15 * median
-    assert error < 0.25 * mean
+    assert error < 0.05 * median
+    assert error < 0.06 * mean
     assert sizes[0, 0] > 5 * sizes[0, 1]
 
 
@@ -545,7 +545,7 @@ def test_double_precision():
     output = double(z.double(), eps_x.double())
     assert output.dtype == torch.float64
     assert double.effect_sizes(z.double()).dtype == torch.float64
-    assert_close(output.float().sigmoid(), single(z, eps_x).sigmoid(), rtol=0, atol=1e-4)
+    assert_close(output.float().sigmoid(), single(z, eps_x).sigmoid(), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("images", [torch.float32, torch.float64], ids=str)
@@ -558,3 +558,21 @@ def test_double_precision_from_the_start(images):
     double.initialise_background(data.to(images))
     for key, value in single.state_dict().items():
         assert_close(double.state_dict()[key].float(), value, rtol=0, atol=1e-4)
+
+
+def test_fewer_distinct_pixels_than_sprites():
+    images = torch.zeros(100, 3, 16, 16)
+    images[:30, :, 4:6, 4:6] = 1.0
+    decoder = SpriteDecoder.from_images(images, 2, canvas=4)
+    assert decoder(torch.randn(2, 2, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("change", [-25.0, 25.0])
+def test_extreme_sizes_stay_finite(change):
+    decoder = SpriteDecoder((1, 8, 8), 2)
+    with torch.no_grad():
+        decoder.base[..., 2:4] = change
+    image = decoder(torch.zeros(2, 2, 1))
+    image.sum().backward()
+    assert image.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in decoder.parameters())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
@@ -103,7 +105,7 @@ class SpriteDecoder(_Decoder):
         chosen = images[torch.randperm(len(images), device=images.device)[:300]].float().cpu()
         chosen = chosen / 255 if images.dtype == torch.uint8 else chosen
         median = chosen.median(0).values
-        parts = _differing_parts(chosen, median, self.pixels.reshape(*self.image_shape[1:], 2).cpu(), self.sprites)
+        parts = _differing_parts(chosen, median, self.pixels.reshape(*self.image_shape[1:], 2).float().cpu(), self.sprites)
         with torch.no_grad():
             self.background.copy_(torch.logit(median.clamp(4e-3, 1 - 4e-3)) / _GAIN)
             for k, (colour, centre, spread) in enumerate(parts):
@@ -139,8 +141,8 @@ class SpriteDecoder(_Decoder):
         layers, count, _ = placement.shape
         colours, height, width = self.image_shape
         position, change, rotation, shear = placement.split([2, 2, 1, 1], -1)
-        # Linear where it matters, and positive.
-        size = self.size * nn.functional.softplus(4 * (1 + change / self.size)) / 4
+        # Linear where it matters, and positive: softplus alone underflows to zero under extreme interventions.
+        size = self.size * (nn.functional.softplus(4 * (1 + change / self.size)) / 4).clamp(min=1e-3)
         cos, sin, zero = rotation.cos(), rotation.sin(), torch.zeros_like(shear)
         turn = torch.stack([torch.cat([cos, sin], -1), torch.cat([-sin, cos], -1)], -2)
         shrink = torch.stack([torch.cat([1 / size[..., :1], shear], -1), torch.cat([zero, 1 / size[..., 1:]], -1)], -2)
@@ -196,7 +198,12 @@ def _differing_parts(images: Tensor, median: Tensor, pixels: Tensor, count: int)
     # From a sample: clustering is quadratic in no thing, but slow in all.
     some = torch.randperm(len(colours))[:5000]
     features = torch.cat([colours, positions], 1)
-    centres, _ = kmeans2(features[some].double().numpy(), count, minit="++", rng=seed)
+    sample = features[some].detach().double().numpy()
+    count = min(count, len(np.unique(sample, axis=0)))
+    with warnings.catch_warnings():
+        # An empty cluster is skipped below.
+        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        centres, _ = kmeans2(sample, count, minit="++", rng=seed)
     cluster = torch.cdist(features, torch.as_tensor(centres).float()).argmin(1)
     parts = []
     for k in range(count):
