@@ -24,9 +24,9 @@ from PIL import Image
 from torch.nn import functional
 
 from causalvae_pyro import fit
+from causalvae_pyro.batches import make_batches
 from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA
 from causalvae_pyro.recipes import Recipe
-from causalvae_pyro.training import _batches  # What fit itself calls: there is no public way to its batches.
 
 BATCH, ROUNDS, STEPS = 64, 9, 20
 SIZES = (64, 128)
@@ -99,7 +99,7 @@ def measure(root: str) -> dict:
     recipe = Recipe()
     run = recipe.build(small.graph, images, labels)
     options = {"batch_size": BATCH, "epochs": 1, "schedule": None, "device": "cpu", "progress": False}
-    batches = {size: _batches(data[size], BATCH, torch.device("cpu"), data[size].graph) for size in SIZES}
+    batches = {size: make_batches(data[size], BATCH, torch.device("cpu"), data[size].graph) for size in SIZES}
     order = torch.Generator().manual_seed(0)
     loading: dict[int, list[float]] = {size: [] for size in SIZES}
     training: list[float] = []

@@ -8,7 +8,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -20,12 +20,13 @@ from pyro.infer import ELBO
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from causalvae_pyro.batches import TensorBatches, make_batches
 from causalvae_pyro.files import write_text
 from causalvae_pyro.local_params import local_params
-from causalvae_pyro.missing import any_missing, declare_missing
+from causalvae_pyro.missing import declare_missing
 from causalvae_pyro.objectives import CausalELBO, LabelFit
 
 __all__ = ["Callback", "History", "NonFiniteLossError", "TrainingState", "cosine_schedule", "fit", "resolve_device"]
@@ -185,8 +186,8 @@ def fit(
         raise ValueError(f"seed: got {seed}; must lie in [0, 2**32)")
     if not lr > 0:
         raise ValueError(f"lr: got {lr}; must be > 0")
-    batches = _batches(data, batch_size, labelled_repeats, resolved, getattr(getattr(model, "scm", None), "graph", None))
-    if isinstance(batches, _TensorBatches) and batches.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
+    batches = make_batches(data, batch_size, labelled_repeats, resolved, getattr(getattr(model, "scm", None), "graph", None))
+    if isinstance(batches, TensorBatches) and batches.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
         raise ValueError("labels: some are missing, but the guide's encoder reads them; give it label_dim=0, for q(eps | x)")
     objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
     pyro.set_rng_seed(seed)
@@ -333,77 +334,3 @@ class _Monitor:
                     if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():
                         sites.append(f"{kind} site {name}")
         return sites
-
-
-class _TensorBatches:
-    """Shuffled batches by index selection from tensors that stay on the device, uint8 images as uint8."""
-
-    def __init__(self, images: Tensor, labels: Tensor | None, batch_size: int, repeats: int, device: torch.device) -> None:
-        self.images = images.to(device)
-        self.labels = None if labels is None else labels.to(device=device, dtype=torch.get_default_dtype())
-        self.batch_size = batch_size
-        self.missing = labels is not None and any_missing(labels)
-        self.rows = torch.arange(len(images))
-        if self.missing:
-            labelled = (~labels.isnan()).any(1).nonzero().flatten().cpu()  # type: ignore[union-attr]
-            self.rows = torch.cat([self.rows, labelled.repeat(repeats - 1)])
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.batch_size)
-
-    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
-        order = self.rows[torch.randperm(len(self.rows), generator=generator)].to(self.images.device)
-        for index in order.split(self.batch_size):
-            x = self.images[index]
-            x = x.to(torch.get_default_dtype()).div_(255) if x.dtype == torch.uint8 else x
-            yield x, None if self.labels is None else self.labels[index], self.missing
-
-
-class _LoaderBatches:
-    """Shuffled batches from a dataset of ``(image, labels)`` pairs."""
-
-    def __init__(self, data: Dataset, batch_size: int, device: torch.device) -> None:
-        self.data, self.batch_size, self.device = data, batch_size, device
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.data) / self.batch_size)  # type: ignore[arg-type]
-
-    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
-        for x, labels in DataLoader(self.data, self.batch_size, shuffle=True, generator=generator):
-            # Before they are on the device, where a look would have to wait.
-            yield x.to(self.device), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
-
-
-def _batches(data: Any, batch_size: int, repeats: int, device: torch.device, graph: Any) -> _TensorBatches | _LoaderBatches:
-    if isinstance(data, tuple):
-        images, labels = data
-    elif getattr(data, "transform", None) is None and hasattr(data, "images") and hasattr(data, "labels"):
-        images, labels = data.images, data.labels
-    else:
-        images = labels = None
-    size = len(data) if images is None else len(images)
-    if batch_size > size:
-        raise ValueError(f"batch_size: got {batch_size}, the data has {size} images; must be at most that")
-    if images is None:
-        if repeats > 1:
-            raise ValueError(f"labelled_repeats: got {repeats}, but which images have labels is known of tensors only; must be 1")
-        return _LoaderBatches(data, batch_size, device)
-    if images.ndim != 4:
-        raise ValueError(f"images: expected shape [N, C, H, W], got {list(images.shape)}")
-    if images.dtype != torch.uint8 and not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError(
-            f"images: pixels must lie in [0, 1] or be uint8, got {images.min().item():.4g} to {images.max().item():.4g}"
-        )
-    if labels is not None:
-        expected = [size, labels.shape[-1] if graph is None else len(graph)]
-        if list(labels.shape) != expected:
-            raise ValueError(f"labels: expected shape {expected} (images x concepts), got {list(labels.shape)}")
-        if bool(labels.isinf().any()):
-            row, column = labels.isinf().nonzero()[0].tolist()
-            value = labels[row, column].item()
-            raise ValueError(f"labels: got {value} in row {row}, column {column}; must be finite, or NaN where missing")
-        for i, count in enumerate((~labels.isnan()).sum(0).tolist()):
-            if count < min(2, size):
-                name = f"in column {i}" if graph is None else repr(graph.names[i])
-                raise ValueError(f"labels: the concept {name} has {count} of them; each concept takes at least 2")
-    return _TensorBatches(images, labels, batch_size, repeats, device)

@@ -39,7 +39,7 @@ class SpriteDecoder(_Decoder):
     those in which they do not. They act by *geometry*, so that a length outside of the range seen still stretches. And it
     can be said how much each concept does to each layer (:meth:`effect_sizes`), which
     :class:`~causalvae_pyro.SparseEffects` makes small: what the parents of a concept could draw as well as the concept
-    itself is then drawn by the concept alone.
+    itself is then cheapest drawn by the concept alone.
 
     Interpolating logits keeps edges sharp at any position and size. Scenes that are not made of a few moving parts need
     another decoder.
@@ -116,13 +116,17 @@ class SpriteDecoder(_Decoder):
     def effects(self, z: Tensor) -> Tensor:
         """What each concept does to each layer, ``[K, N, n, 6]`` for ``z [N, n, d]``.
 
-        In the last dimension: position (2) and size (2) in half image sides, rotation in radians, and shear.
+        In the last dimension: position (2) and size (2) in half image sides, rotation in radians, and shear. Where height and
+        width differ these units do too, and a rotation also shears.
         """
         return self.effects_of_concepts(z)
 
     def effect_sizes(self, z: Tensor) -> Tensor:
         """How much each concept moves each layer: the root mean square of its effect over ``z [N, n, d]``, ``[K, n]``."""
-        return _spread(self.effects(z))
+        effects = self.effects(z)
+        centred = effects - effects.mean(1, keepdim=True)
+        # Not of zero, where the root has no derivative.
+        return (centred.square().sum(-1).mean(1) + 1e-8).sqrt()
 
     def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
         inputs, lead = self._flat(z, eps_x)
@@ -174,12 +178,6 @@ class _AdditiveEffects(nn.Module):
         return (columns @ self.linear + 0.3 * hidden @ self.second).transpose(1, 2)
 
 
-def _spread(effects: Tensor) -> Tensor:
-    centred = effects - effects.mean(1, keepdim=True)
-    # Not of zero, where the root has no derivative.
-    return (centred.square().sum(-1).mean(1) + 1e-8).sqrt()
-
-
 def _pixel_centres(height: int, width: int) -> Tensor:
     """``[H W, 2]``: x and y in [-1, 1]."""
     y, x = ((2 * torch.arange(size) + 1) / size - 1 for size in (height, width))
@@ -195,7 +193,7 @@ def _differing_parts(images: Tensor, median: Tensor, pixels: Tensor, count: int)
     positions = pixels.expand(len(images), -1, -1, -1)[different]
     image = different.nonzero()[:, 0]
     seed = int(torch.randint(2**31, ()))
-    # From a sample: clustering is quadratic in no thing, but slow in all.
+    # A sample is enough, and there can be a million pixels.
     some = torch.randperm(len(colours))[:5000]
     features = torch.cat([colours, positions], 1)
     sample = features[some].detach().double().numpy()
