@@ -2,7 +2,7 @@
 
 The shadow follows from the pendulum and the light in every training scene, so data do not say which of them its pixels follow.
 A convolutional decoder draws it from its causes, and do(shadow_position) goes wrong. Sprites with a price on every effect
-leave it to the shadow's own concepts. About five minutes on two CPU cores.
+mostly leave it to the shadow's own concepts; how reliably is in docs/notes.md. About five minutes on one core.
 
 python examples/swap_decoder.py
 """
