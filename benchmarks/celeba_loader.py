@@ -99,7 +99,7 @@ def measure(root: str) -> dict:
     recipe = Recipe()
     run = recipe.build(small.graph, images, labels)
     options = {"batch_size": BATCH, "epochs": 1, "schedule": None, "device": "cpu", "progress": False}
-    batches = {size: make_batches(data[size], BATCH, torch.device("cpu"), data[size].graph) for size in SIZES}
+    batches = {size: make_batches(data[size], BATCH, 1, torch.device("cpu"), data[size].graph) for size in SIZES}
     order = torch.Generator().manual_seed(0)
     loading: dict[int, list[float]] = {size: [] for size in SIZES}
     training: list[float] = []
@@ -107,9 +107,9 @@ def measure(root: str) -> dict:
         speeds = {}
         for size in SIZES:
             start = time.perf_counter()
-            count = sum(len(x) for x, _ in batches[size](order))
+            count = sum(len(x) for x, *_ in batches[size](order))
             speeds[size] = count / (time.perf_counter() - start)
-        history = fit(run.model, run.guide, (images, labels), objective=recipe.objective(), **options)
+        history = fit(run.model, run.guide, (images, labels), objective=recipe.objective(run), **options)
         # The first round warms up.
         if round_:
             training += history["images_per_second"]

@@ -54,7 +54,7 @@ def main() -> None:
     torch.manual_seed(0)
     recipe = Recipe()
     run = recipe.build(train.graph, images, labels)
-    fit(run.model, run.guide, (images, labels), objective=recipe.objective(), epochs=1, seed=0, device="cpu")
+    fit(run.model, run.guide, (images, labels), objective=recipe.objective(run), epochs=1, seed=0, device="cpu")
 
     seconds: dict[str, list[float]] = {name: [] for name in (*SECTIONS.values(), REPORT, "all")}
     for method, section in SECTIONS.items():

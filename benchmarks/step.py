@@ -87,7 +87,7 @@ def main() -> None:
             start = time.perf_counter()
             if name == "fit":
                 options = {"batch_size": args.batch_size, "epochs": 1, "schedule": None, "lr": 1e-3, "progress": False}
-                history = fit(model, guide, (images, labels), objective=recipe.objective(), device="cpu", **options)
+                history = fit(model, guide, (images, labels), objective=recipe.objective(run), device="cpu", **options)
                 losses[name] = history["loss"][-1]
             else:
                 torch.manual_seed(0)

@@ -43,6 +43,7 @@ from causalvae_pyro.networks import (
 from causalvae_pyro.objectives import CausalELBO, LabelFit, MechanismFit
 from causalvae_pyro.priors import FixedPrior, LearnedPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM, AffineFlowSCM, LinearSCM, MaskLayer, SplineFlowSCM
+from causalvae_pyro.sleep import SleepPhase
 from causalvae_pyro.sparsity import SparseEffects
 from causalvae_pyro.training import History, NonFiniteLossError, fit
 
@@ -88,6 +89,7 @@ __all__ = [
     "SaveCheckpoint",
     "Scale",
     "Shift",
+    "SleepPhase",
     "SoftIntervention",
     "SparseEffects",
     "SpatialEncoder",

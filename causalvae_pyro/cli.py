@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
     train.add_argument("--label-share", type=float, default=1.0, help="use the labels of so many images only, drawn at random")
     train.add_argument("--dim", type=int, default=Recipe.dim, help="dimensions of each concept")
+    train.add_argument(
+        "--decoder",
+        choices=("conv", "sprites"),
+        help="sprites: for scenes of a few moving parts, the default for simulators; conv: any images, the default for your own",
+    )
+    train.add_argument("--encoder", choices=("conv", "spatial"), default=Recipe.encoder, help="spatial: finer, and slower")
     train.add_argument("--prior-std", type=float, default=Recipe.prior_std, help="lambda2 in label standard deviations")
     train.add_argument("--w-eps", type=float, default=Recipe.w_eps, help="weight of KL(q(eps) || p(eps))")
     train.add_argument("--w-z", type=float, default=Recipe.w_z, help="weight of KL(q(z) || p(z | u))")
@@ -139,7 +145,10 @@ def _train(arguments: argparse.Namespace) -> None:
     # Evenly spaced: the first scenes of the grid share one value of the first concept.
     chosen = torch.arange(count) * len(train_data) // count
     images, labels = train_data.images[chosen], train_data.labels[chosen]
-    recipe = Recipe(arguments.dim, arguments.prior_std, arguments.w_eps, arguments.w_z)
+    decoder = arguments.decoder or ("sprites" if arguments.data else "conv")
+    recipe = Recipe(
+        arguments.dim, arguments.prior_std, arguments.w_eps, arguments.w_z, decoder=decoder, encoder=arguments.encoder
+    )
     semi: dict[str, Any] = {}
     if arguments.label_share < 1:
         labels = keep_labels(labels, arguments.label_share, seed=arguments.seed)
@@ -174,7 +183,7 @@ def _train(arguments: argparse.Namespace) -> None:
         run.model,
         run.guide,
         (images, labels),
-        objective=recipe.objective(),
+        objective=recipe.objective(run),
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         lr=arguments.lr,

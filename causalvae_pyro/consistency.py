@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.divergences import endogenous_base
 
-__all__ = ["CounterfactualConsistency"]
+__all__ = ["CounterfactualConsistency", "swap_concepts"]
 
 
 class CounterfactualConsistency:
@@ -70,7 +70,7 @@ class CounterfactualConsistency:
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         z = trace.nodes["z"]["value"]
-        swapped = _swap(z.detach())
+        swapped = swap_concepts(z.detach())
         inputs: tuple[Tensor, ...] = (swapped,)
         if "eps_x" in trace.nodes:
             inputs += (trace.nodes["eps_x"]["value"].detach(),)
@@ -98,8 +98,8 @@ def _ramp(progress: float) -> float:
     return min(1.0, max(0.0, (progress - 0.1) / 0.15))
 
 
-def _swap(z: Tensor) -> Tensor:
-    """Each concept of each image, with probability 1/2, from another image of the batch."""
+def swap_concepts(z: Tensor) -> Tensor:
+    """Each concept ``[..., batch, n, d]`` of each image, with probability 1/2, from another image of the batch."""
     columns = []
     for column in z.unbind(-2):
         other = column[..., torch.randperm(column.shape[-2], device=z.device), :]

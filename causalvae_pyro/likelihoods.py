@@ -33,8 +33,19 @@ class ContinuousBernoulliLikelihood(Configurable, nn.Module):
 class _LocationScale(Configurable, nn.Module):
     log_scale: Tensor
 
-    def __init__(self, scale: float = 0.1, *, learn_scale: bool = False, min_scale: float = 1e-3, bounded: bool = True) -> None:
+    def __init__(
+        self,
+        scale: float = 0.1,
+        *,
+        learn_scale: bool = False,
+        min_scale: float = 1e-3,
+        bounded: bool = True,
+        lr_factor: float = 1.0,
+    ) -> None:
         super().__init__()
+        if not lr_factor > 0:
+            raise ValueError(f"lr_factor: got {lr_factor}; must be > 0")
+        self.lr_factor = lr_factor
         if not 0 < min_scale < scale:
             raise ValueError(f"scale: got scale={scale}, min_scale={min_scale}; need 0 < min_scale < scale")
         self.min_scale, self.bounded = min_scale, bounded
@@ -61,6 +72,7 @@ class GaussianLikelihood(_LocationScale):
         learn_scale: Learn it by maximum likelihood (Rybkin et al. 2021, sigma-VAE).
         min_scale: Floor of the learned scale, which keeps the likelihood bounded.
         bounded: Squash the mean into [0, 1]; False for a decoder whose output already lies there.
+        lr_factor: Steps of :func:`~causalvae_pyro.fit` are so many times longer for the learned scale, > 0.
     """
 
     def forward(self, output: Tensor) -> dist.Distribution:
@@ -75,6 +87,7 @@ class LaplaceLikelihood(_LocationScale):
         learn_scale: See :class:`GaussianLikelihood`.
         min_scale: See :class:`GaussianLikelihood`.
         bounded: See :class:`GaussianLikelihood`.
+        lr_factor: See :class:`GaussianLikelihood`.
     """
 
     def forward(self, output: Tensor) -> dist.Distribution:

@@ -14,6 +14,7 @@ from pyro.poutine.messenger import unwrap
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from causalvae_pyro.concepts_from_prior import ConceptsFromPrior
 from causalvae_pyro.divergences import _is_diagonal, endogenous_base, kl, kl_endogenous, kl_exogenous
 from causalvae_pyro.missing import KnownConcepts, conditional
 from causalvae_pyro.scm import LinearSCM
@@ -90,6 +91,11 @@ class CausalELBO(Trace_ELBO):
         w_eps_x: Weight of ``KL(q(eps_x | x) || p(eps_x))``, >= 0, for models with noise of the image's own. Anything but 1 in the
             end is not a bound; less at first (e.g. ``lambda progress: min(1.0, progress / 0.1)``) keeps the decoder from
             learning to ignore ``eps_x`` before it means anything.
+        prior_share: In [0, 1]: for such a share of the images, drawn anew each time, the reconstruction is scored at concepts
+            from the conditional prior ``p(z | u)`` instead of the guide's. What remains is a bound: the mixture of both is
+            a guide too, whose divergence is at most the guide's. With 1 the decoder learns from true concepts from the
+            first step on, not from those of an encoder that cannot read yet, and the encoder from the divergence alone.
+            Concepts without a label stay the guide's.
         terms: Extra terms of the loss.
         num_particles: Samples of the guide per image.
         vectorize_particles: Draw them in one pass.
@@ -109,6 +115,7 @@ class CausalELBO(Trace_ELBO):
         w_z: Weight = 1.0,
         *,
         w_eps_x: Weight = 1.0,
+        prior_share: Weight = 0.0,
         terms: Sequence[Term] = (),
         num_particles: int = 1,
         vectorize_particles: bool = True,
@@ -117,9 +124,12 @@ class CausalELBO(Trace_ELBO):
         for argument, value in (("w_eps", w_eps), ("w_z", w_z), ("w_eps_x", w_eps_x)):
             if not callable(value) and not value >= 0:
                 raise ValueError(f"{argument}: got {value}; must be >= 0")
+        if not callable(prior_share) and not 0 <= prior_share <= 1:
+            raise ValueError(f"prior_share: got {prior_share}; must lie in [0, 1]")
         kwargs.setdefault("max_plate_nesting", 1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles and num_particles > 1, **kwargs)
         self.w_eps, self.w_z, self.w_eps_x, self.terms = w_eps, w_z, w_eps_x, tuple(terms)
+        self.prior_share = prior_share
         self.progress = 1.0
         self.last_terms: dict[str, Tensor] = {}
 
@@ -163,6 +173,15 @@ class CausalELBO(Trace_ELBO):
         loss.backward()
         return loss.item()
 
+    def _get_trace(self, model: Any, guide: Any, args: tuple, kwargs: dict) -> Any:
+        share = self.prior_share(self.progress) if callable(self.prior_share) else self.prior_share
+        labels = kwargs.get("labels", args[1] if len(args) > 1 else None)
+        if not share or labels is None:
+            return super()._get_trace(model, guide, args, kwargs)
+        inner: Any = unwrap(model)
+        with ConceptsFromPrior(inner.scm, conditional(inner.prior, labels), share):
+            return super()._get_trace(model, guide, args, kwargs)
+
     def _divergences(self, model: Any, model_trace: Any, guide_trace: Any) -> dict[str, Tensor]:
         sites, q = model_trace.nodes, guide_trace.nodes
         unknown = [name for name, site in q.items() if site["type"] == "sample" and name not in ("eps", "eps_x")]
@@ -170,6 +189,10 @@ class CausalELBO(Trace_ELBO):
             raise ValueError(f"guide: CausalELBO knows the sites 'eps' and 'eps_x', the guide samples {unknown}; use Trace_ELBO")
         scm = unwrap(model).scm  # type: ignore[attr-defined]
         q_eps, eps, z = q["eps"]["fn"], q["eps"]["value"], sites["z"]["value"]
+        own = q["eps"]["infer"].get("guides_own")
+        if own is not None:
+            # The divergences are the guide's, whatever the decoder was shown.
+            eps, z = own, scm.to_endogenous(own)
         result = {"reconstruction": sites["x"]["log_prob"].sum()}
         if self.w_eps:
             result["kl_eps"] = _sum(kl_exogenous(q_eps, sites["eps"]["fn"], scm, eps), sites["eps"])

@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 from pyro.infer import ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides import EndogenousGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
-from causalvae_pyro.networks import ConvDecoder, ConvEncoder
-from causalvae_pyro.objectives import CausalELBO, LabelFit
-from causalvae_pyro.priors import FixedPrior
+from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SpatialEncoder, SpriteDecoder
+from causalvae_pyro.objectives import CausalELBO, LabelFit, Term
+from causalvae_pyro.priors import FixedPrior, LabelPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM
+from causalvae_pyro.sleep import SleepPhase
+from causalvae_pyro.sparsity import SparseEffects
 
 __all__ = ["Recipe", "fit_mechanisms"]
 
@@ -33,11 +35,19 @@ class Recipe:
     Where most labels are missing, call :func:`fit_mechanisms` before :func:`~causalvae_pyro.fit`, and pass
     :meth:`labelled_repeats` on to the latter.
 
+    With ``decoder="sprites"`` layers that the concepts move draw the image. They learn from the labels' concepts
+    (``prior_share`` of :class:`~causalvae_pyro.CausalELBO`), with a price on every effect, and the guide learns to read
+    drawn interventions too (:class:`~causalvae_pyro.SleepPhase`): then effects on children come out right as well, which
+    other decoders draw from their causes (docs/notes.md). For scenes of a few moving parts.
+
     Args:
         dim: Dimensions of each concept.
         prior_std: ``lambda2`` in label standard deviations.
         w_eps: See :class:`~causalvae_pyro.CausalELBO`.
         w_z: See :class:`~causalvae_pyro.CausalELBO`.
+        decoder: ``"conv"`` or ``"sprites"``.
+        encoder: ``"conv"``, or ``"spatial"``: finer, and slower.
+        effect_price: For sprites, the weight of :class:`~causalvae_pyro.SparseEffects`, >= 0.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
     """
 
@@ -46,10 +56,19 @@ class Recipe:
     w_eps: float = 0.0
     w_z: float = 1.0
     labelled_share: float = 1 / 6
+    decoder: str = "conv"
+    encoder: str = "conv"
+    effect_price: float = 1000.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
             raise ValueError(f"labelled_share: got {self.labelled_share}; must lie in [0, 1)")
+        for argument, value, valid in (
+            ("decoder", self.decoder, ("conv", "sprites")),
+            ("encoder", self.encoder, ("conv", "spatial")),
+        ):
+            if value not in valid:
+                raise ValueError(f"{argument}: got {value!r}; valid: {', '.join(map(repr, valid))}")
 
     def build(self, graph: CausalGraph, images: Tensor, labels: Tensor, config: dict[str, Any] | None = None) -> Run:
         """Makes an untrained model and guide for such data.
@@ -63,14 +82,29 @@ class Recipe:
         n, shape = len(graph), tuple(images.shape[1:])
         scm = AdditiveNoiseSCM(graph, self.dim, learn_noise=True)
         prior = FixedPrior.from_labels(labels, self.dim, std=self.prior_std)
-        decoder = ConvDecoder.from_images(images, n, self.dim)
-        model = CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True))
-        guide = EndogenousGuide(ConvEncoder(shape), scm, init_scale=self.prior_std)
+        likelihood = GaussianLikelihood(learn_scale=True)
+        if self.decoder == "sprites":
+            decoder: nn.Module = SpriteDecoder.from_images(images, n, self.dim, concepts=_concepts(prior, labels))
+            # From the error of drawing nothing on, as fast as the picture improves: the price is relative to it.
+            spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor
+            likelihood = GaussianLikelihood(spread, learn_scale=True, lr_factor=faster)
+        else:
+            decoder = ConvDecoder.from_images(images, n, self.dim)
+        model = CausalVAE(scm, prior, decoder, likelihood)
+        encoder = ConvEncoder(shape) if self.encoder == "conv" else SpatialEncoder(shape, 128, channels=16)
+        guide = EndogenousGuide(encoder, scm, init_scale=self.prior_std)
         return Run(model, guide, {"recipe": asdict(self), **(config or {})})
 
-    def objective(self) -> ELBO:
-        """The objective to train the pair with."""
-        return CausalELBO(self.w_eps, self.w_z, terms=[LabelFit()])
+    def objective(self, run: Run) -> ELBO:
+        """The objective to train the pair with.
+
+        Args:
+            run: What :meth:`build` made.
+        """
+        if self.decoder == "conv":
+            return CausalELBO(self.w_eps, self.w_z, terms=[LabelFit()])
+        terms: list[Term] = [LabelFit(), SparseEffects(self.effect_price), SleepPhase(run.guide)]
+        return CausalELBO(self.w_eps, self.w_z, prior_share=1.0, terms=terms)
 
     def labelled_repeats(self, labels: Tensor) -> int:
         """How often :func:`~causalvae_pyro.fit` has to show images with labels to make them ``labelled_share`` of what it shows.
@@ -83,6 +117,19 @@ class Recipe:
             raise ValueError("labels: all of them are missing")
         share = self.labelled_share
         return max(1, round(share / (1 - share) * (len(labels) - labelled) / labelled))
+
+
+def _concepts(prior: LabelPrior, labels: Tensor) -> Tensor:
+    """What labels mean in the latent space, NaN where one is missing."""
+    known = ~labels.isnan()
+    return torch.where(known[..., None], prior(labels.nan_to_num()).mean, torch.nan)
+
+
+def _spread(images: Tensor) -> float:
+    """Root mean squared difference from the median image, of some of the images."""
+    some = images[:: max(1, len(images) // 300)].float()
+    some = some / 255 if images.dtype == torch.uint8 else some
+    return (some - some.median(0).values).square().mean().sqrt().item()
 
 
 def fit_mechanisms(model: CausalVAE, labels: Tensor, *, steps: int = 1000, lr: float = 1e-2) -> None:

@@ -16,15 +16,15 @@ class SparseEffects:
 
     ::
 
-        sum_kj scale log(1 + size_kj / scale),      size_kj = rms of the effect of concept j on part k
+        sum_kja scale log(1 + size_kja / scale),    size_kja = standard deviation of what concept j does to attribute a of part k
 
     Where a child is a function of its parents, the data do not say whether its pixels follow the child or the parents. The
-    price does: what one concept can do costs less than the same done by two. Per part and concept this is a group lasso in
+    price does: what one concept can do costs less than the same done by two. This is a group lasso in
     function space (Ravikumar et al. 2009), made concave so that effects that are needed are not shrunk much: minus the
     logarithm of a generalised double Pareto prior (Armagan et al. 2013).
 
-    The decoder needs a method ``effect_sizes(z)`` from concepts ``[N, n, d]`` to ``[K, n]``, as
-    :class:`~causalvae_pyro.networks.SpriteDecoder` has.
+    The decoder needs a method ``effect_sizes(z)`` from concepts ``[N, n, d]`` to a tensor of sizes >= 0, as
+    :class:`~causalvae_pyro.networks.SpriteDecoder` has: there an attribute is a coordinate of the position, the size, ...
 
     Args:
         weight: The price in nats per image, >= 0: a number, or a function of the progress of training in [0, 1].

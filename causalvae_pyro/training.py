@@ -154,7 +154,7 @@ def fit(
             every epoch's end where they have ``on_epoch_end``.
         epochs: Passes over the data.
         batch_size: Images per step; the last batch of an epoch may be smaller.
-        lr: Learning rate of the default optimiser, Adam.
+        lr: Learning rate of the default optimiser, Adam. A module with an attribute ``lr_factor`` gets so many times that.
         optimizer: From parameters to an optimiser, instead of Adam.
         schedule: Factor of the learning rate as a function of progress in [0, 1]; ``None`` keeps it constant.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
@@ -201,7 +201,7 @@ def fit(
         terms = list(getattr(objective, "terms", ()))
         modules = [loss_module, *(term.to(resolved).train() for term in terms if isinstance(term, nn.Module))]
         parameters = [p for p in dict.fromkeys(chain.from_iterable(m.parameters() for m in modules)) if p.requires_grad]
-        optim = torch.optim.Adam(parameters, lr=lr, fused=True) if optimizer is None else optimizer(parameters)
+        optim = torch.optim.Adam(_groups(modules, parameters, lr), fused=True) if optimizer is None else optimizer(parameters)
         rates = [group["lr"] for group in optim.param_groups]
         state = TrainingState(model, guide, optim, History())
         total = epochs * len(batches)
@@ -252,6 +252,22 @@ def fit(
             if isinstance(objective, CausalELBO):
                 objective.progress = 1.0
     return state.history
+
+
+def _groups(modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter], lr: float) -> list[dict[str, Any]]:
+    """Adam's parameter groups, one for each ``lr_factor``; of nested modules that have one, the innermost counts."""
+    factor: dict[nn.Parameter, float] = {}
+    for module in chain.from_iterable(m.modules() for m in modules):
+        # In the module's own dictionaries: a look at a PyroModule's attribute is a Pyro statement.
+        own = vars(module).get("lr_factor", getattr(type(module), "lr_factor", None))
+        if own is not None:
+            factor.update(dict.fromkeys(module.parameters(), float(own)))
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(factor.get(parameter, 1.0), []).append(parameter)
+    # The gradients of parts that run ahead fall by orders of magnitude within an epoch; Adam's usual memory of 1,000 steps
+    # would hold them back for as long.
+    return [{"params": group, "lr": lr * size, "betas": (0.9, 0.999 if size == 1.0 else 0.99)} for size, group in groups.items()]
 
 
 class _Monitor:

@@ -25,7 +25,7 @@ from causalvae_pyro import (
     MLPEncoder,
     fit,
 )
-from causalvae_pyro.consistency import _swap
+from causalvae_pyro.consistency import swap_concepts
 
 N, R, SIZE = 3, 2, 8
 
@@ -101,7 +101,7 @@ def test_concepts_are_read_through_the_causal_layer():
     value = CounterfactualConsistency(guide, std=0.5)(model, traced(z), None)
     pyro.set_rng_seed(1)
     # The reader takes the pixels for the exogenous noise, so what it reads as concepts is f(z').
-    swapped = _swap(z)
+    swapped = swap_concepts(z)
     expected = (model.scm.to_endogenous(swapped) - swapped).square().sum() / (2 * 0.5**2)
     assert_close(value, expected)
 
@@ -254,7 +254,7 @@ def test_frozen_parameters_stay_frozen():
 
 def test_concepts_are_swapped_one_by_one():
     z = torch.arange(4000.0).reshape(1000, 4, 1) // 4 + 10000 * torch.arange(4.0)[:, None]
-    swapped = _swap(z)
+    swapped = swap_concepts(z)
     assert swapped.shape == z.shape
     # Every concept stays in its own column and takes values of the batch.
     assert torch.equal(swapped // 10000, z // 10000)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from causalvae_pyro.networks.decoders import _Decoder
+from causalvae_pyro.networks.segments import Part, find_parts, sparse_regression
 from causalvae_pyro.networks.shapes import check_image_shape
 
 __all__ = ["SpriteDecoder"]
 
 # Adam's steps are about as long as its learning rate whatever the gradient. Pixels, in logits, have further to go than weights.
 _GAIN = 20.0
+
+# A uniform line's half length is 1.7 times its pixels' standard deviation, and the disc that a sprite starts as is opaque up to
+# 0.55 of its size.
+_SIZE_OF_SPREAD = 3.5
 
 # Logit of the opacity outside of a sprite's canvas.
 _OUTSIDE = -8.0
@@ -49,7 +53,7 @@ class SpriteDecoder(_Decoder):
         num_concepts: Number of concepts ``n``.
         dim: Dimensions of each concept.
         noise_dim: Dimensions of ``eps_x``, which acts on the layers like one more concept.
-        sprites: Number of layers ``K`` besides the background; those not needed stay invisible.
+        sprites: Number of layers ``K`` besides the background.
         canvas: Pixels of a sprite along each side.
         hidden: Width of the networks ``f_kj``.
 
@@ -92,26 +96,68 @@ class SpriteDecoder(_Decoder):
     size: Tensor
     pixels: Tensor
 
-    def initialise_background(self, images: Tensor) -> None:
-        """Starts from the median image, and with the sprites where images differ from it.
+    lr_factor = 4.0
+    """Steps of :func:`~causalvae_pyro.fit` are so many times longer: there are few parameters, each with a meaning of its own."""
 
-        The pixels that differ are clustered by colour and place, one cluster for a sprite: its mean colour and position, and its
-        spread within an image as the sprite's size. Chance enters through torch's global generator.
+    @classmethod
+    def from_images(  # type: ignore[override]
+        cls, images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Tensor | None = None, **kwargs: object
+    ) -> Self:
+        """Makes a decoder for such images, that starts from what can be seen in them; see :meth:`initialise`.
+
+        Args:
+            images: Training images ``[N, C, H, W]`` in [0, 1] or uint8.
+            num_concepts: Number of concepts ``n``.
+            dim: Dimensions of each concept.
+            concepts: See :meth:`initialise`.
+            **kwargs: Passed on to the class. Without ``sprites`` it gets one for each part found, or the default if none is.
+        """
+        cls(tuple(images.shape[1:]), num_concepts, dim, **{**kwargs, "sprites": 1})._check_images(images)  # type: ignore[arg-type]
+        start = _Start(images)
+        kwargs.setdefault("sprites", len(start.parts) or 6)
+        decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **kwargs)  # type: ignore[arg-type]
+        decoder._begin(start, concepts)
+        return decoder
+
+    def initialise_background(self, images: Tensor) -> None:
+        """:meth:`initialise` without concepts."""
+        self.initialise(images)
+
+    def initialise(self, images: Tensor, concepts: Tensor | None = None) -> None:
+        """Starts from the median image, with a sprite on each of the largest parts that differ from it.
+
+        A part is a region of one colour that is seen in many images. Its sprite gets its colour, mean place and size. Where
+        concepts are given too, its place and size in each image are regressed on at most two of them, which is where their
+        linear effects start: a sprite that does not follow its part from the first steps on blurs over all of the part's
+        places and fades away before it can learn to follow. Training changes all of this. Chance enters through torch's
+        global generator.
 
         Args:
             images: ``[N, C, H, W]`` in [0, 1] or uint8.
+            concepts: ``[N, n, d]``, e.g. ``prior(labels).mean``; images with any that is NaN do not count.
         """
         self._check_images(images)
-        chosen = images[torch.randperm(len(images), device=images.device)[:300]].float().cpu()
-        chosen = chosen / 255 if images.dtype == torch.uint8 else chosen
-        median = chosen.median(0).values
-        parts = _differing_parts(chosen, median, self.pixels.reshape(*self.image_shape[1:], 2).float().cpu(), self.sprites)
+        self._begin(_Start(images), concepts)
+
+    def _begin(self, start: _Start, concepts: Tensor | None) -> None:
+        n, d = self.num_concepts, self.dim
+        if concepts is not None and tuple(concepts.shape) != (start.count, n, d):
+            raise ValueError(f"concepts: expected shape {[start.count, n, d]}, got {list(concepts.shape)}")
+        chosen = None if concepts is None else concepts.detach()[start.chosen.to(concepts.device)].double().cpu().numpy()
         with torch.no_grad():
-            self.background.copy_(torch.logit(median.clamp(4e-3, 1 - 4e-3)) / _GAIN)
-            for k, (colour, centre, spread) in enumerate(parts):
-                self.colour[k] = torch.logit(colour.clamp(0.02, 0.98)) / _GAIN
-                self.base[k, 0, :2] = centre
-                self.size[k, 0] = (2.5 * spread).clamp(0.2, 1.0)
+            self.background.copy_(torch.logit(start.median.clamp(4e-3, 1 - 4e-3)) / _GAIN)
+            for k, part in enumerate(start.parts[: self.sprites]):
+                self.colour[k] = torch.logit(torch.as_tensor(part.colour).clamp(0.02, 0.98)) / _GAIN
+                self.base[k, 0, :2] = torch.as_tensor(part.centres.mean(0))
+                self.size[k, 0] = torch.as_tensor(_SIZE_OF_SPREAD * part.spreads.mean(0)).clamp(0.06, 1.0)
+                if chosen is None:
+                    continue
+                z = chosen[part.images]
+                complete = ~np.isnan(z).any((1, 2))
+                targets = np.concatenate([part.centres, _SIZE_OF_SPREAD * part.spreads], 1)[complete]
+                for number, target in enumerate(targets.T if len(targets) > 10 * n * d else ()):
+                    effect = sparse_regression(z[complete], target)
+                    self.effects_of_concepts.linear[k, :, :, number] += torch.as_tensor(effect).to(self.base)
 
     def effects(self, z: Tensor) -> Tensor:
         """What each concept does to each layer, ``[K, N, n, 6]`` for ``z [N, n, d]``.
@@ -122,11 +168,11 @@ class SpriteDecoder(_Decoder):
         return self.effects_of_concepts(z)
 
     def effect_sizes(self, z: Tensor) -> Tensor:
-        """How much each concept moves each layer: the root mean square of its effect over ``z [N, n, d]``, ``[K, n]``."""
+        """How much each concept does to each layer, ``[K, n, 6]``: the standard deviation over ``z [N, n, d]`` of each effect."""
         effects = self.effects(z)
         centred = effects - effects.mean(1, keepdim=True)
         # Not of zero, where the root has no derivative.
-        return (centred.square().sum(-1).mean(1) + 1e-8).sqrt()
+        return (centred.square().mean(1) + 1e-8).sqrt()
 
     def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
         inputs, lead = self._flat(z, eps_x)
@@ -184,32 +230,15 @@ def _pixel_centres(height: int, width: int) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
 
 
-def _differing_parts(images: Tensor, median: Tensor, pixels: Tensor, count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Clusters by colour and place of the pixels unlike the median's: colour, centre, and spread within an image."""
-    different = (images - median).abs().mean(1) > 1 / 6
-    colours = images.movedim(1, -1)[different]
-    if len(colours) < 10 * count:
-        return []
-    positions = pixels.expand(len(images), -1, -1, -1)[different]
-    image = different.nonzero()[:, 0]
-    seed = int(torch.randint(2**31, ()))
-    # A sample is enough, and there can be a million pixels.
-    some = torch.randperm(len(colours))[:5000]
-    features = torch.cat([colours, positions], 1)
-    sample = features[some].detach().double().numpy()
-    count = min(count, len(np.unique(sample, axis=0)))
-    with warnings.catch_warnings():
-        # An empty cluster is skipped below.
-        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
-        centres, _ = kmeans2(sample, count, minit="++", rng=seed)
-    cluster = torch.cdist(features, torch.as_tensor(centres).float()).argmin(1)
-    parts = []
-    for k in range(count):
-        mine = cluster == k
-        if mine.sum() < 10:
-            continue
-        where, which = positions[mine], image[mine]
-        total = torch.zeros(len(images), 2).index_add_(0, which, where)
-        mean = total / torch.bincount(which, minlength=len(images)).clamp(min=1)[:, None]
-        parts.append((colours[mine].mean(0), where.mean(0), (where - mean[which]).square().mean(0).sqrt()))
-    return parts
+class _Start:
+    """What can be seen in a sample of the images."""
+
+    parts: list[Part]
+
+    def __init__(self, images: Tensor) -> None:
+        self.count = len(images)
+        self.chosen = torch.randperm(len(images))[:300]
+        sample = images[self.chosen.to(images.device)].detach().float().cpu()
+        sample = sample / 255 if images.dtype == torch.uint8 else sample
+        self.median = sample.median(0).values
+        self.parts = find_parts(sample, self.median)
