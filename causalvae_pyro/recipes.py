@@ -58,7 +58,7 @@ class Recipe:
     labelled_share: float = 1 / 6
     decoder: str = "conv"
     encoder: str = "conv"
-    effect_price: float = 1000.0
+    effect_price: float = 2000.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:

@@ -96,7 +96,7 @@ class SpriteDecoder(_Decoder):
     size: Tensor
     pixels: Tensor
 
-    lr_factor = 4.0
+    lr_factor = 2.0
     """Steps of :func:`~causalvae_pyro.fit` are so many times longer: there are few parameters, each with a meaning of its own."""
 
     @classmethod
