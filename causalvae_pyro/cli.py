@@ -84,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--decoder",
         choices=("conv", "sprites"),
-        help="sprites: for scenes of a few moving parts, the default for simulators; conv: any images, the default for your own",
+        help="sprites: scenes of a few moving parts, the default for simulators; conv: any images, the default for your own and "
+        "for --label-share",
     )
     train.add_argument("--encoder", choices=("conv", "spatial"), default=Recipe.encoder, help="spatial: finer, and slower")
     train.add_argument("--prior-std", type=float, default=Recipe.prior_std, help="lambda2 in label standard deviations")
@@ -145,7 +146,8 @@ def _train(arguments: argparse.Namespace) -> None:
     # Evenly spaced: the first scenes of the grid share one value of the first concept.
     chosen = torch.arange(count) * len(train_data) // count
     images, labels = train_data.images[chosen], train_data.labels[chosen]
-    decoder = arguments.decoder or ("sprites" if arguments.data else "conv")
+    # With few labels the sprites are untried.
+    decoder = arguments.decoder or ("sprites" if arguments.data and arguments.label_share == 1 else "conv")
     recipe = Recipe(
         arguments.dim, arguments.prior_std, arguments.w_eps, arguments.w_z, decoder=decoder, encoder=arguments.encoder
     )

@@ -102,6 +102,22 @@ def test_train_leaves_a_whole_run(finished):
     assert "effectiveness" not in metrics
 
 
+@pytest.mark.parametrize(
+    ("options", "decoder", "encoder"),
+    [
+        ([], "SpriteDecoder", "ConvEncoder"),
+        (["--decoder", "conv"], "ConvDecoder", "ConvEncoder"),
+        (["--label-share", "0.5", "--encoder", "spatial"], "ConvDecoder", "SpatialEncoder"),
+        (["--label-share", "0.5", "--decoder", "sprites"], "SpriteDecoder", "ConvEncoder"),
+    ],
+    ids=" ".join,
+)
+def test_train_with_another_decoder_or_encoder(options, decoder, encoder, tmp_path):
+    assert train(tmp_path, *options) == 0
+    run = load(tmp_path)
+    assert [type(module).__name__ for module in (run.model.decoder, run.guide.encoder)] == [decoder, encoder]
+
+
 def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
     assert train(tmp_path, *OPTIONS) == 0
     out, err = capsys.readouterr()

@@ -1,0 +1,79 @@
+"""The default pairs: what they are made of, and what a few steps of the sprites' objective do."""
+
+import pytest
+import torch
+
+from causalvae_pyro import ConvDecoder, ConvEncoder, SpatialEncoder, SpriteDecoder, fit
+from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.recipes import Recipe
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Pendulum("train", size=32)
+
+
+def build(data, labels=None, **options):
+    torch.manual_seed(0)
+    recipe = Recipe(**options)
+    return recipe, recipe.build(data.graph, data.images, data.labels if labels is None else labels)
+
+
+def test_parts(data):
+    _, run = build(data)
+    assert type(run.model.decoder) is ConvDecoder
+    assert type(run.guide.encoder) is ConvEncoder
+    recipe, run = build(data, decoder="sprites", encoder="spatial", effect_price=7.0)
+    assert type(run.model.decoder) is SpriteDecoder
+    assert type(run.guide.encoder) is SpatialEncoder
+    assert run.config["recipe"]["decoder"] == "sprites"
+    objective = recipe.objective(run)
+    assert objective.prior_share == 1.0
+    assert [term.name for term in objective.terms] == ["label_fit", "sparse_effects", "sleep"]
+    assert objective.terms[1].weight == 7.0
+    assert objective.terms[2].guide is run.guide
+
+
+def test_the_likelihood_starts_at_the_error_of_drawing_nothing(data):
+    for images in (data.images, data.images.float() / 255):
+        torch.manual_seed(0)
+        run = Recipe(decoder="sprites").build(data.graph, images, data.labels)
+        x = data.images.float() / 255
+        expected = (x - x.median(0).values).square().mean().sqrt().item()
+        assert run.model.likelihood.scale.item() == pytest.approx(expected, rel=0.1)
+    # A picture that never changes has no error at all.
+    still = data.images[:1].expand(64, -1, -1, -1)
+    labels = data.labels[torch.arange(64) * len(data) // 64]
+    run = Recipe(decoder="sprites").build(data.graph, still, labels)
+    assert run.model.likelihood.scale.item() == pytest.approx(0.01)
+
+
+def test_missing_labels(data):
+    labels = data.labels.clone()
+    labels[::2] = torch.nan
+    labels[1::4, 0] = torch.nan
+    recipe, run = build(data, labels, decoder="sprites")
+    assert all(p.isfinite().all() for p in run.model.parameters())
+    chosen = slice(0, 256)
+    history = fit(
+        run.model, run.guide, (data.images[chosen], labels[chosen]), objective=recipe.objective(run), epochs=1, progress=False
+    )
+    assert torch.tensor(history["loss"]).isfinite().all()
+
+
+@pytest.mark.parametrize("argument", ["decoder", "encoder"])
+def test_errors_name_the_argument(argument):
+    with pytest.raises(ValueError, match=f"^{argument}: got 'mlp'; valid: 'conv', "):
+        Recipe(**{argument: "mlp"})
+
+
+@pytest.mark.slow
+def test_sprites_draw_effects_that_do_not_follow_their_causes():
+    data, test = Pendulum("train", size=64), Pendulum("test", size=64)
+    recipe, run = build(data, decoder="sprites")
+    fit(run.model, run.guide, (data.images, data.labels), objective=recipe.objective(run), epochs=4, progress=False)
+    from causalvae_pyro.evaluation import evaluate
+
+    scores = evaluate(run, test, limit=200, pairs=False)
+    assert min(scores["cf_score"].values()) > 0.8
+    assert min(scores["cf_r2"].values()) > 0.9
