@@ -36,6 +36,10 @@ def main() -> None:
         "r2": {name: interval([m["r2"][name] for m in metrics]) for name in metrics[0]["r2"]},
         "cf_score": {key: interval([m["cf_score"][key] for m in metrics]) for key in metrics[0]["cf_score"]},
         "ceiling": {key: interval([m["ceiling"][key] for m in metrics]) for key in metrics[0]["ceiling"]},
+        "cf_r2": interval([min(m["cf_r2"].values()) for m in metrics]),
+        "composition_growth": interval([m["composition"][-1] / m["composition"][0] for m in metrics]),
+        "mic": interval([m["representation"]["mic_mean"] for m in metrics]),
+        "tic": interval([m["representation"]["tic_mean"] for m in metrics]),
         "reconstruction_mse": interval([m["reconstruction_mse"] for m in metrics]),
         "seconds": interval([result["seconds"] for result in results]),
         "peak_memory_gib": max(result["peak_memory_gib"] for result in results),
@@ -44,6 +48,8 @@ def main() -> None:
     print(f"\n{'':<36}{'mean':>10}   95 % interval over {args.seeds} seeds")
     rows = [(f"R^2 {name}", value) for name, value in summary["r2"].items()]
     rows += [(f"CF-score do({key.replace('+', ', ')})", value) for key, value in summary["cf_score"].items()]
+    rows += [("R^2 of the counterfactual, worst", summary["cf_r2"]), ("MAE growth over 10 nulls", summary["composition_growth"])]
+    rows += [("MIC", summary["mic"]), ("TIC", summary["tic"])]
     rows += [("reconstruction MSE", summary["reconstruction_mse"]), ("seconds", summary["seconds"])]
     for name, value in rows:
         span = " to ".join(f"{end:.4f}" for end in value.get("interval", []))

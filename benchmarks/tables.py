@@ -19,7 +19,8 @@ def results() -> str:
         json.loads((RESULTS / f"{name}.json").read_text()) for name in names
     )
     seeds, seconds, memory = pendulum["seeds"], pendulum["seconds"]["mean"], pendulum["peak_memory_gib"]
-    cores, cpu = pendulum["hardware"]["cores"], pendulum["hardware"]["cpu"]
+    threads, cpu = pendulum["hardware"]["threads"], pendulum["hardware"]["cpu"]
+    cores = "one core" if threads == 1 else f"{threads} cores"
     lines = [
         f"64 x 64 pixels, images alone at test time, random split, {seeds} seeds, mean and 95 % interval (`make quality`).",
         "CF-score: 1 is the true counterfactual image, 0 no better than leaving the image alone, negative worse than that.",
@@ -29,9 +30,11 @@ def results() -> str:
         "",
         *_table("Flow", flow),
         "",
+        *_more(("Pendulum", pendulum), ("Flow", flow)),
+        "",
         *_handwriting(morphomnist),
         "",
-        f"The whole Pendulum job, data to report, takes {seconds:.0f} s and {memory:.1f} GiB on {cores} cores ({cpu}), no GPU.",
+        f"The whole Pendulum job, data to report, takes {seconds:.0f} s and {memory:.1f} GiB on {cores} ({cpu}), no GPU.",
         f"A training step through `fit` takes {step['ratio_median']:.2f} times a hand-written PyTorch step of the same maths.",
         *_speed(renderer, renderer_flow, loader, metrics),
         *_scorecard(RESULTS / "scorecard.json"),
@@ -45,6 +48,19 @@ def _table(title: str, result: dict) -> list[str]:
         name = f"do({key.replace('+', ', ')})"
         r2 = _value(result["r2"][key], 4) if key in result["r2"] else ""
         lines.append(f"| {name} | {r2} | {_value(score, 3)} | {result['ceiling'][key]['mean']:.3f} |")
+    return lines
+
+
+def _more(*named: tuple[str, dict]) -> list[str]:
+    """What the tables of concepts have no column for."""
+    lines = ["| | " + " | ".join(name for name, _ in named) + " |", "|---|" + "---|" * len(named)]
+    for title, key, digits in (
+        ("R² of the counterfactual, worst concept", "cf_r2", 3),
+        ("MIC", "mic", 3),
+        ("TIC", "tic", 3),
+        ("error after 10 interventions that change nothing, over that after 1", "composition_growth", 1),
+    ):
+        lines.append(f"| {title} | " + " | ".join(_value(result[key], digits) for _, result in named) + " |")
     return lines
 
 
@@ -120,6 +136,24 @@ def discovery() -> str:
     return "\n".join(lines)
 
 
+def ablation() -> str:
+    """The table of docs/counterfactuals.md."""
+    result = json.loads((RESULTS / "ablation.json").read_text())
+    settings, variants = result["settings"], result["variants"]
+    concepts = list(variants["all"]["cf_score"])
+    lines = [
+        f"CF-scores after {settings['epochs']} epochs and the worst concept's R² of the counterfactual, means and 95 % intervals",
+        f"over {settings['seeds']} seeds, {settings['limit']} test images (`python benchmarks/ablation.py`):",
+        "",
+        f"| | {' | '.join(f'do({c})' for c in concepts)} | R² |",
+        f"|---|{'---|' * (len(concepts) + 1)}",
+    ]
+    for variant in variants.values():
+        cells = [_value(variant["cf_score"][c], 3) for c in concepts] + [_value(variant["cf_r2"], 3)]
+        lines.append(f"| {variant['what']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _random(result: dict) -> list[str]:
     lines = [
         f"Random graphs (Erdos-Renyi, {result['settings']['edges']} edges, MLP mechanisms,"
@@ -164,6 +198,11 @@ def metrics_page(text: str) -> str:
     return _replaced(text, "coverage", coverage())
 
 
+def counterfactuals_page(text: str) -> str:
+    """docs/counterfactuals.md with its table replaced."""
+    return _replaced(text, "ablation", ablation())
+
+
 def discovery_page(text: str) -> str:
     """docs/discovery.md with its table replaced."""
     return _replaced(text, "results", discovery())
@@ -184,10 +223,15 @@ def _value(value: dict, digits: int) -> str:
 
 def main() -> None:
     docs = ROOT / "docs"
-    pages = {ROOT / "README.md": readme, docs / "metrics.md": metrics_page, docs / "discovery.md": discovery_page}
+    pages = {
+        ROOT / "README.md": readme,
+        docs / "metrics.md": metrics_page,
+        docs / "discovery.md": discovery_page,
+        docs / "counterfactuals.md": counterfactuals_page,
+    }
     for path, write in pages.items():
         path.write_text(write(path.read_text()))
-    print(results(), coverage(), discovery(), sep="\n\n")
+    print(results(), coverage(), discovery(), ablation(), sep="\n\n")
 
 
 if __name__ == "__main__":

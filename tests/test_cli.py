@@ -102,6 +102,20 @@ def test_train_leaves_a_whole_run(finished):
     assert "effectiveness" not in metrics
 
 
+def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
+    given = []
+
+    def spy(*args, epochs, **options):
+        given.append(epochs)
+        return fit(*args, epochs=1, **options)
+
+    monkeypatch.setattr(cli, "fit", spy)
+    small = ["train", "pendulum", "--size", "16", "--limit", "64", "--device", "cpu", "--out", str(tmp_path)]
+    for options in ([], ["--preset", "best"], ["--preset", "best", "--epochs", "3"]):
+        assert main([*small, *options]) == 0
+    assert given == [12, 50, 3]
+
+
 @pytest.mark.parametrize(
     ("options", "decoder", "encoder"),
     [
@@ -109,6 +123,8 @@ def test_train_leaves_a_whole_run(finished):
         (["--decoder", "conv"], "ConvDecoder", "ConvEncoder"),
         (["--label-share", "0.5", "--encoder", "spatial"], "ConvDecoder", "SpatialEncoder"),
         (["--label-share", "0.5", "--decoder", "sprites"], "SpriteDecoder", "ConvEncoder"),
+        (["--preset", "best"], "SpriteDecoder", "SpatialEncoder"),
+        (["--preset", "best", "--encoder", "conv"], "SpriteDecoder", "ConvEncoder"),
     ],
     ids=" ".join,
 )
