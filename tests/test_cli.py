@@ -110,6 +110,7 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
         return fit(*args, epochs=1, **options)
 
     monkeypatch.setattr(cli, "fit", spy)
+    monkeypatch.setattr(cli, "_score", lambda *args, **options: None)
     small = ["train", "pendulum", "--size", "16", "--limit", "64", "--device", "cpu", "--out", str(tmp_path)]
     for options in ([], ["--preset", "best"], ["--preset", "best", "--epochs", "3"]):
         assert main([*small, *options]) == 0
@@ -128,7 +129,8 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
     ],
     ids=" ".join,
 )
-def test_train_with_another_decoder_or_encoder(options, decoder, encoder, tmp_path):
+def test_train_with_another_decoder_or_encoder(options, decoder, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_score", lambda *args, **options: None)
     assert train(tmp_path, *options) == 0
     run = load(tmp_path)
     assert [type(module).__name__ for module in (run.model.decoder, run.guide.encoder)] == [decoder, encoder]
