@@ -136,24 +136,6 @@ def discovery() -> str:
     return "\n".join(lines)
 
 
-def ablation() -> str:
-    """The table of docs/counterfactuals.md."""
-    result = json.loads((RESULTS / "ablation.json").read_text())
-    settings, variants = result["settings"], result["variants"]
-    concepts = list(variants["all"]["cf_score"])
-    lines = [
-        f"CF-scores after {settings['epochs']} epochs and the worst concept's R² of the counterfactual, means and 95 % intervals",
-        f"over {settings['seeds']} seeds, {settings['limit']} test images (`python benchmarks/ablation.py`):",
-        "",
-        f"| | {' | '.join(f'do({c})' for c in concepts)} | R² |",
-        f"|---|{'---|' * (len(concepts) + 1)}",
-    ]
-    for variant in variants.values():
-        cells = [_value(variant["cf_score"][c], 3) for c in concepts] + [_value(variant["cf_r2"], 3)]
-        lines.append(f"| {variant['what']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def _random(result: dict) -> list[str]:
     lines = [
         f"Random graphs (Erdos-Renyi, {result['settings']['edges']} edges, MLP mechanisms,"
@@ -198,11 +180,6 @@ def metrics_page(text: str) -> str:
     return _replaced(text, "coverage", coverage())
 
 
-def counterfactuals_page(text: str) -> str:
-    """docs/counterfactuals.md with its table replaced."""
-    return _replaced(text, "ablation", ablation())
-
-
 def discovery_page(text: str) -> str:
     """docs/discovery.md with its table replaced."""
     return _replaced(text, "results", discovery())
@@ -223,15 +200,10 @@ def _value(value: dict, digits: int) -> str:
 
 def main() -> None:
     docs = ROOT / "docs"
-    pages = {
-        ROOT / "README.md": readme,
-        docs / "metrics.md": metrics_page,
-        docs / "discovery.md": discovery_page,
-        docs / "counterfactuals.md": counterfactuals_page,
-    }
+    pages = {ROOT / "README.md": readme, docs / "metrics.md": metrics_page, docs / "discovery.md": discovery_page}
     for path, write in pages.items():
         path.write_text(write(path.read_text()))
-    print(results(), coverage(), discovery(), ablation(), sep="\n\n")
+    print(results(), coverage(), discovery(), sep="\n\n")
 
 
 if __name__ == "__main__":
