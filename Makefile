@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .PHONY: pendulum flow test test-slow lint bench quality clean
 
-pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (about 2 minutes)
+pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (under 3 minutes)
 	$(BIN)/causalvae train pendulum
 
 flow: $(STAMP)  ## the same on Flow

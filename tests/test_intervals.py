@@ -289,6 +289,7 @@ def test_coverage_of_subsampling():
     assert 0.9 < covered / 400 < 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.5, 1e6], ids=["noisy label", "independent"])
 def test_subsampling_holds_the_mean_of_a_score_that_repeated_rows_mislead(spread):
     def draw(seed):

@@ -86,12 +86,12 @@ def test_divergences_stay_the_guides(guide_class):
     for share in (0.0, 1.0):
         objective = CausalELBO(1.0, 1.0, prior_share=share, num_particles=1)
         totals = []
-        for seed in range(200 if guide_class is FlowExogenousGuide else 1):
+        for seed in range(80 if guide_class is FlowExogenousGuide else 1):
             pyro.set_rng_seed(seed)
             objective.loss(model, guide, x, labels)
             totals.append(torch.stack([objective.last_terms["kl_eps"], objective.last_terms["kl_z"]]))
         values.append(torch.stack(totals).mean(0))
-    assert_close(*values, rtol=0.1 if guide_class is FlowExogenousGuide else 1e-4, atol=1e-3)
+    assert_close(*values, rtol=0.15 if guide_class is FlowExogenousGuide else 1e-4, atol=1e-3)
 
 
 def test_the_reconstruction_is_that_of_the_priors_concepts():
