@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--preset",
         choices=sorted(PRESETS),
         default="fast",
-        help="best: 50 epochs and the finer encoder, about 20 minutes on 2 cores; --epochs and --encoder override it",
+        help="best: 50 epochs and the finer encoder, about 12 minutes on 2 cores; --epochs and --encoder override it",
     )
     train.add_argument("--epochs", type=int, help="passes over the images (default: 12)")
     train.add_argument("--batch-size", type=int, default=64)
