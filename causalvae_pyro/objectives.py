@@ -92,10 +92,10 @@ class CausalELBO(Trace_ELBO):
             end is not a bound; less at first (e.g. ``lambda progress: min(1.0, progress / 0.1)``) keeps the decoder from
             learning to ignore ``eps_x`` before it means anything.
         prior_share: In [0, 1]: for such a share of the images, drawn anew each time, the reconstruction is scored at concepts
-            from the conditional prior ``p(z | u)`` instead of the guide's. What remains is a bound: the mixture of both is
-            a guide too, whose divergence is at most the guide's. With 1 the decoder learns from true concepts from the
-            first step on, not from those of an encoder that cannot read yet, and the encoder from the divergence alone.
-            Concepts without a label stay the guide's.
+            from the conditional prior ``p(z | u)`` instead of the guide's. With all labels known it stays a bound: the
+            mixture of both is a guide too, whose divergence is at most the guide's. With 1 the decoder learns from true
+            concepts from the first step on, not from those of an encoder that cannot read yet, and the encoder from the
+            divergence alone. Concepts without a label stay the guide's.
         terms: Extra terms of the loss.
         num_particles: Samples of the guide per image.
         vectorize_particles: Draw them in one pass.

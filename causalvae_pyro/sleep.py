@@ -25,8 +25,9 @@ class SleepPhase:
 
     ``u'`` takes each label, with probability 1/2, from another image of the batch, so it covers interventions that no real
     image shows: where a child follows its parents in all of them, real images teach an encoder to read the parents instead.
-    The gradient reaches the guide only. That takes a decoder of which each concept's own part can be expected
-    (:class:`~causalvae_pyro.networks.SpriteDecoder`), and works from its first good pictures on.
+    The gradient reaches the guide, and through one over ``eps`` the causal layer, but never the decoder. That takes a
+    decoder of which each concept's own part can be expected (:class:`~causalvae_pyro.networks.SpriteDecoder`), and works
+    from its first good pictures on.
 
     Args:
         guide: The guide that is trained with the model.

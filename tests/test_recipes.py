@@ -5,6 +5,7 @@ import torch
 
 from causalvae_pyro import ConvDecoder, ConvEncoder, SpatialEncoder, SpriteDecoder, fit
 from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.evaluation import evaluate
 from causalvae_pyro.recipes import Recipe
 
 
@@ -71,9 +72,7 @@ def test_errors_name_the_argument(argument):
 def test_sprites_draw_effects_that_do_not_follow_their_causes():
     data, test = Pendulum("train", size=64), Pendulum("test", size=64)
     recipe, run = build(data, decoder="sprites")
-    fit(run.model, run.guide, (data.images, data.labels), objective=recipe.objective(run), epochs=4, progress=False)
-    from causalvae_pyro.evaluation import evaluate
-
+    fit(run.model, run.guide, (data.images, data.labels), objective=recipe.objective(run), epochs=12, progress=False)
     scores = evaluate(run, test, limit=200, pairs=False)
     assert min(scores["cf_score"].values()) > 0.8
     assert min(scores["cf_r2"].values()) > 0.9
