@@ -32,9 +32,10 @@ bench: $(STAMP)  ## speed: renderers, training step, CelebA's loader, MIC and TI
 	$(BIN)/python benchmarks/concepts.py
 	$(BIN)/python benchmarks/scorecard.py
 
-quality: $(STAMP)  ## Pendulum and Flow over 5 seeds (about 30 minutes on 2 cores; goes on where it was stopped)
+quality: $(STAMP)  ## Pendulum and Flow over 5 seeds, and few labels (about 50 minutes on 2 cores; goes on where it was stopped)
 	$(BIN)/python benchmarks/quality.py --data pendulum
 	$(BIN)/python benchmarks/quality.py --data flow
+	$(BIN)/python benchmarks/quality.py --runs runs/few_labels --out benchmarks/results/few_labels.json -- --label-share 0.01
 
 $(STAMP): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -32,6 +32,8 @@ def results() -> str:
         "",
         *_more(("Pendulum", pendulum), ("Flow", flow)),
         "",
+        *_few_labels(json.loads((RESULTS / "few_labels.json").read_text())),
+        "",
         *_handwriting(morphomnist),
         "",
         f"The whole Pendulum job, data to report, takes {seconds:.0f} s and {memory:.1f} GiB on {cores} ({cpu}), no GPU.",
@@ -62,6 +64,16 @@ def _more(*named: tuple[str, dict]) -> list[str]:
     ):
         lines.append(f"| {title} | " + " | ".join(_value(result[key], digits) for _, result in named) + " |")
     return lines
+
+
+def _few_labels(result: dict) -> list[str]:
+    share = float(result["options"][result["options"].index("--label-share") + 1])
+    worst = min(result["r2"], key=lambda name: result["r2"][name]["mean"])
+    return [
+        f"With the labels of {share:.0%} of Pendulum's images (`--label-share {share}`, {result['seeds']} seeds):"
+        f" MIC {_value(result['mic'], 3)}, TIC {_value(result['tic'], 3)},",
+        f"R² of the worst concept, `{worst}`, {_value(result['r2'][worst], 3)}.",
+    ]
 
 
 def _speed(renderer: dict, renderer_flow: dict, loader: dict, metrics: dict) -> list[str]:

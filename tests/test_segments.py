@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.networks.segments import find_parts, sparse_regression
+from causalvae_pyro.networks.poses import find_poses
+from causalvae_pyro.networks.segments import find_background, find_parts
 
 RED, BLACK, PINK = (0.9, 0.1, 0.1), (0.0, 0.0, 0.0), (0.95, 0.55, 0.55)
 
@@ -21,11 +22,6 @@ def squares(count=60, side=32):
     return images, corners
 
 
-def centre(corners, size, side=32):
-    """x and y in [-1, 1]."""
-    return ((2 * corners + size).double() / side - 1).flip(1).numpy()
-
-
 def test_each_square_is_a_part():
     images, corners = squares()
     parts = find_parts(images, images.median(0).values)
@@ -34,8 +30,9 @@ def test_each_square_is_a_part():
     for part, (name, size, colour) in zip(parts, (("red", 6, RED), ("low", 5, BLACK), ("high", 3, BLACK)), strict=True):
         assert part.colour == pytest.approx(np.array(colour), abs=0.02)
         assert part.images.tolist() == list(range(60))
-        assert part.centres == pytest.approx(centre(corners[name], size), abs=1e-6)
-        assert part.spreads == pytest.approx(np.full((60, 2), np.sqrt((size**2 - 1) / 12) / 16), abs=1e-6)
+        for mask, (row, column) in zip(part.masks, corners[name].tolist(), strict=True):
+            assert mask[row : row + size, column : column + size].all()
+            assert mask.sum() == size**2
         assert part.pixels == 60 * size**2
 
 
@@ -60,39 +57,58 @@ def test_noise_and_few_images():
     for count in (1, 2, 40):
         images = torch.rand(count, 1, 16, 16)
         for part in find_parts(images, torch.full((1, 16, 16), 0.5)):
-            assert np.isfinite(part.centres).all()
-            assert np.isfinite(part.spreads).all()
+            assert len(part.masks) == len(part.images)
+            assert part.masks.any((1, 2)).all()
 
 
 def test_the_pendulums_four_things():
     data = Pendulum("train", size=64)
     chosen = torch.arange(100) * len(data) // 100
     images = data.images[chosen].float() / 255
-    parts = find_parts(images, images.median(0).values)
+    parts = find_parts(images, find_background(images))
     assert len(parts) == 4
     # Light, bob, rod and shadow, each in all the images.
     assert all(len(part.images) == 100 for part in parts)
-    shadow = max(parts, key=lambda part: part.centres[:, 1].mean())
+    poses = [find_poses(part.masks, 8).values for part in parts]
+    shadow = max(poses, key=lambda values: values[:, 1].mean())
     position = data.labels[chosen, data.graph.index("shadow_position")].numpy()
-    assert np.corrcoef(shadow.centres[:, 0], position)[0, 1] > 0.999
+    assert np.corrcoef(shadow[:, 0], position)[0, 1] > 0.999
+    # The rod is the one that turns.
+    angle = data.labels[chosen, data.graph.index("pendulum")].numpy()
+    turning = [values for values in poses if values[:, 4].std() > 0]
+    assert len(turning) == 1
+    assert abs(np.corrcoef(turning[0][:, 4], angle)[0, 1]) > 0.99
 
 
-def test_sparse_regression_chooses_few():
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(500, 4, 2))
-    z[:, 3] = z[:, 0] + z[:, 1] + 0.1 * z[:, 3]
-    for weights in ({0: (2.0, 0.0)}, {3: (0.5, -1.0)}, {1: (1.0, 1.0), 2: (-2.0, 0.5)}):
-        value = 3.0 + sum(z[:, j] @ np.array(w) for j, w in weights.items())
-        found = sparse_regression(z, value + 0.01 * rng.normal(size=500))
-        expected = np.zeros((4, 2))
-        for j, w in weights.items():
-            expected[j] = w
-        assert found == pytest.approx(expected, abs=0.02)
+def test_water_rises_over_its_lowest_level():
+    """Background is what is seen behind things, not what is seen most of the time."""
+    count, side = 200, 16
+    images = torch.ones(count, 3, side, side)
+    levels = torch.arange(count) % 10 + 3
+    blue, black = torch.tensor([0.5, 0.8, 1.0]), torch.zeros(3)
+    for image, level in zip(images, levels.tolist(), strict=True):
+        image[:, side - level :, 4:12] = blue[:, None, None]
+    images[:, :, :, 2] = black[:, None]
+    # A hole in the wall, now and then.
+    images[::10, :, 8, 2] = 1.0
+    background = find_background(images)
+    expected = torch.ones(3, side, side)
+    expected[:, side - 4 :, 4:12] = blue[:, None, None]
+    expected[:, :, 2] = black[:, None]
+    # A fifth of the images are at most at the second of ten levels.
+    assert torch.equal(background, expected)
+    (water,) = find_parts(images, background)
+    assert water.colour == pytest.approx(blue.numpy(), abs=1e-6)
 
 
-def test_sparse_regression_of_nothing():
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(500, 3, 1))
-    for value in (rng.normal(size=500), np.full(500, 2.0), z[:, 0, 0] + 2 * rng.normal(size=500)):
-        assert (sparse_regression(z, value) == 0).all()
-    assert sparse_regression(z[:, :1], 2 * z[:, 0, 0]) == pytest.approx(np.array([[2.0]]))
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 3, 8, 12), (50, 1, 8, 8)])
+def test_the_background_of_noise_is_finite(shape):
+    images = torch.rand(shape)
+    background = find_background(images)
+    assert background.shape == shape[1:]
+    assert ((background >= 0) & (background <= 1)).all()
+
+
+def test_the_background_of_one_image_is_the_image():
+    image = torch.rand(1, 3, 8, 8)
+    assert torch.allclose(find_background(image), image[0], atol=1e-6)

@@ -64,6 +64,7 @@ def test_value(scale):
 
 def test_value_from_the_effects_of_sprites():
     decoder = SpriteDecoder(SHAPE, N, 2, sprites=2, canvas=4)
+    torch.nn.init.normal_(decoder.effects_of_concepts.linear, std=0.1)
     z = torch.randn(SIZE, N, 2)
     effects = decoder.effects(z)
     sizes = (effects - effects.mean(1, keepdim=True)).square().mean(1).sqrt()

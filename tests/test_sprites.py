@@ -41,6 +41,7 @@ def randomised(decoder, scale=1.0):
     with torch.no_grad():
         for part in (decoder.opacity, decoder.texture, decoder.colour, decoder.background):
             part.copy_(2 * torch.randn_like(part) / _GAIN)
+        decoder.level.copy_(torch.randn_like(decoder.level) / _GAIN)
         decoder.base.copy_(0.2 * torch.randn_like(decoder.base))
         decoder.size.copy_(0.5 + 0.5 * torch.rand_like(decoder.size))
         for part in (decoder.effects_of_concepts, decoder.effects_of_noise):
@@ -161,10 +162,19 @@ def test_a_concept_moves_a_sprite_by_pixels(shape, axis, steps):
     assert_close(draw(decoder, float(steps)), still.roll(steps, 2 if axis == X else 1), rtol=0, atol=1e-5)
 
 
+def slopes(opacity):
+    """Along x and y, ``[..., 2, S, S]``, by differences over two pixels, of a canvas in the middle of nothing."""
+    around = torch.nn.functional.pad(opacity, (1, 1, 1, 1), value=OUTSIDE)
+    along_x, along_y = (around.roll(-1, d) - around.roll(1, d) for d in (-1, -2))
+    # Two pixels are 4 / S half sides.
+    return torch.stack([d[..., 1:-1, 1:-1] for d in (along_x, along_y)], -3) * opacity.shape[-1] / 4
+
+
 def stretched(decoder, fx, fy):
     """The sprite in the middle, one of its pixels on ``fy x fx`` of the image's, by torch's own interpolation."""
     _, height, width = decoder.image_shape
-    layers = (torch.cat([decoder.texture + decoder.colour[..., None, None], decoder.opacity], 1) * _GAIN).detach()
+    opacity, colour = decoder.opacity * _GAIN, (decoder.texture + decoder.colour[..., None, None]) * _GAIN
+    layers = torch.cat([slopes(opacity[:, 0]), colour, opacity], 1).detach()
     margin = 8
     pad = torch.zeros(1, layers.shape[1], *(side + 2 * margin for side in layers.shape[2:]), dtype=layers.dtype)
     pad[:, -1] = OUTSIDE
@@ -172,8 +182,11 @@ def stretched(decoder, fx, fy):
     big = torch.nn.functional.interpolate(pad, scale_factor=(fy, fx), mode="bilinear")[0]
     top, left = (big.shape[1] - height) // 2, (big.shape[2] - width) // 2
     big = big[:, top : top + height, left : left + width]
-    weight = big[-1].sigmoid()
-    return weight * big[:-1].sigmoid() + (1 - weight) * (decoder.background.detach() * _GAIN).sigmoid()
+    # Twice is its usual size. What is not on its level keeps its distance from it in pixels.
+    usual, here = ((big[0] * a).square() + (big[1] * b).square() for a, b in ((1, 1), (2 / fx, 2 / fy)))
+    level = decoder.level.item() * _GAIN
+    weight = (level + (big[-1] - level) * ((usual + 100) / (here + 100)).sqrt()).sigmoid()
+    return weight * big[2:-1].sigmoid() + (1 - weight) * (decoder.background.detach() * _GAIN).sigmoid()
 
 
 @pytest.mark.parametrize(("fx", "fy"), [(1, 1), (2, 2), (4, 4), (4, 2), (1, 4)])
@@ -277,6 +290,12 @@ def pixel(decoder, placements, row, column):
         bx, by = math.cos(turn) * ox + math.sin(turn) * oy, math.cos(turn) * oy - math.sin(turn) * ox
         qx, qy = bx / sx + shear * by, by / sy
         opacity = sampled((_GAIN * decoder.opacity[k, 0]).tolist(), qx, qy, OUTSIDE)
+        gx, gy = (sampled(part.tolist(), qx, qy, 0.0) for part in slopes(_GAIN * decoder.opacity[k, 0]))
+        usual = math.hypot(gx / decoder.size[k, 0, 0].item(), gy / decoder.size[k, 0, 1].item())
+        # By the chain rule from the canvas to the picture. Turning back does not change its length.
+        here = math.hypot(gx / sx, gx * shear + gy / sy)
+        level = _GAIN * decoder.level[k].item()
+        opacity = level + (opacity - level) * math.sqrt((usual**2 + 100) / (here**2 + 100))
         canvas = _GAIN * (decoder.texture[k] + decoder.colour[k, :, None, None])
         weights.append(math.exp(opacity))
         shades.append([logistic(sampled(channel.tolist(), qx, qy, 0.0)) for channel in canvas])
@@ -359,6 +378,7 @@ def test_effect_sizes():
 
 def test_effect_sizes_of_what_does_nothing():
     decoder = SpriteDecoder((1, 8, 8), 3, sprites=2, canvas=4)
+    effect(decoder, 0, slice(None), 0.01)
     effect(decoder, 1, slice(None), 0.0)
     z = torch.randn(20, 3, 1)
     # A concept that does not vary, whatever it does.
@@ -393,13 +413,16 @@ def invisible(decoder):
     return decoder
 
 
-def test_the_background_is_the_median_image():
-    images = torch.rand(299, 3, 5, 8) ** torch.rand(8)
+def test_the_background_is_what_lies_behind():
+    images, _ = scenes(300, 32, 4)
+    # Something that covers the same place in most of the images.
+    images[::5, :, 20:24, 4:9] = SHADE[:, None, None]
+    images[1::5, :, 20:24, 4:9] = SHADE[:, None, None]
+    images[2::5, :, 20:24, 4:9] = SHADE[:, None, None]
     decoder = invisible(SpriteDecoder.from_images(images, 3, 2, sprites=2, canvas=4, noise_dim=1))
-    assert (decoder.image_shape, decoder.num_concepts, decoder.dim, decoder.noise_dim) == ((3, 5, 8), 3, 2, 1)
-    median = images.median(0).values.clamp(4e-3, 1 - 4e-3)
+    assert (decoder.image_shape, decoder.num_concepts, decoder.dim, decoder.noise_dim) == ((3, 32, 32), 3, 2, 1)
     drawn = decoder(torch.randn(2, 3, 2), torch.randn(2, 1)).sigmoid()
-    assert_close(drawn, median.expand(2, 3, 5, 8), rtol=0, atol=1e-3)
+    assert_close(drawn, GROUND[:, None, None].expand(2, 3, 32, 32), rtol=0, atol=1e-3)
     assert decoder.background.requires_grad
 
 
@@ -511,6 +534,70 @@ def test_black_and_white_are_finite():
 def test_images_of_another_shape(shape):
     with pytest.raises(ValueError, match=rf"^images: expected shape \[N, 1, 16, 16\], got \[{shape[0]}, "):
         SpriteDecoder((1, 16, 16), 2).initialise_background(torch.zeros(shape))
+
+
+def test_it_starts_with_the_shape_of_its_part():
+    side, count = 32, 200
+    images = GROUND[:, None, None].repeat(count, 1, side, side)
+    # An L that is moved and stretched, by whole pixels.
+    for image in images:
+        f, g, row, column = (int(torch.randint(*span, ())) for span in ((1, 4), (1, 4), (0, 14), (0, 14)))
+        shape = torch.tensor([[True, False], [True, False], [True, True]]).repeat_interleave(2 * f, 0).repeat_interleave(2 * g, 1)
+        image[:, row : row + 6 * f, column : column + 4 * g][:, shape] = SHADE[:, None]
+    decoder = SpriteDecoder.from_images(images, 2, sprites=1, canvas=16)
+    opacity = decoder.opacity[0, 0] > 0
+    rows, columns = (opacity.any(d).nonzero()[:, 0] for d in (1, 0))
+    box = opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    height, width = box.shape
+    assert box[:, : width // 3].all()
+    assert box[-height // 4 :].all()
+    assert not box[: height // 2, -width // 3 :].any()
+
+
+def test_it_starts_turned_as_its_part_is():
+    side, count = 32, 200
+    angle = 1.6 * torch.rand(count) - 0.8
+    images = GROUND[:, None, None].repeat(count, 1, side, side)
+    y, x = torch.meshgrid(*2 * [(2 * torch.arange(side) + 1) / side - 1], indexing="ij")
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    z = 2 * torch.rand(count, 2, 1) - 1
+    z[:, 0, 0] = 2 * angle
+    y = y - 0.3 * z[:, 1:]
+    bar = ((cos * x + sin * y).abs() < 0.6) & ((cos * y - sin * x).abs() < 0.08)
+    images = torch.where(bar[:, None], SHADE[:, None, None], images)
+    decoder = SpriteDecoder.from_images(images, 2, sprites=1, canvas=16, concepts=z)
+    effects = decoder.effects_of_concepts.linear.detach()[0, :, 0]
+    assert effects[0, ROTATION].item() == pytest.approx(0.5, abs=0.02)
+    assert effects[1, Y].item() == pytest.approx(0.3, abs=0.02)
+    assert effects[:, [X, WIDTH, HEIGHT]].abs().max() < 0.01
+    assert decoder.base[0, 0, ROTATION].item() == pytest.approx(angle.mean().item(), abs=0.03)
+    with torch.no_grad():
+        error = (decoder(z).sigmoid() - images).square().mean()
+    assert error < 0.4 * (images - GROUND[:, None, None]).square().mean()
+
+
+@pytest.mark.parametrize("level", [0.0, 4.0])
+def test_edges_stay_sharp_and_lines_as_wide(level):
+    """A band across the canvas, stretched to four times its size across."""
+    decoder = SpriteDecoder((1, 64, 64), 1, sprites=1, canvas=33).double()
+    away = (2 * torch.arange(33) + 1).double() / 33 - 1
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.zero_()
+        decoder.colour.fill_(10 / _GAIN)
+        decoder.background.fill_(-10 / _GAIN)
+        # Twelve logits at its middle or, for a line, four.
+        decoder.opacity[:] = ((level or 12) - 60 * away.abs()).clamp(min=OUTSIDE + 1) / _GAIN
+        decoder.level.fill_(level / _GAIN)
+        decoder.size.fill_(0.25)
+        decoder.base[..., HEIGHT] = 10.0
+    effect(decoder, 0, WIDTH, 1.0)
+    profiles = [draw(decoder, z)[0, 32] for z in (0.0, 0.75)]
+    widths = [profile.sum().item() for profile in profiles]
+    edges = [(profile * (1 - profile)).sum().item() for profile in profiles]
+    assert edges[1] == pytest.approx(edges[0], rel=0.1)
+    # At the very middle of a line, which has no slope, it is stretched.
+    assert widths[1] / widths[0] == pytest.approx(1.15 if level else 4, rel=0.1)
 
 
 # As a part of a model

@@ -1,4 +1,4 @@
-"""Where images differ from their median: parts of one colour, found in every image, and what their places follow."""
+"""What scenes are made of: a background, and in front of it parts of one colour, found in every image."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import MeanShift
 from torch import Tensor
 
-__all__ = ["Part", "find_parts", "sparse_regression"]
+__all__ = ["Part", "find_background", "find_parts"]
 
 # Pixels whose colours are closer than this, in [0, 1] units, may belong to one part.
 _BANDWIDTH = 0.35
+
+# What is seen at a place in this share of the images can lie behind what is seen there in the others; what is seen in fewer
+# than the second share is no part of its own.
+_BEHIND = 0.15
+_OFTEN = 0.2
 
 
 @dataclass(frozen=True)
@@ -25,49 +30,89 @@ class Part:
     Attributes:
         colour: Its colour ``[C]`` in [0, 1].
         images: The images it was found in, ``[M]`` indices.
-        centres: Where, ``[M, 2]``: x and y in [-1, 1].
-        spreads: Standard deviations of its pixels' x and y, ``[M, 2]``.
-        pixels: How many it has in all.
+        masks: Its pixels in them, ``[M, H, W]``.
     """
 
     colour: NDArray
     images: NDArray
-    centres: NDArray
-    spreads: NDArray
-    pixels: int
+    masks: NDArray
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels it has in all."""
+        return int(self.masks.sum())
 
 
-def find_parts(images: Tensor, median: Tensor) -> list[Part]:
-    """The parts of scenes over a fixed background, largest first.
+def find_background(images: Tensor) -> Tensor:
+    """What lies behind everything, ``[C, H, W]``.
 
-    Pixels unlike the median are grouped by colour (mean shift) and, within each image, into connected regions. A colour that
-    an image usually has ``m`` regions of makes ``m`` parts; which region is which part is matched from image to image by
-    place (k-means in which no two regions of one image are the same part). Colours that lie between the background's and
-    another's are taken for blurred edges, and parts seen in less than a tenth of the images are left out.
+    Things cover others of a more common colour. At each place the background is therefore the most common of all colours
+    that a share of the images shows there; where none is steady enough, the median. The median everywhere would be the
+    middle of whatever rises and falls, half of the time in front of it.
 
     Args:
         images: ``[N, C, H, W]`` in [0, 1], on the CPU.
-        median: ``[C, H, W]``.
     """
-    count, colours, height, width = images.shape
-    different = (images - median).abs().mean(1) > 1 / 6
-    pixels = images.movedim(1, -1)[different].numpy()
+    colours, height, width = images.shape[1:]
+    pixels = images.movedim(1, -1).reshape(len(images), height * width, colours)
+    modes = _colours(pixels.reshape(-1, colours), 6000)
+    nearest = _nearest(pixels, modes)
+    result = pixels.median(0).values
+    left = torch.ones(height * width, dtype=torch.bool)
+    for m in torch.bincount(nearest[nearest >= 0], minlength=len(modes)).argsort(descending=True).tolist():
+        shown = nearest == m
+        here = left & (shown.float().mean(0) >= _BEHIND)
+        result[here] = torch.where(shown[:, here, None], pixels[:, here], torch.nan).nanmedian(0).values
+        left &= ~here
+    return result.T.reshape(colours, height, width)
+
+
+def find_parts(images: Tensor, background: Tensor) -> list[Part]:
+    """The parts of scenes over a fixed background, largest first.
+
+    Pixels unlike the background are grouped by colour (mean shift) and, within each image, into connected regions. A colour
+    that an image usually has ``m`` regions of makes ``m`` parts; which region is which part is matched from image to image by
+    place (k-means in which no two regions of one image are the same part). Colours that lie between the background's and
+    another's are taken for blurred edges, and parts seen in less than a fifth of the images are left out.
+
+    Args:
+        images: ``[N, C, H, W]`` in [0, 1], on the CPU.
+        background: ``[C, H, W]``.
+    """
+    count, _, height, width = images.shape
+    different = (images - background).abs().mean(1) > 1 / 6
+    pixels = images.movedim(1, -1)[different]
     if len(pixels) < max(10, count // 10):
         return []
-    # A sample is enough, and there can be a million pixels.
-    sample = pixels[torch.randperm(len(pixels))[:3000].numpy()].astype(float)
-    shift = MeanShift(bandwidth=_BANDWIDTH, bin_seeding=True, min_bin_freq=max(1, len(sample) // 500), cluster_all=False)
-    modes = shift.fit(sample).cluster_centers_
-    distance, nearest = torch.cdist(images.movedim(1, -1).reshape(-1, colours), torch.as_tensor(modes).float()).min(-1)
-    nearest[(distance > _BANDWIDTH) | ~different.reshape(-1)] = -1
-    which = nearest.reshape(count, height, width).numpy()
+    modes = _colours(pixels, 3000)
+    nearest = torch.full((count, height, width), -1)
+    nearest[different] = _nearest(pixels, modes)
+    which = nearest.numpy()
     sizes = np.bincount(which[which >= 0], minlength=len(modes))
-    around = median.flatten(1).median(1).values.numpy()
+    around = background.flatten(1).median(1).values.numpy()
     parts: list[Part] = []
     for m, mode in enumerate(modes):
         if not any(_is_between(mode, around, modes[o]) for o in range(len(modes)) if sizes[o] > sizes[m]):
             parts += _parts_of_one_colour(mode, which == m)
-    return sorted((part for part in parts if len(part.images) >= 0.1 * count), key=lambda part: -part.pixels)
+    return sorted((part for part in parts if len(part.images) >= _OFTEN * count), key=lambda part: -part.pixels)
+
+
+def _colours(pixels: Tensor, enough: int) -> NDArray:
+    """The colours ``[m, C]`` that many of the pixels ``[P, C]`` have; a sample of them is enough, and there can be millions."""
+    sample = pixels[torch.randperm(len(pixels))[:enough]].double().numpy()
+    shift = MeanShift(bandwidth=_BANDWIDTH, bin_seeding=True, min_bin_freq=max(1, len(sample) // 500), cluster_all=False)
+    return shift.fit(sample).cluster_centers_
+
+
+def _nearest(pixels: Tensor, colours: NDArray) -> Tensor:
+    """For each pixel ``[..., C]`` the index of its colour, -1 where none is close."""
+    modes = torch.as_tensor(colours).to(pixels)
+    parts = []
+    for part in pixels.reshape(-1, pixels.shape[-1]).split(1 << 20):
+        distance, nearest = torch.cdist(part, modes).min(-1)
+        nearest[distance > _BANDWIDTH] = -1
+        parts.append(nearest)
+    return torch.cat(parts).reshape(pixels.shape[:-1])
 
 
 def _is_between(mode: NDArray, one: NDArray, other: NDArray) -> bool:
@@ -86,16 +131,14 @@ def _parts_of_one_colour(colour: NDArray, mask: NDArray) -> list[Part]:
     index = np.flatnonzero(area[1:] >= max(4, 1e-3 * height * width)) + 1
     if not len(index):
         return []
-    y, x = ((2 * np.arange(size) + 1) / size - 1 for size in (height, width))
-    places = [np.broadcast_to(grid, mask.shape) for grid in (x[None, None], y[None, :, None])]
-    centres = np.stack([ndimage.mean(place, labels, index) for place in places], 1)
-    spreads = np.stack([ndimage.standard_deviation(place, labels, index) for place in places], 1)
-    image = ndimage.maximum(np.broadcast_to(np.arange(count)[:, None, None], mask.shape), labels, index).astype(int)
+    image, *centres = np.array(ndimage.center_of_mass(mask, labels, index)).T
+    image = image.round().astype(int)
     per_image = np.bincount(image, minlength=count)
     number = int(np.median(per_image[per_image > 0]))
-    part = _match(centres, image, number, first=int(np.flatnonzero(per_image >= number)[0]))
+    places = np.stack(centres, 1) / (height, width)
+    part = _match(places, image, number, first=int(np.flatnonzero(per_image >= number)[0]))
     chosen = [part == k for k in range(number)]
-    return [Part(colour, image[mine], centres[mine], spreads[mine], int(area[index[mine]].sum())) for mine in chosen]
+    return [Part(colour, image[mine], labels[image[mine]] == index[mine][:, None, None]) for mine in chosen]
 
 
 def _match(centres: NDArray, image: NDArray, number: int, first: int) -> NDArray:
@@ -113,36 +156,3 @@ def _match(centres: NDArray, image: NDArray, number: int, first: int) -> NDArray
         if (part == before).all():
             break
     return part
-
-
-def sparse_regression(concepts: NDArray, values: NDArray, *, enough: float = 0.5, gain: float = 0.1) -> NDArray:
-    """Coefficients ``[n, d]`` of ``values [M]`` on at most two of the concepts ``[M, n, d]``, greedily chosen; zero elsewhere.
-
-    Args:
-        concepts: ``[M, n, d]``.
-        values: ``[M]``.
-        enough: Share of the variance that has to be explained, or all coefficients are zero.
-        gain: Share that the second concept has to add.
-    """
-    result = np.zeros(concepts.shape[1:])
-    centred, target = concepts - concepts.mean(0), values - values.mean()
-    total = np.square(target).sum()
-    if total < 1e-5 * len(target):
-        return result
-    chosen: list[int] = []
-    reached = 0.0
-    while len(chosen) < 2:
-        trials = []
-        for j in set(range(concepts.shape[1])) - set(chosen):
-            columns = centred[:, [*chosen, j]].reshape(len(target), -1)
-            solution = np.linalg.lstsq(columns, target, rcond=None)[0]
-            trials.append((1 - np.square(target - columns @ solution).sum() / total, j, solution))
-        if not trials:
-            break
-        explained, j, solution = max(trials, key=lambda trial: trial[0])
-        if explained < enough or explained - reached < gain:
-            break
-        chosen, reached = [*chosen, j], explained
-        result[:] = 0
-        result[chosen] = solution.reshape(len(chosen), -1)
-    return result

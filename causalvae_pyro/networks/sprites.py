@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from causalvae_pyro.networks.decoders import _Decoder
-from causalvae_pyro.networks.segments import Part, find_parts, sparse_regression
+from causalvae_pyro.networks.poses import find_poses, sparse_regression
+from causalvae_pyro.networks.segments import Part, find_background, find_parts
 from causalvae_pyro.networks.shapes import check_image_shape
 
 __all__ = ["SpriteDecoder"]
@@ -19,12 +20,11 @@ __all__ = ["SpriteDecoder"]
 # Adam's steps are about as long as its learning rate whatever the gradient. Pixels, in logits, have further to go than weights.
 _GAIN = 20.0
 
-# A uniform line's half length is 1.7 times its pixels' standard deviation, and the disc that a sprite starts as is opaque up to
-# 0.55 of its size.
-_SIZE_OF_SPREAD = 3.5
-
 # Logit of the opacity outside of a sprite's canvas.
 _OUTSIDE = -8.0
+
+# Where a canvas is flatter than so many logits per half image side it has no outline to keep.
+_FLAT = 10.0
 
 
 class SpriteDecoder(_Decoder):
@@ -35,7 +35,8 @@ class SpriteDecoder(_Decoder):
         e_kj    = f_kj(z_j)                               effect of concept j on layer k: six numbers
         t, s, r, h = base_k + sum_j e_kj                  position, size, rotation, shear
         q       = S(s, h)^-1 R(r)^-1 (p - t)              where pixel p lies on the layer's canvas
-        a_k, c_k = sprite_k(q)                            opacity (in logits) and colour
+        l_k, c_k = canvas_k(q)                            opacity (in logits) and colour
+        a_k     = b_k + (l_k - b_k) g_k                   g_k: how far the layer is stretched across its outline
         x       = sum_k softmax(0, a_1, .. a_K)_k c_k     with the background as layer 0
 
     Each ``f_kj`` is linear plus a small network. The decoder thus has three biases that a convolutional one lacks. Concepts act
@@ -45,8 +46,12 @@ class SpriteDecoder(_Decoder):
     :class:`~causalvae_pyro.SparseEffects` makes small: what the parents of a concept could draw as well as the concept
     itself is then cheapest drawn by the concept alone.
 
-    Interpolating logits keeps edges sharp at any position and size. Scenes that are not made of a few moving parts need
-    another decoder.
+    Interpolating logits keeps edges sharp at any position and size. Beyond the level ``b_k``, which is learned, distances are
+    in pixels of the image rather than of the canvas: the outline scales with the sprite and what is around it does not, so
+    that edges stay as sharp (``b_k = 0``) and lines as wide (``b_k`` the logit at their middle) as they are. The stretch is
+    the ratio of two slopes ``|grad_p l|``, of the canvas at its usual size and as it lies.
+
+    Scenes that are not made of a few moving parts need another decoder.
 
     Args:
         image_shape: ``(C, H, W)`` with 1, 3 or 4 channels, of any size.
@@ -90,13 +95,14 @@ class SpriteDecoder(_Decoder):
         self.texture = nn.Parameter(torch.zeros(sprites, colours, canvas, canvas))
         self.colour = nn.Parameter(torch.zeros(sprites, colours))
         self.base = nn.Parameter(torch.zeros(sprites, 1, 6))
+        self.level = nn.Parameter(torch.zeros(sprites, 1, 1, 1, 1))
         self.register_buffer("size", torch.ones(sprites, 1, 2))
         self.register_buffer("pixels", _pixel_centres(height, width), persistent=False)
 
     size: Tensor
     pixels: Tensor
 
-    lr_factor = 2.0
+    lr_factor = 4.0
     """Steps of :func:`~causalvae_pyro.fit` are so many times longer: there are few parameters, each with a meaning of its own."""
 
     @classmethod
@@ -124,13 +130,13 @@ class SpriteDecoder(_Decoder):
         self.initialise(images)
 
     def initialise(self, images: Tensor, concepts: Tensor | None = None) -> None:
-        """Starts from the median image, with a sprite on each of the largest parts that differ from it.
+        """Starts from what lies behind everything, with a sprite on each of the largest parts in front of it.
 
-        A part is a region of one colour that is seen in many images. Its sprite gets its colour, mean place and size. Where
-        concepts are given too, its place and size in each image are regressed on at most two of them, which is where their
-        linear effects start: a sprite that does not follow its part from the first steps on blurs over all of the part's
-        places and fades away before it can learn to follow. Training changes all of this. Chance enters through torch's
-        global generator.
+        A part is a region of one colour that is seen in many images. Its sprite gets its colour, shape, mean place, size and
+        rotation. Where concepts are given too, the place, size and rotation in each image are regressed on at most two of
+        them, which is where their linear effects start: a sprite that does not follow its part from the first steps on
+        blurs over all of the part's places and fades away before it can learn to follow. Training changes all of this.
+        Chance enters through torch's global generator.
 
         Args:
             images: ``[N, C, H, W]`` in [0, 1] or uint8.
@@ -145,17 +151,20 @@ class SpriteDecoder(_Decoder):
             raise ValueError(f"concepts: expected shape {[start.count, n, d]}, got {list(concepts.shape)}")
         chosen = None if concepts is None else concepts.detach()[start.chosen.to(concepts.device)].double().cpu().numpy()
         with torch.no_grad():
-            self.background.copy_(torch.logit(start.median.clamp(4e-3, 1 - 4e-3)) / _GAIN)
+            self.background.copy_(torch.logit(start.background.clamp(4e-3, 1 - 4e-3)) / _GAIN)
             for k, part in enumerate(start.parts[: self.sprites]):
+                poses = find_poses(part.masks, self.opacity.shape[-1])
+                position, size, rotation = np.split(poses.values.mean(0), [2, 4])
                 self.colour[k] = torch.logit(torch.as_tensor(part.colour).clamp(0.02, 0.98)) / _GAIN
-                self.base[k, 0, :2] = torch.as_tensor(part.centres.mean(0))
-                self.size[k, 0] = torch.as_tensor(_SIZE_OF_SPREAD * part.spreads.mean(0)).clamp(0.06, 1.0)
+                self.opacity[k, 0] = torch.logit(torch.as_tensor(poses.shape).clamp(5e-3, 1 - 5e-3)) / _GAIN
+                self.base[k, 0, :2] = torch.as_tensor(position)
+                self.size[k, 0] = torch.as_tensor(size).clamp(0.06, 1.0)
+                self.base[k, 0, 4:5] = torch.as_tensor(rotation)
                 if chosen is None:
                     continue
                 z = chosen[part.images]
                 complete = ~np.isnan(z).any((1, 2))
-                targets = np.concatenate([part.centres, _SIZE_OF_SPREAD * part.spreads], 1)[complete]
-                for number, target in enumerate(targets.T if len(targets) > 10 * n * d else ()):
+                for number, target in enumerate(poses.values[complete].T if complete.sum() > 10 * n * d else ()):
                     effect = sparse_regression(z[complete], target)
                     self.effects_of_concepts.linear[k, :, :, number] += torch.as_tensor(effect).to(self.base)
 
@@ -196,24 +205,43 @@ class SpriteDecoder(_Decoder):
         cos, sin, zero = rotation.cos(), rotation.sin(), torch.zeros_like(shear)
         turn = torch.stack([torch.cat([cos, sin], -1), torch.cat([-sin, cos], -1)], -2)
         shrink = torch.stack([torch.cat([1 / size[..., :1], shear], -1), torch.cat([zero, 1 / size[..., 1:]], -1)], -2)
-        where = (self.pixels - position[:, :, None]) @ (shrink @ turn).mT
+        to_canvas = shrink @ turn
+        where = (self.pixels - position[:, :, None]) @ to_canvas.mT
         # The batch lies in the grid's height, so that the sprites need no copies.
-        canvas = torch.cat([self.texture + self.colour[..., None, None], self.opacity], 1) * _GAIN
-        shift = torch.zeros_like(canvas[:, :, :1, :1])
-        shift[:, -1] = _OUTSIDE
         drawn = nn.functional.grid_sample(
-            canvas - shift, where.reshape(layers, count * height, width, 2), padding_mode="zeros", align_corners=False
+            self._canvas(), where.reshape(layers, count * height, width, 2), padding_mode="zeros", align_corners=False
         )
-        drawn = (drawn + shift).reshape(layers, colours + 1, count, height, width).transpose(1, 2)
-        return drawn[:, :, -1:], drawn[:, :, :-1].sigmoid()
+        drawn = drawn.reshape(layers, colours + 3, count, height, width).transpose(1, 2)
+        colour, logit, slope = drawn.split([colours, 1, 2], 2)
+        usual = (slope / self.size[..., None, None]).square().sum(2, keepdim=True)
+        # The chain rule, by hand: per pixel there are but two products.
+        slope_x, slope_y = slope.split(1, 2)
+        along_x, along_y = (to_canvas[:, :, :, c, None, None, None] for c in (0, 1))
+        here = sum((a[:, :, 0] * slope_x + a[:, :, 1] * slope_y).square() for a in (along_x, along_y))
+        stretch = ((usual + _FLAT**2) / (here + _FLAT**2)).sqrt()
+        level = self.level * _GAIN
+        return level + (logit + _OUTSIDE - level) * stretch, colour.sigmoid()
+
+    def _canvas(self) -> Tensor:
+        """``[K, C + 3, S, S]``: colours and opacity in logits, the latter from ``_OUTSIDE`` on, and its slopes along x and y."""
+        logit = self.opacity * _GAIN - _OUTSIDE
+        around = nn.functional.pad(logit, (1, 1, 1, 1))
+        pixels = logit.shape[-1] / 4
+        slope_x = pixels * (around[..., 1:-1, 2:] - around[..., 1:-1, :-2])
+        slope_y = pixels * (around[..., 2:, 1:-1] - around[..., :-2, 1:-1])
+        return torch.cat([(self.texture + self.colour[..., None, None]) * _GAIN, logit, slope_x, slope_y], 1)
 
 
 class _AdditiveEffects(nn.Module):
     """A function of each concept alone for each layer, ``[N, n, d]`` to ``[K, N, n, 6]``: linear plus a small network."""
 
+    # Adam moves all weights of a network by a step at once. A sprite that these steps throw off its part, which may be two
+    # pixels wide, does not come back.
+    lr_factor = 0.6
+
     def __init__(self, layers: int, concepts: int, dim: int, hidden: int) -> None:
         super().__init__()
-        self.linear = nn.Parameter(0.02 * torch.randn(layers, concepts, dim, 6) / math.sqrt(dim))
+        self.linear = nn.Parameter(1e-3 * torch.randn(layers, concepts, dim, 6) / math.sqrt(dim))
         self.first = nn.Parameter(torch.randn(layers, concepts, dim, hidden) / math.sqrt(dim))
         self.first_bias = nn.Parameter(torch.randn(layers, concepts, 1, hidden))
         self.second = nn.Parameter(torch.zeros(layers, concepts, hidden, 6))
@@ -221,7 +249,7 @@ class _AdditiveEffects(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         columns = z.transpose(0, 1)
         hidden = torch.tanh(columns @ self.first + self.first_bias)
-        return (columns @ self.linear + 0.3 * hidden @ self.second).transpose(1, 2)
+        return (columns @ self.linear + hidden @ self.second / hidden.shape[-1]).transpose(1, 2)
 
 
 def _pixel_centres(height: int, width: int) -> Tensor:
@@ -240,5 +268,5 @@ class _Start:
         self.chosen = torch.randperm(len(images))[:300]
         sample = images[self.chosen.to(images.device)].detach().float().cpu()
         sample = sample / 255 if images.dtype == torch.uint8 else sample
-        self.median = sample.median(0).values
-        self.parts = find_parts(sample, self.median)
+        self.background = find_background(sample)
+        self.parts = find_parts(sample, self.background)

@@ -1,0 +1,117 @@
+"""How a part lies in each image, what it looks like there, and which concepts that follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+__all__ = ["Poses", "find_poses", "sparse_regression"]
+
+# A uniform line's half length is 1.7 times its pixels' standard deviation; a canvas of twice that has a margin around it.
+_SIZE_OF_SPREAD = 3.5
+
+# Turned poses have to make the mean shape so much sharper than upright ones.
+_SHARPER = 0.8
+
+
+@dataclass(frozen=True)
+class Poses:
+    """A canvas laid over one part in each of ``M`` images.
+
+    Attributes:
+        values: ``[M, 5]``: position x and y and half width and height in half image sides, rotation in radians.
+        shape: How often each pixel of the canvas lies on the part, ``[S, S]`` in [0, 1].
+    """
+
+    values: NDArray
+    shape: NDArray
+
+    @property
+    def blur(self) -> float:
+        """0 for a shape that is the same in all images."""
+        return float((self.shape * (1 - self.shape)).sum() / self.shape.sum())
+
+
+def find_poses(masks: NDArray, side: int) -> Poses:
+    """Poses in which a part looks much the same in all images.
+
+    Things that grow and shrink are the same once stretched onto each other, things that turn once turned. Both are tried,
+    by the mean and the covariance of the pixels, and turning has to pay.
+
+    Args:
+        masks: Pixels of the part, ``[M, H, W]``, at least one in each image.
+        side: Pixels of the canvas along each side.
+    """
+    upright, turned = (_poses(masks, side, turn) for turn in (False, True))
+    return turned if turned.blur < _SHARPER * upright.blur else upright
+
+
+def _poses(masks: NDArray, side: int, turn: bool) -> Poses:
+    count, height, width = masks.shape
+    grids = np.meshgrid(*((2 * np.arange(n) + 1) / n - 1 for n in (width, height)), indexing="xy")
+    places = np.stack([grid.ravel() for grid in grids], 1)
+    weights = masks.reshape(count, -1) / masks.sum((1, 2))[:, None]
+    centres = weights @ places
+    products = np.stack([places[:, 0] ** 2, places[:, 1] ** 2, places[:, 0] * places[:, 1]], 1)
+    # A pixel has a width, too.
+    within = np.array([width, height], float) ** -2.0 / 3
+    xx, yy = (weights @ products[:, :2] - centres**2 + within).T
+    xy = weights @ products[:, 2] - centres[:, 0] * centres[:, 1]
+    angle = np.zeros(count)
+    if turn:
+        angle = np.arctan2(2 * xy, xx - yy) / 2
+        # An axis has no direction: all within a quarter turn of their mean.
+        middle = np.angle(np.exp(2j * angle).mean()) / 2
+        angle = middle + (angle - middle + np.pi / 2) % np.pi - np.pi / 2
+        around, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+        xx, yy = around + half, np.maximum(around - half, within.min())
+    sizes = _SIZE_OF_SPREAD * np.sqrt(np.stack([xx, yy], 1))
+    return Poses(np.concatenate([centres, sizes, angle[:, None]], 1), _mean_shape(masks, centres, sizes, angle, side))
+
+
+def _mean_shape(masks: NDArray, centres: NDArray, sizes: NDArray, angle: NDArray, side: int) -> NDArray:
+    line = (2 * np.arange(side) + 1) / side - 1
+    canvas = np.stack(np.meshgrid(line, line, indexing="xy"), -1)
+    stretched = canvas * sizes[:, None, None]
+    cos, sin = (f(angle)[:, None, None] for f in (np.cos, np.sin))
+    x, y = stretched[..., 0], stretched[..., 1]
+    where = centres[:, None, None] + np.stack([cos * x - sin * y, sin * x + cos * y], -1)
+    images = torch.as_tensor(masks[:, None]).float()
+    return nn.functional.grid_sample(images, torch.as_tensor(where).float(), align_corners=False).mean((0, 1)).numpy()
+
+
+def sparse_regression(concepts: NDArray, values: NDArray, *, enough: float = 0.5, gain: float = 0.1) -> NDArray:
+    """Coefficients ``[n, d]`` of ``values [M]`` on at most two of the concepts ``[M, n, d]``, greedily chosen; zero elsewhere.
+
+    Args:
+        concepts: ``[M, n, d]``.
+        values: ``[M]``.
+        enough: Share of the variance that has to be explained, or all coefficients are zero.
+        gain: Share that the second concept has to add.
+    """
+    result = np.zeros(concepts.shape[1:])
+    centred, target = concepts - concepts.mean(0), values - values.mean()
+    total = np.square(target).sum()
+    if total < 1e-5 * len(target):
+        return result
+    chosen: list[int] = []
+    reached = 0.0
+    while len(chosen) < 2:
+        trials = []
+        for j in set(range(concepts.shape[1])) - set(chosen):
+            columns = centred[:, [*chosen, j]].reshape(len(target), -1)
+            solution = np.linalg.lstsq(columns, target, rcond=None)[0]
+            trials.append((1 - np.square(target - columns @ solution).sum() / total, j, solution))
+        if not trials:
+            break
+        explained, j, solution = max(trials, key=lambda trial: trial[0])
+        if explained < enough or explained - reached < gain:
+            break
+        chosen, reached = [*chosen, j], explained
+        result[:] = 0
+        result[chosen] = solution.reshape(len(chosen), -1)
+    return result
