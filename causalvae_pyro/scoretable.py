@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 __all__ = ["Section", "score_sections", "score_table"]
@@ -96,10 +97,10 @@ def _whole(metrics: dict[str, Any]) -> Section:
     def add(name: str, value: float, digits: int, interval: list[float] | None = None, limit: float | None = None) -> None:
         rows.append([name, f"{value:.{digits}f}", _span(interval, digits), "" if limit is None else f"{limit:.{digits}f}"])
 
-    add("mean squared error of reconstructions", metrics["reconstruction_mse"], 5, intervals.get("reconstruction_mse"))
-    drift = metrics["composition"]
-    add("mean absolute error after a null intervention", drift[0], 4)
-    add(f"mean absolute error after {len(drift)} null interventions", drift[-1], 4)
+    error, drift = metrics["reconstruction_mse"], metrics["composition"]
+    add("mean squared error of reconstructions", error, _digits(error, 5), intervals.get("reconstruction_mse"))
+    add("mean absolute error after a null intervention", drift[0], _digits(drift[0], 4))
+    add(f"mean absolute error after {len(drift)} null interventions", drift[-1], _digits(drift[0], 4))
     if scores:
         limit = scores["of_the_labels"]
         for key in ("mic", "tic"):
@@ -124,6 +125,11 @@ def _section(title: str, columns: list[str], rows: list[list[str]]) -> Section:
     """Without the columns in which nothing stands, as of intervals where there are none."""
     kept = [k for k in range(len(columns)) if any(row[k] for row in rows)]
     return Section(title, [columns[k] for k in kept], [[row[k] for k in kept] for row in rows])
+
+
+def _digits(error: float, least: int) -> int:
+    """So many that two digits of a small error can be seen."""
+    return max(least, 1 - math.floor(math.log10(error))) if 0 < error < math.inf else least
 
 
 def _span(interval: list[float] | None, digits: int) -> str:

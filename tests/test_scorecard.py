@@ -730,8 +730,8 @@ def test_table_of_the_whole(card):
     assert rows == [
         [
             "mean squared error of reconstructions",
-            f"{card['reconstruction_mse']:.5f}",
-            span(intervals["reconstruction_mse"], 5),
+            f"{card['reconstruction_mse']:.6f}",
+            span(intervals["reconstruction_mse"], 6),
             "",
         ],
         ["mean absolute error after a null intervention", f"{card['composition'][0]:.4f}", "", ""],
@@ -756,6 +756,15 @@ def test_table_of_the_whole(card):
         *([f"in [0, 1]: {name}", f"{value:.3f}", "", ""] for name, value in card["directions"].items()),
     ]
     assert (graph["shd"], graph["f1"]) == (1, 0)
+
+
+def test_small_errors_have_two_digits(card):
+    errors = {"reconstruction_mse": 2.34e-6, "composition": [2.34e-5, 4.0e-5]}
+    _, _, rows = score_sections(card | errors)[4]
+    assert [row[1] for row in rows[:3]] == ["0.0000023", "0.000023", "0.000040"]
+    nothing = {"reconstruction_mse": 0.0, "composition": [0.0, 0.0]}
+    _, _, rows = score_sections(card | nothing)[4]
+    assert [row[1] for row in rows[:3]] == ["0.00000", "0.0000", "0.0000"]
 
 
 def test_zeros_are_shown(card):
