@@ -38,6 +38,10 @@ NOISES = (0.3, 0.0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=list(SOURCES), default=list(SOURCES))
+    parser.add_argument(
+        "--noise", nargs="+", type=float, default=list(NOISES), help="of the mechanisms, in label standard deviations"
+    )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--image-seeds", type=int, default=5, help="joint training for so many of the seeds")
     parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
@@ -46,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/discovery.json"))
     args = parser.parse_args()
     cells: dict[str, list[dict]] = {}
-    for seed, (name, noise) in product(range(args.seeds), product(SOURCES, NOISES)):
+    for seed, (name, noise) in product(range(args.seeds), product(args.data, args.noise)):
         path = args.cells / f"{name}-{noise}-{args.size}-{args.epochs}-{seed}.json"
         if not path.is_file():
             write_json(path, run(name, noise, seed, args.size, args.epochs if seed < args.image_seeds else 0))

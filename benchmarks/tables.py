@@ -39,6 +39,7 @@ def results() -> str:
         f"The whole Pendulum job, data to report, takes {seconds:.0f} s and {memory:.1f} GiB on {cores} ({cpu}), no GPU.",
         f"A training step through `fit` takes {step['ratio_median']:.2f} times a hand-written PyTorch step of the same maths.",
         *_speed(renderer, renderer_flow, loader, metrics),
+        *_concepts(json.loads((RESULTS / "concepts.json").read_text())),
         *_scorecard(RESULTS / "scorecard.json"),
     ]
     return "\n".join(lines)
@@ -92,6 +93,15 @@ def _speed(renderer: dict, renderer_flow: dict, loader: dict, metrics: dict) -> 
         f"96 x 96 takes {full} s on 2 cores. CelebA at 64 x 64 comes from its cache at {cache:,.0f} images/s,",
         f"{ratio:.0f} times as fast as training takes them. MIC and TIC of 4 x 4 concepts and labels take {mic:.2f} s of one",
         "core at 1,461 samples (all by `make bench`; [cost against samples](docs/images/mic_cost.png)).",
+    ]
+
+
+def _concepts(result: dict) -> list[str]:
+    times = ", ".join(f"{cells['40']['median']:.1f} ({kind})" for kind, cells in result["trace_do_ms"].items())
+    return [
+        f"An intervention on {result['settings']['batch_size']} samples of 40 concepts, `trace(do(model))`, takes, in ms of",
+        f"one core: {times}.",
+        f"A training step with 100 concepts takes {result['step']['100']['ratio']:.2f} times one with 4.",
     ]
 
 

@@ -383,6 +383,7 @@ def test_effect_sizes_of_what_does_nothing():
     z = torch.randn(20, 3, 1)
     # A concept that does not vary, whatever it does.
     z[:, 2] = 5.0
+    assert (decoder.effect_sizes(z[:0]) == torch.zeros(2, 3, 6)).all()
     sizes = decoder.effect_sizes(z)
     assert (sizes[:, 0].norm(dim=-1) > 5e-3).all()
     assert (sizes[:, 1:] < 1e-3).all()

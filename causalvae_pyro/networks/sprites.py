@@ -179,6 +179,8 @@ class SpriteDecoder(_Decoder):
     def effect_sizes(self, z: Tensor) -> Tensor:
         """How much each concept does to each layer, ``[K, n, 6]``: the standard deviation over ``z [N, n, d]`` of each effect."""
         effects = self.effects(z)
+        if not effects.shape[1]:
+            return effects.new_zeros(self.sprites, self.num_concepts, 6)
         centred = effects - effects.mean(1, keepdim=True)
         # Not of zero, where the root has no derivative.
         return (centred.square().mean(1) + 1e-8).sqrt()
