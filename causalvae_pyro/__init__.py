@@ -19,6 +19,7 @@ from causalvae_pyro.guides import (
     FlowExogenousGuide,
     FullRankEndogenousGuide,
     FullRankExogenousGuide,
+    RefinedGuide,
 )
 from causalvae_pyro.interventions import Replace, Scale, Shift, SoftIntervention, soft_do
 from causalvae_pyro.likelihoods import (
@@ -84,6 +85,7 @@ __all__ = [
     "NonFiniteLossError",
     "PooledEncoder",
     "RandomSymmetry",
+    "RefinedGuide",
     "Replace",
     "Run",
     "SaveCheckpoint",

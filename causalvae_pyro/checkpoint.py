@@ -65,7 +65,7 @@ def save(run: Run, path: str | os.PathLike) -> None:
             "class": type(run.model).__name__,
             "args": {name: _describe(getattr(run.model, name)) for name in names} | {"noise_dim": run.model.noise_dim},
         },
-        "guide": _describe(run.guide, {"scm": run.model.scm}),
+        "guide": _describe(run.guide, {"scm": run.model.scm, "model": run.model}),
     }
     config = {"format": FORMAT, **{k: v for k, v in run.config.items() if k not in ("format", "modules")}, "modules": modules}
     weights = {
@@ -116,7 +116,7 @@ def load(
     known = {**_own_classes(), **(classes or {})}
     try:
         model = _restore(modules["model"], known, {})
-        guide = _restore(modules["guide"], known, {"scm": model.scm})
+        guide = _restore(modules["guide"], known, {"scm": model.scm, "model": model})
     except _UnknownClassError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides import EndogenousGuide
+from causalvae_pyro.guides import EndogenousGuide, RefinedGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SpatialEncoder, SpriteDecoder
@@ -38,7 +38,8 @@ class Recipe:
     With ``decoder="sprites"`` layers that the concepts move draw the image. They learn from the labels' concepts
     (``prior_share`` of :class:`~causalvae_pyro.CausalELBO`), with a price on every effect, and the guide learns to read
     drawn interventions too (:class:`~causalvae_pyro.SleepPhase`): then effects on children come out right as well, which
-    other decoders draw from their causes (docs/notes.md). For scenes of a few moving parts.
+    other decoders draw from their causes (docs/notes.md). Once trained, the guide corrects what it reads by what it reads from
+    the drawing of it (:class:`~causalvae_pyro.RefinedGuide`). For scenes of a few moving parts.
 
     Args:
         dim: Dimensions of each concept.
@@ -47,8 +48,9 @@ class Recipe:
         w_z: See :class:`~causalvae_pyro.CausalELBO`.
         decoder: ``"conv"`` or ``"sprites"``.
         encoder: ``"conv"``, or ``"spatial"``: finer, and slower.
-        effect_price: For sprites, the weight of :class:`~causalvae_pyro.SparseEffects`, >= 0.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
+        effect_price: For sprites, the weight of :class:`~causalvae_pyro.SparseEffects`, >= 0.
+        refinements: For sprites, see :class:`~causalvae_pyro.RefinedGuide`.
     """
 
     dim: int = 1
@@ -59,6 +61,7 @@ class Recipe:
     decoder: str = "conv"
     encoder: str = "conv"
     effect_price: float = 2000.0
+    refinements: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
@@ -92,7 +95,10 @@ class Recipe:
             decoder = ConvDecoder.from_images(images, n, self.dim)
         model = CausalVAE(scm, prior, decoder, likelihood)
         encoder = ConvEncoder(shape) if self.encoder == "conv" else SpatialEncoder(shape, 128, channels=16)
-        guide = EndogenousGuide(encoder, scm, init_scale=self.prior_std)
+        if self.decoder == "sprites":
+            guide: EndogenousGuide = RefinedGuide(encoder, model, refinements=self.refinements, init_scale=self.prior_std)
+        else:
+            guide = EndogenousGuide(encoder, scm, init_scale=self.prior_std)
         return Run(model, guide, {"recipe": asdict(self), **(config or {})})
 
     def objective(self, run: Run) -> ELBO:

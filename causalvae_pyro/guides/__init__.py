@@ -11,6 +11,7 @@ from causalvae_pyro.guides.correlated import (
     FullRankExogenousGuide,
 )
 from causalvae_pyro.guides.flows import FlowEndogenousGuide, FlowExogenousGuide
+from causalvae_pyro.guides.refined import RefinedGuide
 
 __all__ = [
     "AmortizedGuide",
@@ -22,4 +23,5 @@ __all__ = [
     "FlowExogenousGuide",
     "FullRankEndogenousGuide",
     "FullRankExogenousGuide",
+    "RefinedGuide",
 ]
