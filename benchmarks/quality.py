@@ -52,8 +52,8 @@ def main() -> None:
     rows += [("MIC", summary["mic"]), ("TIC", summary["tic"])]
     rows += [("reconstruction MSE", summary["reconstruction_mse"]), ("seconds", summary["seconds"])]
     for name, value in rows:
-        span = " to ".join(f"{end:.4f}" for end in value.get("interval", []))
-        print(f"{name:<36}{value['mean']:>10.4f}   {span}")
+        span = " to ".join(f"{end:.4g}" for end in value.get("interval", []))
+        print(f"{name:<36}{value['mean']:>10.4g}   {span}")
     print(f"peak memory {summary['peak_memory_gib']:.2f} GiB; wrote {out}")
 
 
