@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoint import Run
-from causalvae_pyro.counterfactual import counterfactual, encode, reconstruct
+from causalvae_pyro.counterfactual import counterfactual, encode, reconstruct, worlds
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.metrics import (
     FID,
@@ -168,25 +168,38 @@ class Scorer:
         targets: list[tuple[str, ...]] = [(name,) for name in graph.names]
         targets += list(combinations(graph.names, 2)) if pairs else []
         generator = torch.Generator().manual_seed(self.seed)
-        for names in targets:
-            do = {name: self._values(name, generator) for name in names}
-            true_labels, true = self._true(do)
-            images = counterfactual(run.model, run.guide, self.x, do, self.handed).cpu()
+        dos = [{name: self._values(name, generator) for name in names} for names in targets]
+        errors: list[list[tuple[Tensor, ...]]] = [[] for _ in targets]
+        read: list[list[tuple[Tensor, Tensor]]] = [[] for _ in targets]
+        start = 0
+        # All worlds of a few images at a time: their noise is abducted once.
+        for (count,), traces in worlds(run.model, run.guide, self.x, dos, self.handed):
+            part = slice(start, start + count)
+            start += count
+            x, residual = self.x[part], self.reconstruction[part] - self.x[part]
+            for k, (do, trace) in enumerate(zip(dos, traces, strict=True)):
+                true_labels, true = self._true({name: values[part] for name, values in do.items()}, part)
+                images = cast(Tensor, trace.nodes["x_mean"]["value"]).cpu()
+                errors[k].append((*cf_errors(images, true, x), *cf_errors(true + residual, true, x)))
+                again = self._read(encode(run, images.clamp(0, 1), true_labels[:, self.own_order]))
+                read[k].append((again, true_labels))
+        for names, parts, pairs_read in zip(targets, errors, read, strict=True):
             key = "+".join(names)
-            for section, made in (("cf_score", images), ("ceiling", true + self.reconstruction - self.x)):
-                errors = cf_errors(made, true, self.x)
-                result[section][key] = cf_score_of_errors(*errors)
+            made, left, limit, also_left = (torch.cat(column) for column in zip(*parts, strict=True))
+            for section, pair in (("cf_score", (made, left)), ("ceiling", (limit, also_left))):
+                result[section][key] = cf_score_of_errors(*pair)
                 if len(self.x) >= _FEWEST:
-                    self._add_interval(result["intervals"][section], key, errors, _one_minus_ratio)
-            again = self._read(encode(run, images.clamp(0, 1), true_labels[:, self.own_order]))
-            result["cf_r2"][key] = r2_score(again, true_labels).min().item()
+                    self._add_interval(result["intervals"][section], key, pair, _one_minus_ratio)
+            again, intended = (torch.cat(column) for column in zip(*pairs_read, strict=True))
+            result["cf_r2"][key] = r2_score(again, intended).min().item()
         return result
 
     def _read(self, z: Tensor) -> Tensor:
         return self.run.model.prior.to_labels(z).cpu()[:, self.order]
 
-    def _true(self, do: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        true_labels, true = self.data.counterfactual(self.labels, do)
+    def _true(self, do: dict[str, Tensor], part: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """True counterfactual labels and images of some of the images, and for ``do`` the values of just these."""
+        true_labels, true = self.data.counterfactual(self.labels[part], do)
         return true_labels, true.to(self.x.dtype)
 
     def _values(self, name: str, generator: torch.Generator | None = None) -> Tensor:

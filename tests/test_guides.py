@@ -32,6 +32,7 @@ from causalvae_pyro import (
     MaskLayer,
     MLPDecoder,
     MLPEncoder,
+    RefinedGuide,
     Run,
     abduct,
     counterfactual,
@@ -51,7 +52,7 @@ TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
 
 CORRELATED = [FullRankExogenousGuide, FullRankEndogenousGuide, BlockExogenousGuide, BlockEndogenousGuide]
 FLOWS = [FlowExogenousGuide, FlowEndogenousGuide]
-GUIDES = [ExogenousGuide, EndogenousGuide, *CORRELATED, *FLOWS]
+GUIDES = [ExogenousGuide, EndogenousGuide, RefinedGuide, *CORRELATED, *FLOWS]
 every_guide = pytest.mark.parametrize("cls", GUIDES, ids=lambda cls: cls.__name__)
 every_correlated = pytest.mark.parametrize("cls", CORRELATED, ids=lambda cls: cls.__name__)
 every_flow = pytest.mark.parametrize("cls", FLOWS, ids=lambda cls: cls.__name__)
@@ -63,10 +64,15 @@ def make(cls, dim=2, *, scm=AdditiveNoiseSCM, dtype=torch.float64, size=0.3, noi
     encoder = MLPEncoder(SHAPE, 7, hidden=16)
     if cls in FLOWS:
         options = {"hidden": 16, "bins": 4} | options
-    where = (scm,) if issubclass(cls, EndogenousGuide) else (N, dim)
+
+    def make_model():
+        decoder = MLPDecoder(SHAPE, N, dim, noise_dim=noise_dim, hidden=16)
+        return CausalVAE(scm, FixedPrior(N, dim, std=0.5), decoder, GaussianLikelihood(0.3), noise_dim=noise_dim).to(dtype)
+
+    model = make_model() if cls is RefinedGuide else None
+    where = (model,) if cls is RefinedGuide else (scm,) if issubclass(cls, EndogenousGuide) else (N, dim)
     guide = cls(encoder, *where, noise_dim=noise_dim, **options).to(dtype)
-    decoder = MLPDecoder(SHAPE, N, dim, noise_dim=noise_dim, hidden=16)
-    model = CausalVAE(scm, FixedPrior(N, dim, std=0.5), decoder, GaussianLikelihood(0.3), noise_dim=noise_dim).to(dtype)
+    model = model or make_model()
     for module in (model, guide):
         for parameter in module.parameters():
             parameter.data += size * torch.randn_like(parameter)
