@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .PHONY: pendulum flow test test-slow lint bench quality clean
 
-pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (under 3 minutes)
+pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (a little over 3 minutes)
 	$(BIN)/causalvae train pendulum
 
 flow: $(STAMP)  ## the same on Flow

@@ -52,7 +52,7 @@ def main() -> None:
     train, test = Pendulum("train", size=args.size), Pendulum("test", size=args.size)
     images, labels = train.images[: args.train], train.labels[: args.train]
     torch.manual_seed(0)
-    recipe = Recipe()
+    recipe = Recipe(decoder="sprites")
     run = recipe.build(train.graph, images, labels)
     fit(run.model, run.guide, (images, labels), objective=recipe.objective(run), epochs=1, seed=0, device="cpu")
 
