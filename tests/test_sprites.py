@@ -39,7 +39,7 @@ def name(value):
 def randomised(decoder, scale=1.0):
     """Random sprites anywhere, and effects with their networks."""
     with torch.no_grad():
-        for part in (decoder.opacity, decoder.texture, decoder.colour, decoder.background):
+        for part in (decoder.opacity, decoder.texture, decoder.colour, decoder.background, decoder.frame):
             part.copy_(2 * torch.randn_like(part) / _GAIN)
         decoder.level.copy_(torch.randn_like(decoder.level) / _GAIN)
         decoder.base.copy_(0.2 * torch.randn_like(decoder.base))
@@ -57,6 +57,7 @@ def one_sprite(shape=(3, 16, 16), canvas=8, num_concepts=1):
     with torch.no_grad():
         decoder.background.copy_(torch.linspace(-1, 1, shape[0])[:, None, None].expand(shape) / _GAIN)
         decoder.base.zero_()
+        decoder.frame.zero_()
         decoder.size.fill_(1.0)
         decoder.base[..., WIDTH : HEIGHT + 1] = change_for(1.0)
     return decoder
@@ -236,6 +237,39 @@ def test_layers_meet_in_a_softmax():
     assert_close(decoder(torch.zeros(1, 1))[0, 1:3, 1:3].sigmoid(), torch.full((2, 2), expected))
 
 
+def test_the_background_can_hide_what_moves():
+    decoder = one_sprite()
+    seen = draw(decoder, 0.0)
+    with torch.no_grad():
+        decoder.frame[:, :, 10:] = 50 / _GAIN
+        decoder.frame[:, :, :3] = -50 / _GAIN
+    framed, background = draw(decoder, 0.0), (decoder.background.detach() * _GAIN).sigmoid()
+    assert_close(framed[:, :, 10:], background[:, :, 10:])
+    assert_close(framed[:, :, 3:10], seen[:, :, 3:10])
+    assert (framed[:, :, :3] - background[:, :, :3]).abs().max() > (seen - background)[:, :, :3].abs().max()
+
+
+def test_it_learns_the_edge_of_the_picture():
+    """Something that moves behind the margin on the right."""
+    side, margin = 16, 5
+    z = 2 * torch.rand(256, 1, 1) - 1
+    images = torch.full((256, 1, side, side), 0.3)
+    for image, value in zip(images, z[:, 0, 0].tolist(), strict=True):
+        column = round(6 + 6 * value)
+        image[:, 6:10, column : min(column + 4, side - margin)] = 0.9
+    decoder = SpriteDecoder.from_images(images, 1, sprites=1, canvas=8, concepts=z)
+    optimiser = torch.optim.Adam(decoder.parameters(), lr=0.01)
+    for step in range(150):
+        rows = slice(step % 4 * 64, step % 4 * 64 + 64)
+        loss = 100 * (decoder(z[rows]).sigmoid() - images[rows]).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    frame = decoder.frame.detach()[0, 6:10] * _GAIN
+    assert frame[:, side - margin : side - margin + 3].mean() > 1
+    assert frame[:, 2 : side - margin - 1].mean() < 0.5
+
+
 def test_colours_at_the_ends_of_the_range_are_finite():
     decoder = SpriteDecoder((1, 8, 8), 1, sprites=1, canvas=4)
     for sign in (-1, 1):
@@ -280,7 +314,10 @@ def pixel(decoder, placements, row, column):
     """One pixel's colours by plain arithmetic."""
     colours, height, width = decoder.image_shape
     px, py = (2 * column + 1) / width - 1, (2 * row + 1) / height - 1
-    weights, shades = [1.0], [[logistic(_GAIN * b[row][column]) for b in decoder.background.tolist()]]
+    weights, shades = (
+        [math.exp(_GAIN * decoder.frame[0, row, column].item())],
+        [[logistic(_GAIN * b[row][column]) for b in decoder.background.tolist()]],
+    )
     for k, (tx, ty, dx, dy, turn, shear) in enumerate(placements):
         sx, sy = (
             s * math.log1p(math.exp(4 * (1 + d / s))) / 4 for s, d in zip(decoder.size[k, 0].tolist(), (dx, dy), strict=True)

@@ -37,7 +37,7 @@ class SpriteDecoder(_Decoder):
         q       = S(s, h)^-1 R(r)^-1 (p - t)              where pixel p lies on the layer's canvas
         l_k, c_k = canvas_k(q)                            opacity (in logits) and colour
         a_k     = b_k + (l_k - b_k) g_k                   g_k: how far the layer is stretched across its outline
-        x       = sum_k softmax(0, a_1, .. a_K)_k c_k     with the background as layer 0
+        x       = sum_k softmax(a_0, a_1, .. a_K)_k c_k   with the background as layer 0
 
     Each ``f_kj`` is linear plus a small network. The decoder thus has three biases that a convolutional one lacks. Concepts act
     on a layer *additively*, so that what one does can be learned from scenes in which others follow it, and carries over to
@@ -50,6 +50,9 @@ class SpriteDecoder(_Decoder):
     in pixels of the image rather than of the canvas: the outline scales with the sprite and what is around it does not, so
     that edges stay as sharp (``b_k = 0``) and lines as wide (``b_k`` the logit at their middle) as they are. The stretch is
     the ratio of two slopes ``|grad_p l|``, of the canvas at its usual size and as it lies.
+
+    The background has an opacity ``a_0`` of its own at each pixel, 0 at the start. Where it grows it hides what moves there,
+    as the edge of a picture, or a window's frame, does.
 
     Scenes that are not made of a few moving parts need another decoder.
 
@@ -95,6 +98,7 @@ class SpriteDecoder(_Decoder):
         self.texture = nn.Parameter(torch.zeros(sprites, colours, canvas, canvas))
         self.colour = nn.Parameter(torch.zeros(sprites, colours))
         self.base = nn.Parameter(torch.zeros(sprites, 1, 6))
+        self.frame = nn.Parameter(torch.zeros(1, height, width))
         self.level = nn.Parameter(torch.zeros(sprites, 1, 1, 1, 1))
         self.register_buffer("size", torch.ones(sprites, 1, 2))
         self.register_buffer("pixels", _pixel_centres(height, width), persistent=False)
@@ -192,7 +196,7 @@ class SpriteDecoder(_Decoder):
         if self.effects_of_noise is not None:
             placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
         opacity, colour = self._draw(placement)
-        weights = torch.softmax(torch.cat([torch.zeros_like(opacity[:1]), opacity]), 0)
+        weights = torch.softmax(torch.cat([(self.frame * _GAIN).expand_as(opacity[:1]), opacity]), 0)
         image = weights[0] * (self.background * _GAIN).sigmoid() + (weights[1:] * colour).sum(0)
         # The likelihood takes logits.
         return torch.logit(image.clamp(1e-6, 1 - 1e-6)).reshape(*lead, *self.image_shape)
