@@ -66,6 +66,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
             raise ValueError(f"labelled_share: got {self.labelled_share}; must lie in [0, 1)")
+        if self.refinements < 0:
+            raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
         for argument, value, valid in (
             ("decoder", self.decoder, ("conv", "sprites")),
             ("encoder", self.encoder, ("conv", "spatial")),

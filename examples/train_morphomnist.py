@@ -49,6 +49,24 @@ def make(images, labels, graph, noise_dim, prior_std):
     return model, guide
 
 
+class Judges:
+    """Independent predictors of labels and digit, trained on real images."""
+
+    def __init__(self, train, seed, limit=None):
+        torch.manual_seed(seed + 1)
+        shape, images = tuple(train.images.shape[1:]), train.images[:limit]
+        self.measure, self.classify = Predictor(shape, 2), Predictor(shape, 10, classify=True)
+        self.measure.fit(images, train.labels[:limit], epochs=30 if limit is None else 1, augment=RandomSymmetry())
+        affine = RandomAffine(12, translate=(0.05, 0.05), scale=(0.9, 1.1), shear=8)
+        self.classify.fit(images, train.digits[:limit], epochs=20 if limit is None else 1, augment=affine)
+
+    def __call__(self, pictures, labels, digits):
+        """Mean absolute error of thickness and intensity, and the share of digits that are still the same."""
+        thickness, intensity = (self.measure.predict(pictures) - labels).abs().mean(0).tolist()
+        accuracy = (self.classify.predict(pictures) == digits).float().mean().item()
+        return {"thickness_mae_px": thickness, "intensity_mae_grey": intensity, "digit_accuracy": accuracy}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="folder with the published files")
@@ -64,7 +82,7 @@ def main():
     started = time.perf_counter()
     torch.manual_seed(args.seed)
     data, test = (MorphoMNIST(args.root, split, seed=args.seed) for split in ("train", "test"))
-    images, labels, digits = data.images[: args.limit], data.labels[: args.limit], data.digits[: args.limit]
+    images, labels = data.images[: args.limit], data.labels[: args.limit]
     model, guide = make(images, labels, data.graph, args.noise_dim, args.prior_std)
     objective = CausalELBO(
         w_eps_x=lambda progress: min(1.0, progress / 0.1),  # the handwriting has to get into eps_x first
@@ -85,32 +103,21 @@ def main():
     run = Run(model, guide, config)
     seconds = time.perf_counter() - started
 
-    # Independent judges, trained on real images.
-    torch.manual_seed(args.seed + 1)
-    measure, classify = Predictor(tuple(images.shape[1:]), 2), Predictor(tuple(images.shape[1:]), 10, classify=True)
-    measure.fit(images, labels, epochs=30 if args.limit is None else 1, augment=RandomSymmetry())
-    affine = RandomAffine(12, translate=(0.05, 0.05), scale=(0.9, 1.1), shear=8)
-    classify.fit(images, digits, epochs=20 if args.limit is None else 1, augment=affine)
-
-    def judge(pictures, truth):
-        """Mean absolute error of thickness and intensity, and the share of digits that are still the same."""
-        thickness, intensity = (measure.predict(pictures) - truth).abs().mean(0).tolist()
-        accuracy = (classify.predict(pictures) == test.digits).float().mean().item()
-        return {"thickness_mae_px": thickness, "intensity_mae_grey": intensity, "digit_accuracy": accuracy}
-
+    judges = Judges(data, args.seed, args.limit)
     x = test.images.float() / 255
     r2 = r2_score(run.model.prior.to_labels(encode(run, x)).cpu(), test.labels)
     rebuilt = counterfactual(model, guide, x, {}).cpu()
     scores = {"seconds": seconds, "r2": dict(zip(test.graph.names, r2.tolist(), strict=True))}
     scores["reconstruction_mse"] = (rebuilt - x).square().mean().item()
-    scores["real images"] = judge(x, test.labels)
-    scores["reconstructions"] = judge(rebuilt.clamp(0, 1), test.labels)
+    scores["real images"] = judges(x, test.labels, test.digits)
+    scores["reconstructions"] = judges(rebuilt.clamp(0, 1), test.labels, test.digits)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     rows = [("factual", x[:10])]
     for column, name in enumerate(test.graph.names):
         do = {name: test.labels[order, column]}
         after = counterfactual(model, guide, x, do).cpu().clamp(0, 1)
-        scores[f"do({name})"] = judge(after, MorphoMNIST.counterfactual_labels(test.labels, do))
+        truth = MorphoMNIST.counterfactual_labels(test.labels, do)
+        scores[f"do({name})"] = judges(after, truth, test.digits)
         for quantile in (0.05, 0.5, 0.95):
             value = test.labels[:, column].quantile(quantile).item()
             rows.append((f"do({name}\n= {value:.3g})", counterfactual(model, guide, x[:10], {name: value})))

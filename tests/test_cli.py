@@ -105,16 +105,17 @@ def test_train_leaves_a_whole_run(finished):
 def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
     given = []
 
-    def spy(*args, epochs, **options):
-        given.append(epochs)
-        return fit(*args, epochs=1, **options)
+    def spy(model, guide, *args, epochs, **options):
+        given.append((epochs, guide.refinements))
+        return fit(model, guide, *args, epochs=1, **options)
 
     monkeypatch.setattr(cli, "fit", spy)
     monkeypatch.setattr(cli, "_score", lambda *args, **options: None)
     small = ["train", "pendulum", "--size", "16", "--limit", "64", "--device", "cpu", "--out", str(tmp_path)]
-    for options in ([], ["--preset", "best"], ["--preset", "best", "--epochs", "3"]):
+    best = ["--preset", "best"]
+    for options in ([], best, [*best, "--epochs", "3"], [*best, "--refinements", "0"], ["--refinements", "3"]):
         assert main([*small, *options]) == 0
-    assert given == [12, 50, 3]
+    assert given == [(12, 1), (30, 2), (3, 2), (30, 0), (12, 3)]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ def test_missing_labels(data):
 def test_errors_name_the_argument(argument):
     with pytest.raises(ValueError, match=f"^{argument}: got 'mlp'; valid: 'conv', "):
         Recipe(**{argument: "mlp"})
+    with pytest.raises(ValueError, match="^refinements: got -1; must be at least 0"):
+        Recipe(refinements=-1)
 
 
 @pytest.mark.slow
