@@ -101,10 +101,12 @@ class SpriteDecoder(_Decoder):
         self.frame = nn.Parameter(torch.zeros(1, height, width))
         self.level = nn.Parameter(torch.zeros(sprites, 1, 1, 1, 1))
         self.register_buffer("size", torch.ones(sprites, 1, 2))
-        self.register_buffer("pixels", _pixel_centres(height, width), persistent=False)
+        for name, count in (("pixels_x", width), ("pixels_y", height)):
+            self.register_buffer(name, (2 * torch.arange(count) + 1) / count - 1, persistent=False)
 
     size: Tensor
-    pixels: Tensor
+    pixels_x: Tensor
+    pixels_y: Tensor
 
     lr_factor = 4.0
     """Steps of :func:`~causalvae_pyro.fit` are so many times longer: there are few parameters, each with a meaning of its own."""
@@ -212,21 +214,27 @@ class SpriteDecoder(_Decoder):
         turn = torch.stack([torch.cat([cos, sin], -1), torch.cat([-sin, cos], -1)], -2)
         shrink = torch.stack([torch.cat([1 / size[..., :1], shear], -1), torch.cat([zero, 1 / size[..., 1:]], -1)], -2)
         to_canvas = shrink @ turn
-        where = (self.pixels - position[:, :, None]) @ to_canvas.mT
+        # Each pixel's x and y act on their own, so the places on the canvas are sums of a row and a column.
+        columns = to_canvas[:, :, None, None, :, 0] * self.pixels_x[:, None]
+        rows = to_canvas[:, :, None, :, 1] * self.pixels_y[:, None] - (to_canvas @ position[..., None])[:, :, None, :, 0]
+        where = columns + rows[:, :, :, None]
         # The batch lies in the grid's height, so that the sprites need no copies.
         drawn = nn.functional.grid_sample(
             self._canvas(), where.reshape(layers, count * height, width, 2), padding_mode="zeros", align_corners=False
         )
         drawn = drawn.reshape(layers, colours + 3, count, height, width).transpose(1, 2)
         colour, logit, slope = drawn.split([colours, 1, 2], 2)
-        usual = (slope / self.size[..., None, None]).square().sum(2, keepdim=True)
-        # The chain rule, by hand: per pixel there are but two products.
+        # Squared slopes across the image, by the chain rule, as quadratic forms of those across the canvas.
         slope_x, slope_y = slope.split(1, 2)
-        along_x, along_y = (to_canvas[:, :, :, c, None, None, None] for c in (0, 1))
-        here = sum((a[:, :, 0] * slope_x + a[:, :, 1] * slope_y).square() for a in (along_x, along_y))
-        stretch = ((usual + _FLAT**2) / (here + _FLAT**2)).sqrt()
+        xx, yy, xy = slope_x.square(), slope_y.square(), slope_x * slope_y
+        usual = self.size.square().reciprocal()[..., None, None, None]
+        here = (to_canvas @ to_canvas.mT)[..., None, None, None]
+        at_usual = torch.addcmul(xx * usual[:, :, 0] + _FLAT**2, yy, usual[:, :, 1])
+        as_it_lies = torch.addcmul(xx * here[:, :, 0, 0] + _FLAT**2, yy, here[:, :, 1, 1])
+        as_it_lies = torch.addcmul(as_it_lies, xy, 2 * here[:, :, 0, 1])
+        stretch = (at_usual / as_it_lies).sqrt()
         level = self.level * _GAIN
-        return level + (logit + _OUTSIDE - level) * stretch, colour.sigmoid()
+        return torch.addcmul(level, logit - (level - _OUTSIDE), stretch), colour.sigmoid()
 
     def _canvas(self) -> Tensor:
         """``[K, C + 3, S, S]``: colours and opacity in logits, the latter from ``_OUTSIDE`` on, and its slopes along x and y."""
@@ -256,12 +264,6 @@ class _AdditiveEffects(nn.Module):
         columns = z.transpose(0, 1)
         hidden = torch.tanh(columns @ self.first + self.first_bias)
         return (columns @ self.linear + hidden @ self.second / hidden.shape[-1]).transpose(1, 2)
-
-
-def _pixel_centres(height: int, width: int) -> Tensor:
-    """``[H W, 2]``: x and y in [-1, 1]."""
-    y, x = ((2 * torch.arange(size) + 1) / size - 1 for size in (height, width))
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
 
 
 class _Start:
