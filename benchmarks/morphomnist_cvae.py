@@ -4,7 +4,7 @@ Same decoder, encoder of the image's own noise, images, labels, epochs, split an
 A conditional VAE is given an image's true labels, and knows no mechanism: ``do(thickness)`` leaves the intensity as it is. It is
 therefore scored twice, so and with *all* labels of the true counterfactual told to it. A seed that has finished is not run again.
 
-python benchmarks/condition_vae.py --root PATH/TO/morphomnist --out benchmarks/results/morphomnist_condition_vae.json
+python benchmarks/morphomnist_cvae.py --root PATH/TO/morphomnist --out benchmarks/results/morphomnist_cvae.json
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from environment import describe, write_json
 
 from causalvae_pyro import CausalELBO, FixedPrior, GaussianLikelihood, ModulatedDecoder, SpatialEncoder, counterfactual, fit
-from causalvae_pyro.baselines import ConditionGuide, ConditionVAE
+from causalvae_pyro.baselines import CVAE, CVAEGuide
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.metrics import seeds_interval
 
@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--noise-dim", type=int, default=32, help="dimensions of the image's own noise")
     parser.add_argument("--limit", type=int, help="train on the first so many images only")
-    parser.add_argument("--cells", type=Path, default=Path("runs/condition_vae"), help="where finished seeds are kept")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/morphomnist_condition_vae.json"))
+    parser.add_argument("--cells", type=Path, default=Path("runs/morphomnist_cvae"), help="where finished seeds are kept")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/morphomnist_cvae.json"))
     args = parser.parse_args()
     settings = {"epochs": args.epochs, "noise_dim": args.noise_dim, "limit": args.limit}
     for seed in range(args.first_seed, args.seeds):
@@ -65,15 +65,15 @@ def run(root: str, seed: int, epochs: int, noise_dim: int, limit: int | None) ->
     shape, n = tuple(images.shape[1:]), len(train.graph)
     prior = FixedPrior.from_labels(labels)
     decoder = ModulatedDecoder.from_images(images, n, noise_dim=noise_dim)
-    model = ConditionVAE(train.graph.names, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=noise_dim)
+    model = CVAE(train.graph.names, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=noise_dim)
     shift, scale = labels.mean(0).tolist(), labels.std(0).tolist()
     encoder = SpatialEncoder(shape, label_dim=n, label_shift=shift, label_scale=scale)
-    guide = ConditionGuide(encoder, prior, noise_dim=noise_dim)
+    guide = CVAEGuide(encoder, prior, noise_dim=noise_dim)
     objective = CausalELBO(w_eps=1.0, w_z=0.0, w_eps_x=lambda progress: min(1.0, progress / 0.1))
     fit(model, guide, (images, labels), objective=objective, epochs=epochs, lr=3e-3, seed=seed, device="cpu")
     seconds = time.perf_counter() - started
     causal = make(images, labels, train.graph, noise_dim, 0.01)
-    parameters = {"ConditionVAE": _count(model, guide), "CausalVAE": _count(*causal)}
+    parameters = {"CVAE": _count(model, guide), "CausalVAE": _count(*causal)}
 
     judges = Judges(train, seed, limit)
     x = test.images.float() / 255

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
 
 from causalvae_pyro import CausalELBO, FixedPrior, GaussianLikelihood, MLPDecoder, MLPEncoder, counterfactual, encode, fit
-from causalvae_pyro.baselines import ConditionGuide, ConditionVAE
+from causalvae_pyro.baselines import CVAE, CVAEGuide
 from causalvae_pyro.checkpoint import Run
 
 SHAPE, NAMES, BATCH, NOISE = (1, 4, 4), ("a", "b"), 6, 3
@@ -41,8 +41,8 @@ class Flat(nn.Module):
 def pair(decoder=None, encoder=None):
     prior = FixedPrior(len(NAMES), shift=[1.0, -1.0], scale=[2.0, 0.5])
     decoder = MLPDecoder(SHAPE, len(NAMES), noise_dim=NOISE) if decoder is None else decoder
-    model = ConditionVAE(NAMES, prior, decoder, GaussianLikelihood(0.5), noise_dim=NOISE)
-    guide = ConditionGuide(MLPEncoder(SHAPE, label_dim=len(NAMES)) if encoder is None else encoder, prior, noise_dim=NOISE)
+    model = CVAE(NAMES, prior, decoder, GaussianLikelihood(0.5), noise_dim=NOISE)
+    guide = CVAEGuide(MLPEncoder(SHAPE, label_dim=len(NAMES)) if encoder is None else encoder, prior, noise_dim=NOISE)
     return model, guide
 
 
@@ -139,8 +139,8 @@ def test_it_learns_what_labels_do_not_say():
     x = torch.full((count, *SHAPE), 0.5)
     x[:, 0, 0], x[:, 0, 1], x[:, 0, 2] = u[:, :1], u[:, 1:], own[:, None]
     prior = FixedPrior.from_labels(u)
-    model = ConditionVAE(NAMES, prior, MLPDecoder(SHAPE, 2, noise_dim=NOISE), GaussianLikelihood(0.1), noise_dim=NOISE)
-    guide = ConditionGuide(MLPEncoder(SHAPE, label_dim=2), prior, noise_dim=NOISE)
+    model = CVAE(NAMES, prior, MLPDecoder(SHAPE, 2, noise_dim=NOISE), GaussianLikelihood(0.1), noise_dim=NOISE)
+    guide = CVAEGuide(MLPEncoder(SHAPE, label_dim=2), prior, noise_dim=NOISE)
     options = {"epochs": 60, "lr": 3e-3, "progress": False, "device": "cpu"}
     fit(model, guide, (x, u), objective=CausalELBO(**BOUND), **options)
     model, guide = model.eval(), guide.eval()
@@ -166,4 +166,4 @@ def test_errors(what):
                 program(x, u)
     else:
         with pytest.raises(ValueError, match="^noise_dim: got 0; must be at least 1"):
-            ConditionVAE(NAMES, FixedPrior(2), MLPDecoder(SHAPE, 2), GaussianLikelihood(), noise_dim=0)
+            CVAE(NAMES, FixedPrior(2), MLPDecoder(SHAPE, 2), GaussianLikelihood(), noise_dim=0)

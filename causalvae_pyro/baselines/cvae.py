@@ -17,12 +17,12 @@ from causalvae_pyro.guides.base import GaussianHead
 from causalvae_pyro.model import CausalVAE, _batch
 from causalvae_pyro.scm import LinearSCM
 
-__all__ = ["ConditionGuide", "ConditionVAE"]
+__all__ = ["CVAE", "CVAEGuide"]
 
 _count = itertools.count()
 
 
-class ConditionVAE(CausalVAE):
+class CVAE(CausalVAE):
     """p(x, eps_x | u), the conditional VAE, as a model of independent concepts.
 
     ::
@@ -45,7 +45,7 @@ class ConditionVAE(CausalVAE):
     Train it with ``CausalELBO(w_eps=1, w_z=0)``, which here is ``E log p(x | u, eps_x) - KL(q(eps_x | x, u) || p(eps_x))``, a
     bound on ``log p(x | u)``, or with :class:`pyro.infer.Trace_ELBO`.
 
-    Source: Sohn et al. 2015; ConditionVAE in the tables of Yang et al. 2021.
+    Source: Sohn et al. 2015.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ConditionVAE(CausalVAE):
             return pyro.sample("x", likelihood, obs=x)
 
 
-class ConditionGuide(PyroModule):
+class CVAEGuide(PyroModule):
     """``q(eps_x | x, u) = N(m(x, u), s(x, u)^2)``, and ``eps = lambda1(u)``.
 
     Args:
@@ -92,7 +92,7 @@ class ConditionGuide(PyroModule):
     def __init__(
         self, encoder: nn.Module, prior: nn.Module, *, noise_dim: int, init_scale: float = 0.3, min_scale: float = 1e-4
     ) -> None:
-        super().__init__(f"condition_guide_{next(_count)}")
+        super().__init__(f"cvae_guide_{next(_count)}")
         self.encoder = encoder
         self.noise_head = GaussianHead(encoder.out_features, (noise_dim,), init_scale, min_scale)  # type: ignore[arg-type]
         self._prior = (prior,)
