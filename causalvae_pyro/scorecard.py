@@ -69,17 +69,17 @@ class Scorer:
         seed: Fixes the intervention values and the resamples.
 
     Raises:
-        ValueError: If the run's concepts are not the data's.
+        ValueError: If the data has a concept that the run has not.
     """
 
     def __init__(self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int) -> None:
         names, own = data.graph.names, run.graph.names
-        if set(names) != set(own):
+        if not set(names) <= set(own):
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
         self.run, self.data, self.x, self.labels, self.seed = run, data, x, labels, seed
-        # The run may hold the concepts in another order; all but what the guide is handed follows the data's.
-        self.order, self.own_order = [own.index(name) for name in names], [names.index(name) for name in own]
-        self.handed = labels[:, self.own_order]
+        # The run may hold the concepts in another order, and more of them; all but what the guide is handed follows the data's.
+        self.order = [own.index(name) for name in names]
+        self.handed = self._hand(labels)
         z = encode(run, x, self.handed)
         self.codes, self.read = z.mean(-1).double().cpu()[:, self.order], self._read(z)
         self.reconstruction = reconstruct(run.model, run.guide, x, self.handed).cpu()
@@ -181,7 +181,7 @@ class Scorer:
                 true_labels, true = self._true({name: values[part] for name, values in do.items()}, part)
                 images = cast(Tensor, trace.nodes["x_mean"]["value"]).cpu()
                 errors[k].append((*cf_errors(images, true, x), *cf_errors(true + residual, true, x)))
-                again = self._read(encode(run, images.clamp(0, 1), true_labels[:, self.own_order]))
+                again = self._read(encode(run, images.clamp(0, 1), self._hand(true_labels)))
                 read[k].append((again, true_labels))
         for names, parts, pairs_read in zip(targets, errors, read, strict=True):
             key = "+".join(names)
@@ -193,6 +193,12 @@ class Scorer:
             again, intended = (torch.cat(column) for column in zip(*pairs_read, strict=True))
             result["cf_r2"][key] = r2_score(again, intended).min().item()
         return result
+
+    def _hand(self, labels: Tensor) -> Tensor:
+        """Labels in the run's order, NaN for its concepts that the data has not."""
+        handed = labels.new_full((len(labels), len(self.run.graph)), torch.nan)
+        handed[:, self.order] = labels
+        return handed
 
     def _read(self, z: Tensor) -> Tensor:
         return self.run.model.prior.to_labels(z).cpu()[:, self.order]
@@ -221,7 +227,7 @@ def _graph_scores(learned: CausalGraph, true: CausalGraph) -> dict[str, float]:
         "precision": edges.precision,
         "recall": edges.recall,
         "f1": edges.f1,
-        "order_error": order_error(learned.order, true),
+        "order_error": order_error([name for name in learned.order if name in true.names], true),
     }
 
 

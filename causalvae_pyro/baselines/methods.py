@@ -1,0 +1,165 @@
+"""The columns of the paper's table, each a model, a guide and an objective on the same networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pyro.infer import ELBO
+from torch import Tensor
+
+from causalvae_pyro.baselines.alignment import align
+from causalvae_pyro.baselines.ivae import JointPrior
+from causalvae_pyro.baselines.ladder_vae import LadderGuide, LowerLevel, ladder_layer
+from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.guides import EndogenousGuide, ExogenousGuide
+from causalvae_pyro.likelihoods import GaussianLikelihood
+from causalvae_pyro.model import CausalVAE
+from causalvae_pyro.networks import ConvDecoder, ConvEncoder
+from causalvae_pyro.objectives import CausalELBO
+from causalvae_pyro.priors import FixedPrior
+from causalvae_pyro.scm import AdditiveNoiseSCM, LinearSCM
+
+__all__ = ["METHODS", "Method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to learn concepts from images.
+
+    Attributes:
+        name: As in the paper's table.
+        build: From ``(graph, images, labels)`` to an untrained :class:`~causalvae_pyro.Run`; those without labels use only the
+            number of concepts of the first and the images of the second.
+        objective: What it is trained with.
+        labels: Whether training sees labels.
+        named: Whether latent ``i`` is concept ``i``; else :func:`align` names them after training.
+    """
+
+    name: str
+    build: Callable[[CausalGraph, Tensor, Tensor], Run]
+    objective: Callable[[Run], ELBO]
+    labels: bool
+    named: bool
+
+    def finish(self, run: Run, images: Tensor, labels: Tensor, names: tuple[str, ...]) -> Run:
+        """The trained pair with its latents named, for :func:`~causalvae_pyro.evaluation.evaluate`.
+
+        Args:
+            run: The trained pair.
+            images: Training images ``[N, C, H, W]`` in [0, 1].
+            labels: Their labels.
+            names: Of the concepts.
+        """
+        return run if self.named else align(run, images, labels, names)
+
+
+def _latents(count: int, prefix: str = "latent") -> list[str]:
+    return [f"{prefix}_{i}" for i in range(count)]
+
+
+def _model(scm: Any, prior: Any, images: Tensor, decoder: Any = None) -> CausalVAE:
+    n = len(scm.graph)
+    decoder = ConvDecoder.from_images(images, n, scm.dim) if decoder is None else decoder
+    return CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True))
+
+
+def _encoder(images: Tensor) -> ConvEncoder:
+    return ConvEncoder(tuple(images.shape[1:]))
+
+
+def condition_vae(graph: CausalGraph, images: Tensor, labels: Tensor, *, std: float = 0.005) -> Run:
+    """ConditionVAE: a conditional prior that ties each latent to its label, and no causal layer.
+
+    The same as our default with convolutions but for the edges: interventions stop where they are made.
+
+    Args:
+        graph: Only its concepts count.
+        images: Training images ``[N, C, H, W]``.
+        labels: Training labels ``[N, n]``.
+        std: ``lambda2`` in label standard deviations.
+    """
+    scm = LinearSCM(CausalGraph(graph.names, []))
+    model = _model(scm, FixedPrior.from_labels(labels, std=std), images)
+    return Run(model, EndogenousGuide(_encoder(images), scm, init_scale=std))
+
+
+def beta_vae(graph: CausalGraph, images: Tensor, labels: Tensor | None = None) -> Run:
+    """beta-VAE (Higgins et al. 2017): independent latents, as many as there are concepts, and no labels.
+
+    Args:
+        graph: Only the number of its concepts counts.
+        images: Training images ``[N, C, H, W]``.
+        labels: Ignored.
+    """
+    scm = LinearSCM(CausalGraph(_latents(len(graph)), []))
+    model = _model(scm, FixedPrior(len(graph)), images)
+    return Run(model, ExogenousGuide(_encoder(images), len(graph)))
+
+
+def causal_vae_unsup(graph: CausalGraph, images: Tensor, labels: Tensor | None = None) -> Run:
+    """CausalVAE-unsup: the causal layer over latents that no label names.
+
+    Which latent causes which is as good as any other order, so the graph is the complete one in the order of their numbers.
+
+    Args:
+        graph: Only the number of its concepts counts.
+        images: Training images ``[N, C, H, W]``.
+        labels: Ignored.
+    """
+    names = _latents(len(graph))
+    scm = AdditiveNoiseSCM(CausalGraph(names, [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]))
+    model = _model(scm, FixedPrior(len(graph)), images)
+    return Run(model, ExogenousGuide(_encoder(images), len(graph)))
+
+
+def ladder_vae(graph: CausalGraph, images: Tensor, labels: Tensor | None = None) -> Run:
+    """LadderVAE (Sonderby et al. 2016): two levels with as many latents each as there are concepts.
+
+    Args:
+        graph: Only the number of its concepts counts.
+        images: Training images ``[N, C, H, W]``.
+        labels: Ignored.
+    """
+    n = len(graph)
+    scm = ladder_layer(_latents(n, "lower"), _latents(n, "upper"))
+    decoder = LowerLevel(ConvDecoder.from_images(images, n), n)
+    model = _model(scm, FixedPrior(2 * n), images, decoder)
+    return Run(model, LadderGuide(_encoder(images), scm, n))
+
+
+def ivae(graph: CausalGraph, images: Tensor, labels: Tensor) -> Run:
+    """The iVAE (Khemakhem et al. 2020): a prior of all latents given all labels, which names none of them.
+
+    Its encoder reads the image alone, the harder case, so that test labels cannot reach the codes.
+
+    Args:
+        graph: Only the number of its concepts counts.
+        images: Training images ``[N, C, H, W]``.
+        labels: Training labels ``[N, n]``.
+    """
+    n = len(graph)
+    scm = LinearSCM(CausalGraph(_latents(n), []))
+    model = _model(scm, JointPrior.from_labels(labels, n), images)
+    return Run(model, ExogenousGuide(_encoder(images), n))
+
+
+def _bound(w_eps: float, w_z: float) -> Callable[[Run], ELBO]:
+    return lambda run: CausalELBO(w_eps, w_z)
+
+
+def _warm_up(run: Run) -> ELBO:
+    # As its authors do: without, the upper level is lost in the first steps.
+    return CausalELBO(lambda progress: min(1.0, progress / 0.3), 0.0)
+
+
+#: Every method but CausalVAE itself.
+METHODS = {
+    "condition_vae": Method("ConditionVAE", condition_vae, _bound(0.0, 1.0), True, True),
+    "ivae": Method("iVAE", ivae, _bound(0.0, 1.0), True, False),
+    "beta_vae": Method("beta-VAE", beta_vae, _bound(4.0, 0.0), False, False),
+    "causal_vae_unsup": Method("CausalVAE-unsup", causal_vae_unsup, _bound(1.0, 0.0), False, False),
+    "ladder_vae": Method("LadderVAE", ladder_vae, _warm_up, False, False),
+}
