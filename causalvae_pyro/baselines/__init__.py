@@ -5,6 +5,7 @@ from causalvae_pyro.baselines.cvae import CVAE, CVAEGuide
 from causalvae_pyro.baselines.ivae import JointPrior
 from causalvae_pyro.baselines.ladder_vae import LadderGuide, LadderPosterior, LowerLevel, ladder_layer
 from causalvae_pyro.baselines.methods import METHODS, Method, beta_vae, causal_vae_unsup, condition_vae, ivae, ladder_vae
+from causalvae_pyro.baselines.paper import MeanGuide, PaperRecipe, SigmoidLabelFit
 
 __all__ = [
     "CVAE",
@@ -15,7 +16,10 @@ __all__ = [
     "LadderGuide",
     "LadderPosterior",
     "LowerLevel",
+    "MeanGuide",
     "Method",
+    "PaperRecipe",
+    "SigmoidLabelFit",
     "align",
     "beta_vae",
     "causal_vae_unsup",

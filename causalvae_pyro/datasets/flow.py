@@ -68,6 +68,12 @@ class Flow(ImageSimulator):
         return complete(cls.graph, cls.mechanism, torch.cat([grid, torch.zeros_like(grid[:, :1])], 1))
 
     @classmethod
+    def file_name_labels(cls, labels: Tensor) -> Tensor:
+        radius, water, hole, flow = labels.double().unbind(-1)
+        # The reach in units of a tenth; floats just below a whole number are meant to be it.
+        return torch.stack([torch.round(30 * radius), (water + 1e-6).floor(), torch.round(3 * hole), (10 * flow).trunc()], -1)
+
+    @classmethod
     def root_ranges(cls) -> dict[str, tuple[float, float]]:
         """The intervals that the published grid spans."""
         return {"ball_size": (5 / 30, 34 / 30), "hole": (2.0, 14 / 3)}

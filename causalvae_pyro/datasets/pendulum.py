@@ -66,6 +66,14 @@ class Pendulum(ImageSimulator):
         return complete(cls.graph, cls.mechanism, torch.cat([grid, torch.zeros_like(grid)], 1))
 
     @classmethod
+    def file_name_labels(cls, labels: Tensor) -> Tensor:
+        angle, light, length, position = labels.double().unbind(-1)
+        # The direction is an angle above the ground to the right, in (0, pi).
+        direction = torch.atan2(labels.new_tensor(LIGHT_HEIGHT - PIVOT[1]).double(), light - PIVOT[0])
+        steps = (torch.round(value * 200 / math.pi) for value in (angle, direction))
+        return torch.stack([*steps, length.trunc(), position.trunc()], -1)
+
+    @classmethod
     def root_ranges(cls) -> dict[str, tuple[float, float]]:
         """The intervals that the published grid spans."""
         grid = cls.published_labels()

@@ -102,6 +102,18 @@ class ImageSimulator(Dataset):
         """Draws ``[N, n]`` labels as ``[N, 3, size, size]`` images in [0, 1]."""
 
     @classmethod
+    @abstractmethod
+    def file_name_labels(cls, labels: Tensor) -> Tensor:
+        """What the authors' files are named after, and their code reads back: whole numbers, cut off or counted.
+
+        Args:
+            labels: Of published scenes, ``[..., n]``.
+
+        Returns:
+            ``[..., n]`` float64, all of them whole.
+        """
+
+    @classmethod
     def exogenous(cls, name: str, count: int, generator: torch.Generator) -> Tensor:
         """Samples the noise that child ``name`` has in the published data already, ``[count]`` float64; none by default."""
         return torch.zeros(count, dtype=torch.float64)
