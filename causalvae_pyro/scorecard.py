@@ -67,16 +67,18 @@ class Scorer:
         x: The test images used, ``[N, C, H, W]`` in [0, 1].
         labels: Their labels ``[N, n]``.
         seed: Fixes the intervention values and the resamples.
+        intervals: Whether scores get intervals.
 
     Raises:
         ValueError: If the data has a concept that the run has not.
     """
 
-    def __init__(self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int) -> None:
+    def __init__(self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int, intervals: bool = True) -> None:
         names, own = data.graph.names, run.graph.names
         if not set(names) <= set(own):
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
         self.run, self.data, self.x, self.labels, self.seed = run, data, x, labels, seed
+        self.with_intervals = intervals and len(x) >= _FEWEST
         # The run may hold the concepts in another order, and more of them; all but what the guide is handed follows the data's.
         self.order = [own.index(name) for name in names]
         self.handed = self._hand(labels)
@@ -98,6 +100,7 @@ class Scorer:
             # A class so rare that one part of the samples is without it has no DCI.
             with suppress(ValueError):
                 result["representation"] = representation_scores(self.codes, self.labels, names, seed=self.seed)
+        if self.with_intervals:
             intervals: dict[str, Any] = {}
             self._add_interval(intervals, "reconstruction_mse", error, np.mean)
             intervals["r2"] = {}
@@ -188,7 +191,7 @@ class Scorer:
             made, left, limit, also_left = (torch.cat(column) for column in zip(*parts, strict=True))
             for section, pair in (("cf_score", (made, left)), ("ceiling", (limit, also_left))):
                 result[section][key] = cf_score_of_errors(*pair)
-                if len(self.x) >= _FEWEST:
+                if self.with_intervals:
                     self._add_interval(result["intervals"][section], key, pair, _one_minus_ratio)
             again, intended = (torch.cat(column) for column in zip(*pairs_read, strict=True))
             result["cf_r2"][key] = r2_score(again, intended).min().item()

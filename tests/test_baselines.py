@@ -30,6 +30,7 @@ from causalvae_pyro.baselines import (
     LowerLevel,
     align,
     ladder_layer,
+    relabel,
 )
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation import evaluate
@@ -188,6 +189,20 @@ def test_align_finds_permutation_sign_and_units():
     scores = evaluate(named, data)
     assert min(scores["r2"].values()) > 0.9999
     assert min(scores["cf_score"].values()) > 0.9999
+
+
+def test_relabel_changes_units_only():
+    data = Lines()
+    named = align(lines(), data.images, data.labels, data.graph.names)
+    other = torch.stack([7 * data.latents(data.labels)[:, 0] - 1, data.labels[:, 0] * 0, -data.labels[:, 0]], 1)
+    other[:, 1] = torch.arange(len(other))
+    changed = relabel(named, data.images, other)
+    assert changed.graph == named.graph
+    assert changed.model.scm is named.model.scm
+    z = encode(changed, data.images)
+    assert_close(z, encode(named, data.images))
+    assert_close(changed.model.prior.to_labels(z)[:, [0, 2]], other[:, [0, 2]], atol=1e-3, rtol=1e-4)
+    assert_close(changed.model.prior(other).mean[:, [0, 2]], z[:, [0, 2]], atol=1e-3, rtol=1e-4)
 
 
 def test_a_latent_that_says_little_is_read_as_the_mean_and_set_to_what_is_expected():

@@ -418,6 +418,16 @@ def test_a_run_of_other_concepts(data):
             evaluate(run, data)
 
 
+def test_scores_without_intervals(data):
+    run = make(data, offset=0.004)
+    full, quick = evaluate(run, data), evaluate(run, data, intervals=False)
+    assert quick["intervals"] == {"cf_score": {}, "ceiling": {}}
+    assert "95 %" in score_table(full)
+    assert "95 %" not in score_table(quick)
+    del full["intervals"], quick["intervals"]
+    assert quick == full
+
+
 class Few:
     """A world whose last concept, always 0, has no label."""
 

@@ -1,6 +1,6 @@
 """What CausalVAE is compared with: model and guide pairs on the same networks, for the same trainer and metrics."""
 
-from causalvae_pyro.baselines.alignment import AlignedPrior, align
+from causalvae_pyro.baselines.alignment import AlignedPrior, align, relabel
 from causalvae_pyro.baselines.cvae import CVAE, CVAEGuide
 from causalvae_pyro.baselines.ivae import JointPrior
 from causalvae_pyro.baselines.ladder_vae import LadderGuide, LadderPosterior, LowerLevel, ladder_layer
@@ -27,4 +27,5 @@ __all__ = [
     "ivae",
     "ladder_layer",
     "ladder_vae",
+    "relabel",
 ]

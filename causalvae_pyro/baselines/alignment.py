@@ -14,7 +14,7 @@ from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.priors import LabelPrior
 
-__all__ = ["AlignedPrior", "align"]
+__all__ = ["AlignedPrior", "align", "relabel"]
 
 
 class AlignedPrior(LabelPrior):
@@ -72,30 +72,53 @@ def align(run: Run, images: Tensor, labels: Tensor, names: tuple[str, ...]) -> R
     if len(old) < labels.shape[1]:
         raise ValueError(f"labels: got {labels.shape[1]} for {len(old)} latents; there must be at least as many latents")
     z = encode(run, images, labels).mean(-1).double().cpu()
-    u = labels.double().cpu()
-    latent, label = _matched(z, u)
-    count, dim = len(old), run.model.scm.dim
-    to_latent, to_label, std = torch.zeros(count, 2), torch.zeros(count, 2), torch.ones(count)
-    to_latent[:, 1] = to_label[:, 1] = 1
+    pairs = _matched(z, labels.double().cpu())
     renamed = list(old.names)
-    for i, j in zip(latent, label, strict=True):
+    for i, j in pairs:
         renamed[i] = names[j]
-        to_latent[i] = _line(u[:, j], z[:, i])
-        to_label[i] = _line(z[:, i], u[:, j])
-        std[i] = (z[:, i] - to_latent[i, 0] - to_latent[i, 1] * u[:, j]).std().clamp(min=1e-6)
-    if len(set(renamed)) < count:
+    if len(set(renamed)) < len(old):
         raise ValueError(f"names: got {list(names)}; some are those of other latents, {list(old.names)}")
     new = dict(zip(old.names, renamed, strict=True))
     graph = CausalGraph(renamed, [(new[a], new[b]) for a, b in old.edges])
-    scm = _renamed(run.model.scm, graph)
-    model = CausalVAE(scm, AlignedPrior(count, to_latent, to_label, std, dim), run.model.decoder, run.model.likelihood)
+    return _with(run, _renamed(run.model.scm, graph), _prior(z, labels, pairs, run.model.scm.dim))
+
+
+def relabel(run: Run, images: Tensor, labels: Tensor) -> Run:
+    """The same latents under the same names, read and set in the units of other labels.
+
+    Args:
+        run: A trained pair whose concepts are the labels', in the same order.
+        images: Images ``[N, C, H, W]`` in [0, 1].
+        labels: The other labels ``[N, n]``.
+
+    Returns:
+        A pair that shares everything but the prior with ``run``.
+    """
+    z = encode(run, images, labels).mean(-1).double().cpu()
+    pairs = [(i, i) for i in range(len(run.graph))]
+    return _with(run, run.model.scm, _prior(z, labels, pairs, run.model.scm.dim))
+
+
+def _prior(z: Tensor, labels: Tensor, pairs: list[tuple[int, int]], dim: int) -> AlignedPrior:
+    """The lines between latents and the labels that they are paired with."""
+    count, u = z.shape[1], labels.double().cpu()
+    to_latent, to_label, std = torch.zeros(count, 2), torch.zeros(count, 2), torch.ones(count)
+    to_latent[:, 1] = to_label[:, 1] = 1
+    for i, j in pairs:
+        to_latent[i], to_label[i] = _line(u[:, j], z[:, i]), _line(z[:, i], u[:, j])
+        std[i] = (z[:, i] - to_latent[i, 0] - to_latent[i, 1] * u[:, j]).std().clamp(min=1e-6)
+    return AlignedPrior(count, to_latent, to_label, std, dim)
+
+
+def _with(run: Run, scm: Any, prior: AlignedPrior) -> Run:
+    model = CausalVAE(scm, prior, run.model.decoder, run.model.likelihood, noise_dim=run.model.noise_dim)
     return Run(model.to(run.model.zero.device).eval(), run.guide, run.config)
 
 
-def _matched(z: Tensor, u: Tensor) -> tuple[list[int], list[int]]:
+def _matched(z: Tensor, u: Tensor) -> list[tuple[int, int]]:
     z, u = ((t - t.mean(0)) / t.std(0).clamp(min=1e-12) for t in (z, u))
     rows, columns = linear_sum_assignment(-(z.T @ u).abs().numpy())
-    return rows.tolist(), columns.tolist()
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def _line(x: Tensor, y: Tensor) -> Tensor:
