@@ -46,8 +46,3 @@ def test_the_time_of_the_score_card_is_told_once_it_is_measured(tables, tmp_path
 def test_discovery_page_agrees_with_the_committed_results(tables):
     text = (ROOT / "docs" / "discovery.md").read_text()
     assert tables.discovery_page(text) == text
-
-
-def test_counterfactuals_page_agrees_with_the_committed_results(tables):
-    text = (ROOT / "docs" / "counterfactuals.md").read_text()
-    assert tables.counterfactuals_page(text) == text
