@@ -1,0 +1,167 @@
+"""Table 1 as Markdown, LaTeX and figures, from the committed cells; the published numbers stand beside ours.
+
+python benchmarks/table1_tables.py        writes docs/results.md's tables, docs/table1.tex and the figures
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from counterfactual_tables import value
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "table1.json"
+TITLES = {"pendulum": "Pendulum", "flow": "Flow"}
+
+# Yang et al. 2021, table 1: MIC and TIC in percent, mean and standard error.
+PUBLISHED = {
+    "pendulum": {
+        "paper": ("95.1 (2.4)", "81.6 (1.9)"),
+        "condition_vae": ("93.8 (3.3)", "80.5 (1.4)"),
+        "beta_vae": ("22.6 (4.6)", "12.5 (2.2)"),
+        "causal_vae_unsup": ("21.2 (1.4)", "12.0 (1.0)"),
+        "ladder_vae": ("22.4 (3.1)", "12.8 (1.2)"),
+    },
+    "flow": {
+        "paper": ("72.1 (1.3)", "56.4 (1.6)"),
+        "condition_vae": ("75.5 (2.3)", "56.5 (1.8)"),
+        "beta_vae": ("23.6 (3.2)", "12.5 (0.6)"),
+        "causal_vae_unsup": ("22.8 (2.7)", "12.4 (1.4)"),
+        "ladder_vae": ("34.3 (4.3)", "24.4 (1.5)"),
+    },
+}
+
+# Key, title, factor, digits.
+COLUMNS = (
+    ("mic", "MIC", 100, 1),
+    ("tic", "TIC", 100, 1),
+    ("whole_mic", "MIC, whole labels", 100, 1),
+    ("whole_tic", "TIC, whole labels", 100, 1),
+    ("r2_mean", "R²", 1, 3),
+    ("dci_disentanglement", "DCI", 1, 2),
+    ("shd", "SHD", 1, 1),
+    ("cf_roots", "CF-score, causes", 1, 3),
+    ("cf_children", "CF-score, effects", 1, 3),
+    ("seconds", "seconds", 1, 0),
+)
+# Models that have no graph over concepts.
+WITHOUT_GRAPH = ("condition_vae", "ivae", "beta_vae", "causal_vae_unsup", "ladder_vae")
+
+
+def load() -> dict:
+    """The committed result."""
+    return json.loads(RESULT.read_text())
+
+
+def _scaled(cell: dict, factor: float) -> dict:
+    return {key: [factor * x for x in v] if isinstance(v, list) else factor * v for key, v in cell.items()}
+
+
+def _cells(data: str, row: str, scores: dict) -> list[str]:
+    """One row without its name: the published MIC and TIC, then ours."""
+    published = PUBLISHED[data].get(row, ("", ""))
+    own = [
+        "" if key == "shd" and row in WITHOUT_GRAPH else value(_scaled(scores[key], factor), digits)
+        for key, _, factor, digits in COLUMNS
+    ]
+    return [*published, *own]
+
+
+def markdown(result: dict) -> str:
+    """A table per data set."""
+    seeds, epochs = result["settings"]["seeds"], result["settings"]["epochs"]
+    lines = [
+        f"{seeds} seeds, {epochs} epochs, 64 x 64 pixels, random split, mean and 95 % interval; published: mean (standard error)."
+        " MIC and TIC in percent; *whole labels*: against the whole numbers of the authors' file names.",
+        "",
+    ]
+    titles = ["MIC, published", "TIC, published", *(title for _, title, _, _ in COLUMNS)]
+    for data, rows in result["data"].items():
+        lines += [f"| {TITLES[data]} | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
+        lines += [f"| {result['names'][row]} | {' | '.join(_cells(data, row, scores))} |" for row, scores in rows.items()]
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def short(result: dict) -> str:
+    """MIC / TIC alone, ours and the published ones, for the README."""
+    lines = ["| MIC / TIC, % | Pendulum | published | Flow | published |", "|---|---|---|---|---|"]
+    for row, name in result["names"].items():
+        cells = []
+        for data in ("pendulum", "flow"):
+            scores = result["data"][data][row]
+            cells.append(" / ".join(value(_scaled(scores[key], 100), 1) for key in ("mic", "tic")))
+            cells.append(" / ".join(PUBLISHED[data].get(row, ())))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def latex(result: dict) -> str:
+    """The same for a paper, with booktabs."""
+    columns = [column for column in COLUMNS if column[0] not in ("whole_mic", "whole_tic")]
+    titles = ["MIC (published)", "TIC (published)", *(title.replace("R²", "$R^2$") for _, title, _, _ in columns)]
+    lines = [
+        "% Written by benchmarks/table1_tables.py",
+        f"\\begin{{tabular}}{{l{'r' * len(titles)}}}",
+        "\\toprule",
+        f" & {' & '.join(titles)} \\\\",
+    ]
+    keep = [0, 1, *(2 + COLUMNS.index(column) for column in columns)]
+    for data, rows in result["data"].items():
+        lines += ["\\midrule", f"\\multicolumn{{{len(titles) + 1}}}{{l}}{{{TITLES[data]}}} \\\\"]
+        for row, scores in rows.items():
+            cells = [_cells(data, row, scores)[i].replace(" ± ", " $\\pm$ ") for i in keep]
+            lines.append(f"{result['names'][row]} & {' & '.join(cells)} \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def results_page(text: str) -> str:
+    """docs/results.md with its tables replaced."""
+    start, end = "<!-- table1:start -->", "<!-- table1:end -->"
+    head, rest = text.split(start)
+    return f"{head}{start}\n{markdown(load())}\n{end}{rest.split(end)[1]}"
+
+
+def draw(result: dict, folder: Path) -> None:
+    """The bars of the table and the curves against time."""
+    from matplotlib.figure import Figure
+
+    rows = list(result["names"])
+    colours = {row: f"C{i}" for i, row in enumerate(rows)}
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    axes = figure.subplots(2, 2, squeeze=False)
+    for data, (left, right) in zip(result["data"], axes, strict=True):
+        for place, row in enumerate(reversed(rows)):
+            scores = result["data"][data][row]
+            for shift, key, shade in ((0.2, "mic", 1.0), (-0.2, "tic", 0.5)):
+                cell = _scaled(scores[key], 100)
+                error = None if "interval" not in cell else cell["interval"][1] - cell["mean"]
+                left.barh(place + shift, cell["mean"], 0.36, xerr=error, color=colours[row], alpha=shade)
+        left.set_yticks(range(len(rows)), [result["names"][row] for row in reversed(rows)], fontsize=8)
+        left.set_xlabel(f"{TITLES[data]}: MIC (dark) and TIC (light), %")
+        left.set_xlim(0, 100)
+        for row in rows:
+            curve = result["data"][data][row]["curve"]
+            seconds = [point["seconds"]["mean"] for point in curve]
+            right.plot(seconds, [100 * point["tic"]["mean"] for point in curve], color=colours[row], label=result["names"][row])
+        right.set_xlabel("seconds of training")
+        right.set_ylabel("TIC, %")
+        right.set_xscale("log")
+    axes[0][1].legend(fontsize=6, loc="lower right")
+    figure.savefig(folder / "table1.png", dpi=130)
+
+
+def main() -> None:
+    result = load()
+    page = ROOT / "docs" / "results.md"
+    page.write_text(results_page(page.read_text()))
+    (ROOT / "docs" / "table1.tex").write_text(latex(result))
+    draw(result, ROOT / "docs" / "images")
+    print(markdown(result))
+
+
+if __name__ == "__main__":
+    main()
