@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 from torchvision.transforms import RandomAffine
 
 from causalvae_pyro import (
@@ -22,6 +23,7 @@ from causalvae_pyro import (
     LabelFit,
     ModulatedDecoder,
     PooledEncoder,
+    RandomBrightness,
     RandomSymmetry,
     Run,
     SaveCheckpoint,
@@ -50,19 +52,25 @@ def make(images, labels, graph, noise_dim, prior_std):
 
 
 class Judges:
-    """Independent predictors of labels and digit, trained on real images."""
+    """Thickness and digit as independent predictors read them, trained on real images, and the intensity by its definition.
+
+    In real images the brightness tells the thickness. The predictors see them in random brightness, or they would take
+    it for a hint where an intervention has set it.
+    """
 
     def __init__(self, train, seed, limit=None):
         torch.manual_seed(seed + 1)
         shape, images = tuple(train.images.shape[1:]), train.images[:limit]
-        self.measure, self.classify = Predictor(shape, 2), Predictor(shape, 10, classify=True)
-        self.measure.fit(images, train.labels[:limit], epochs=30 if limit is None else 1, augment=RandomSymmetry())
-        affine = RandomAffine(12, translate=(0.05, 0.05), scale=(0.9, 1.1), shear=8)
-        self.classify.fit(images, train.digits[:limit], epochs=20 if limit is None else 1, augment=affine)
+        self.measure, self.classify = Predictor(shape, 1), Predictor(shape, 10, classify=True)
+        augment = nn.Sequential(RandomBrightness(), RandomSymmetry())
+        self.measure.fit(images, train.labels[:limit, :1], epochs=30 if limit is None else 1, augment=augment)
+        augment = nn.Sequential(RandomBrightness(), RandomAffine(12, translate=(0.05, 0.05), scale=(0.9, 1.1), shear=8))
+        self.classify.fit(images, train.digits[:limit], epochs=20 if limit is None else 1, augment=augment)
 
     def __call__(self, pictures, labels, digits):
         """Mean absolute error of thickness and intensity, and the share of digits that are still the same."""
-        thickness, intensity = (self.measure.predict(pictures) - labels).abs().mean(0).tolist()
+        found = torch.stack([self.measure.predict(pictures)[:, 0], MorphoMNIST.measure_intensity(pictures)], 1)
+        thickness, intensity = (found - labels).abs().mean(0).tolist()
         accuracy = (self.classify.predict(pictures) == digits).float().mean().item()
         return {"thickness_mae_px": thickness, "intensity_mae_grey": intensity, "digit_accuracy": accuracy}
 

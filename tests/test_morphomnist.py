@@ -134,3 +134,13 @@ def test_the_real_data_follow_the_published_process():
     brightest = data.images.flatten(1).amax(1).float()
     assert torch.corrcoef(torch.stack([brightest, data.labels[:, 1]]))[0, 1] > 0.97
     assert set(data.digits.tolist()) == set(range(10))
+    measured = data.measure_intensity(data.images[::5].float() / 255)
+    assert (measured - data.labels[::5, 1]).abs().mean() < 0.7
+
+
+def test_intensity_is_the_median_of_the_brighter_half():
+    images = torch.zeros(2, 1, 4, 4)
+    images[0, 0, 0] = torch.tensor([40, 60, 70, 100]) / 255  # half way is 50
+    images[1] = 0.5
+    images[1, 0, 0, 0] = 0.3
+    assert MorphoMNIST.measure_intensity(images).tolist() == pytest.approx([70.0, 127.5])

@@ -21,6 +21,7 @@ from causalvae_pyro import (
     MLPEncoder,
     ModulatedDecoder,
     PooledEncoder,
+    RandomBrightness,
     RandomSymmetry,
     SpatialEncoder,
 )
@@ -141,10 +142,26 @@ def test_random_symmetry(options, count):
 def test_random_symmetry_errors():
     with pytest.raises(ValueError, match=r"^shift: got -1"):
         RandomSymmetry(shift=-1)
+    with pytest.raises(ValueError, match=r"^low: got 0; must lie in \(0, 1\]"):
+        RandomBrightness(0)
     torch.manual_seed(0)
     augment, wide = RandomSymmetry(), torch.zeros(2, 1, 4, 8)
     with pytest.raises(ValueError, match=r"^x: got images of 4 x 8"):
         [augment(wide) for _ in range(50)]
+
+
+def test_random_brightness_scales_each_image():
+    torch.manual_seed(0)
+    x = torch.rand(500, 1, 4, 4) * torch.rand(500, 1, 1, 1)
+    x[0] = 0
+    changed = RandomBrightness(0.4)(x)
+    assert (changed[0] == 0).all()
+    ratio = changed[1:] / x[1:]
+    assert_close(ratio, ratio[:, :, :1, :1].expand_as(ratio), rtol=1e-4, atol=1e-4)
+    top = changed[1:].amax((1, 2, 3))
+    assert 0.4 <= top.min() < 0.42
+    assert 0.98 < top.max() <= 1.0001
+    assert_close(top.mean(), torch.tensor(0.7), atol=0.03, rtol=0)
 
 
 # Decoders

@@ -5,7 +5,7 @@ A decoder maps concepts (and the image's own noise) to what a likelihood takes:
 ``(z [..., n, d], eps_x [..., r]) -> [..., C, H, W]``. Any module of that form can stand in for these.
 """
 
-from causalvae_pyro.networks.augmentation import RandomSymmetry
+from causalvae_pyro.networks.augmentation import RandomBrightness, RandomSymmetry
 from causalvae_pyro.networks.decoders import ConvDecoder, MLPDecoder, ModulatedDecoder
 from causalvae_pyro.networks.encoders import AugmentedEncoder, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
 from causalvae_pyro.networks.sprites import SpriteDecoder
@@ -18,6 +18,7 @@ __all__ = [
     "MLPEncoder",
     "ModulatedDecoder",
     "PooledEncoder",
+    "RandomBrightness",
     "RandomSymmetry",
     "SpatialEncoder",
     "SpriteDecoder",

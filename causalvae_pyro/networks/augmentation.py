@@ -7,7 +7,29 @@ from torch import Tensor, nn
 
 from causalvae_pyro.config import Configurable
 
-__all__ = ["RandomSymmetry"]
+__all__ = ["RandomBrightness", "RandomSymmetry"]
+
+
+class RandomBrightness(Configurable, nn.Module):
+    """Rescales each image on black ground so that its brightest pixel has a random value.
+
+    For labels that do not change with brightness; a predictor of them cannot take it for a hint then.
+
+    Args:
+        low: Smallest value of the brightest pixel, in (0, 1]; the largest is 1.
+    """
+
+    def __init__(self, low: float = 0.25) -> None:
+        super().__init__()
+        if not 0 < low <= 1:
+            raise ValueError(f"low: got {low}; must lie in (0, 1]")
+        self.low = low
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., C, H, W]`` in [0, 1] to the same shape."""
+        top = x.amax((-3, -2, -1), keepdim=True)
+        # Images that are black stay so.
+        return x / top.clamp(min=1e-6) * (self.low + (1 - self.low) * torch.rand_like(top))
 
 
 class RandomSymmetry(Configurable, nn.Module):
