@@ -1,0 +1,76 @@
+"""Layers drawn where they reach are the same as layers drawn everywhere."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from causalvae_pyro import SpriteDecoder
+from causalvae_pyro.networks import sprites
+from causalvae_pyro.networks.windows import pixel_windows
+
+
+def everywhere(centre, reach, count):
+    return torch.arange(count).expand(len(centre), count)
+
+
+def small_sprites(shape, noise_dim=0):
+    """Sprites of all sizes, turned and sheared, some beyond the picture's edges."""
+    decoder = SpriteDecoder(shape, 2, noise_dim=noise_dim, sprites=4, canvas=8).double()
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(0.15 * torch.randn_like(parameter))
+        decoder.base[..., :2] = torch.tensor([[0.0, 0.0], [0.9, -0.4], [-1.05, 0.2], [0.3, 1.4]])[:, None]
+        decoder.base[..., 5] = torch.randn(4, 1)
+        decoder.size.copy_(torch.tensor([[0.2, 0.5], [0.06, 0.06], [0.4, 0.1], [0.3, 0.9]])[:, None])
+    return decoder
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 11, 17)], ids=str)
+@pytest.mark.parametrize("noise_dim", [0, 2])
+def test_drawn_in_windows_and_everywhere(shape, noise_dim, monkeypatch):
+    decoder = small_sprites(shape, noise_dim)
+    inputs = [torch.randn(9, 2, 1).double().requires_grad_()]
+    inputs += [torch.randn(9, noise_dim).double().requires_grad_()] if noise_dim else []
+    variables, probe = [*inputs, *decoder.parameters()], torch.randn(9, *shape).double()
+    found = decoder(*inputs)
+    gradients = torch.autograd.grad((found * probe).sum(), variables)
+    widths = []
+    windows = sprites.pixel_windows
+    monkeypatch.setattr(sprites, "pixel_windows", lambda *a: widths.append(windows(*a).shape[1]) or everywhere(*a))
+    expected = decoder(*inputs)
+    assert min(widths) < min(shape[1:]) / 2
+    assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    for own, other in zip(gradients, torch.autograd.grad((expected * probe).sum(), variables), strict=True):
+        assert_close(own, other, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 7, 64])
+def test_all_pixels_within_reach(count):
+    centre, reach = 4 * torch.rand(500) - 2, torch.rand(500) ** 3
+    places = (2 * torch.arange(count) + 1) / count - 1
+    for batch in (slice(0, 500), slice(0, 1), slice(3, 9)):
+        windows = pixel_windows(centre[batch], reach[batch], count)
+        assert windows.min() >= 0
+        assert windows.max() < count
+        assert (windows.diff(dim=1) == 1).all()
+        inside = (places - centre[batch, None]).abs() <= reach[batch, None]
+        covered = torch.zeros_like(inside).scatter(1, windows, True)
+        assert not (inside & ~covered).any()
+        # No more than the furthest reach takes.
+        assert windows.shape[1] <= max(1, inside.sum(1).max().item() + 1)
+
+
+def test_no_images():
+    assert pixel_windows(torch.zeros(0), torch.zeros(0), 5).shape == (0, 1)
+    assert SpriteDecoder((1, 8, 8), 2)(torch.zeros(0, 2, 1)).shape == (0, 1, 8, 8)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_places_that_are_no_numbers(value):
+    decoder = SpriteDecoder((1, 8, 8), 1, sprites=1)
+    with torch.no_grad():
+        decoder.base[..., 0] = value
+    image = decoder(torch.zeros(3, 1, 1))
+    assert image.shape == (3, 1, 8, 8)
+    # A diverged model does not pass for a whole one.
+    assert not torch.isfinite(image).all() or value == 1e30
