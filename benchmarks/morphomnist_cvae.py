@@ -18,7 +18,16 @@ from pathlib import Path
 import torch
 from environment import describe, write_json
 
-from causalvae_pyro import CausalELBO, FixedPrior, GaussianLikelihood, ModulatedDecoder, SpatialEncoder, counterfactual, fit
+from causalvae_pyro import (
+    CausalELBO,
+    FixedPrior,
+    GaussianLikelihood,
+    ModulatedDecoder,
+    SpatialEncoder,
+    counterfactual,
+    fit,
+    warm_up,
+)
 from causalvae_pyro.baselines import CVAE, CVAEGuide
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.metrics import seeds_interval
@@ -69,7 +78,7 @@ def run(root: str, seed: int, epochs: int, noise_dim: int, limit: int | None) ->
     shift, scale = labels.mean(0).tolist(), labels.std(0).tolist()
     encoder = SpatialEncoder(shape, label_dim=n, label_shift=shift, label_scale=scale)
     guide = CVAEGuide(encoder, prior, noise_dim=noise_dim)
-    objective = CausalELBO(w_eps=1.0, w_z=0.0, w_eps_x=lambda progress: min(1.0, progress / 0.1))
+    objective = CausalELBO(w_eps=1.0, w_z=0.0, w_eps_x=warm_up(0.1))
     fit(model, guide, (images, labels), objective=objective, epochs=epochs, lr=3e-3, seed=seed, device="cpu")
     seconds = time.perf_counter() - started
     causal = make(images, labels, train.graph, noise_dim, 0.01)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from environment import describe
+from table1_methods import SOURCES, rows_of
 
 from causalvae_pyro import encode, fit
-from causalvae_pyro.baselines import METHODS, Method, PaperRecipe, relabel
+from causalvae_pyro.baselines import relabel
 from causalvae_pyro.checkpoint import Run
-from causalvae_pyro.evaluation import evaluate
+from causalvae_pyro.datasets import MorphoMNIST
+from causalvae_pyro.evaluation import evaluate, has_truth, train_judge
 from causalvae_pyro.metrics import mic_tic
-from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.scorecard import Scorer
 from causalvae_pyro.sources import open_data
 from causalvae_pyro.training import Callback
@@ -23,48 +24,39 @@ from causalvae_pyro.training import Callback
 _CURVE = 200
 # Training images that name the latents of methods without names.
 _NAMING = 2000
+# Of photographs, unless told otherwise: every axiom asks for several counterfactuals of each.
+_LIMIT = 2000
 
 
-def _recipe(name: str, recipe: Any, labels: bool = True) -> Method:
-    return Method(name, recipe.build, recipe.objective, labels, True)
-
-
-#: Every row of the table, with ``whole`` for those that train on the labels of the authors' file names.
-ROWS: dict[str, tuple[Method, bool]] = {
-    "best": (_recipe("CausalVAE, ours", Recipe(decoder="sprites")), False),
-    "conv": (_recipe("CausalVAE, ours, convolutions", Recipe()), False),
-    "paper": (_recipe("CausalVAE, as published", PaperRecipe()), False),
-    "paper_code": (_recipe("CausalVAE, as in the authors' code", PaperRecipe.of_the_code()), False),
-    "paper_code_whole": (_recipe("the same, with whole-number labels", PaperRecipe.of_the_code()), True),
-    **{name: (method, False) for name, method in METHODS.items()},
-}
-
-
-def run_cell(row: str, data: str, seed: int, settings: dict[str, Any], device: str) -> dict[str, Any]:
+def run_cell(
+    row: str, data: str, seed: int, settings: Mapping[str, Any], device: str, roots: Mapping[str, str | None] | None = None
+) -> dict[str, Any]:
     """Trains and scores.
 
     Args:
-        row: A key of :data:`ROWS`.
-        data: ``"pendulum"`` or ``"flow"``.
+        row: A key of :func:`table1_methods.rows_of`.
+        data: A key of :data:`table1_methods.SOURCES`.
         seed: Fixes split, weights and data order.
         settings: ``epochs``, ``size``, ``limit`` (of test images) and ``train_limit``.
         device: Where to train.
+        roots: Where the files lie, by option.
     """
-    method, whole = ROWS[row]
-    description = {"name": data, "seed": seed, "size": settings["size"]}
-    train, test = (open_data(description, split) for split in ("train", "test"))
+    source = SOURCES[data]
+    method, whole = rows_of(data)[row].method, rows_of(data)[row].whole
+    train, test = (open_data(_describe(data, seed, settings, roots), split) for split in ("train", "test"))
     count = min(settings["train_limit"] or len(train.labels), len(train.labels))
     chosen = torch.arange(count) * len(train.labels) // count
     images, labels = train.images[chosen], train.labels[chosen]
     seen = train.file_name_labels(labels).float() if whole else labels
     torch.manual_seed(seed)
-    run = method.build(train.graph, images, seen)
+    run = method.build(train.graph, images, seen, **source.options)
     naming = images[:: max(1, count // _NAMING)].float() / 255, labels[:: max(1, count // _NAMING)]
 
     def finished() -> Run:
         return method.finish(run, *naming, train.graph.names)
 
-    curve = _Curve(lambda: _scores_in_between(finished(), test, settings["limit"]))
+    limit = settings["limit"] or (None if source.root is None else _LIMIT)
+    curve = _Curve(lambda: _scores_in_between(finished(), test, limit))
     started = time.perf_counter()
     fit(
         run.model,
@@ -82,11 +74,40 @@ def run_cell(row: str, data: str, seed: int, settings: dict[str, Any], device: s
     if whole:
         # Counterfactuals are asked for in exact labels, whatever the model was taught.
         named = relabel(named, *naming)
-    scores = evaluate(named, test, limit=settings["limit"], pairs=False, intervals=False)
-    kept = ("cf_score", "ceiling", "cf_r2", "r2", "representation", "graph", "composition", "reconstruction_mse", "summary")
+    options: dict[str, Any] = {"axioms": False}
+    if not has_truth(test):
+        judge = train_judge(images, labels, seed=seed, device=device)
+        read = _Definition(judge.predict) if isinstance(test, MorphoMNIST) else judge.predict
+        options = {"judge": read, "features": judge.features}
+    scores = evaluate(named, test, limit=limit, pairs=False, intervals=False, **options)
+    kept = ("cf_score", "ceiling", "cf_r2", "r2", "representation", "graph", "reconstruction_mse", "summary")
+    kept += ("composition", "reversibility", "effectiveness", "minimality")
     result = {key: scores[key] for key in kept if key in scores}
-    result["whole_labels"] = _whole(named, test, settings["limit"])
+    if hasattr(test, "file_name_labels"):
+        result["whole_labels"] = _whole(named, test, limit)
     return {"scores": result, "seconds": seconds, "curve": curve.points, **describe()}
+
+
+def _describe(data: str, seed: int, settings: Mapping[str, Any], roots: Mapping[str, str | None] | None) -> dict[str, Any]:
+    source = SOURCES[data]
+    description = dict(source.description)
+    if source.root is not None:
+        description["root"] = (roots or {})[source.root]
+    if source.seeded:
+        description["seed"] = seed
+    if source.sized:
+        description["size"] = settings["size"]
+    return description
+
+
+class _Definition:
+    """A judge of Morpho-MNIST that measures the intensity, which is defined, and has the thickness predicted."""
+
+    def __init__(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.predict = predict
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.predict(images)[:, 0].cpu(), MorphoMNIST.measure_intensity(images.cpu())], 1)
 
 
 class _Curve(Callback):
@@ -116,16 +137,15 @@ class _Curve(Callback):
 def _scores_in_between(run: Run, test: Any, limit: int | None) -> dict[str, float]:
     codes, labels = _codes(run, test, limit)
     both = mic_tic(codes, labels)
-    few = torch.arange(min(limit or _CURVE, _CURVE)) * len(test.labels) // min(limit or _CURVE, _CURVE)
+    result = {"mic": float(both.mic), "tic": float(both.tic)}
+    if not has_truth(test):
+        return result
+    count = min(limit or _CURVE, _CURVE)
+    few = torch.arange(count) * len(test.labels) // count
     scorer = Scorer(run, test, test.images[few].float() / 255, test.labels[few], 0, intervals=False)
     scores, graph = scorer.counterfactuals(pairs=False)["cf_score"], test.graph
     roots, children = ([scores[name] for name in names] for names in (graph.roots, graph.children))
-    return {
-        "mic": float(both.mic),
-        "tic": float(both.tic),
-        "cf_roots": sum(roots) / len(roots),
-        "cf_children": sum(children) / len(children),
-    }
+    return result | {"cf_roots": sum(roots) / len(roots), "cf_children": sum(children) / len(children)}
 
 
 def _codes(run: Run, test: Any, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -42,7 +42,7 @@ from causalvae_pyro.networks import (
     SpatialEncoder,
     SpriteDecoder,
 )
-from causalvae_pyro.objectives import CausalELBO, LabelFit, MechanismFit
+from causalvae_pyro.objectives import CausalELBO, LabelFit, MechanismFit, warm_up
 from causalvae_pyro.priors import FixedPrior, LearnedPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM, AffineFlowSCM, LinearSCM, MaskLayer, SplineFlowSCM
 from causalvae_pyro.sleep import SleepPhase
@@ -113,4 +113,5 @@ __all__ = [
     "save",
     "soft_do",
     "twin_worlds",
+    "warm_up",
 ]

@@ -22,9 +22,11 @@ def evaluate(
     *,
     judge: Callable[[Tensor], Tensor] | None = None,
     fid_features: int | Callable[[Tensor], Tensor] | None = None,
+    features: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     pairs: bool = True,
     intervals: bool = True,
+    axioms: bool = True,
     limit: int | None = None,
 ) -> dict[str, Any]:
     """The score card of a run.
@@ -42,9 +44,12 @@ def evaluate(
             label units, e.g. ``train_judge(...).predict``. Needed for ``effectiveness`` only.
         fid_features: The features of :func:`~causalvae_pyro.metrics.fid`, e.g. 2048 or ``train_judge(...).features``. Needed
             for ``fid`` only.
+        features: From images to features ``[N, f]`` in which distances mean something, e.g. ``train_judge(...).features``.
+            Needed for ``minimality`` only.
         seed: Fixes the intervention values and the resamples.
         pairs: Score interventions on every pair of concepts too.
         intervals: Compute the intervals over the images, which takes longer than all scores of the representation.
+        axioms: Compute ``composition`` and ``reversibility``, half of the time of all scores.
         limit: Use so many images only, evenly spaced.
 
     Returns:
@@ -57,9 +62,10 @@ def evaluate(
           where a class is too rare for it.
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
-          ``reversibility``: per concept, after setting it and setting it back.
+          ``reversibility``: per concept, after setting it and setting it back. Left out without ``axioms``.
         - ``effectiveness``, with a judge: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
+        - ``minimality``, with features: per concept intervened on, see :func:`~causalvae_pyro.metrics.minimality`.
         - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
           (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
         - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
@@ -84,9 +90,11 @@ def evaluate(
     scorer = Scorer(run, data, x, labels, seed, intervals)
     # First, because it fails where its network cannot be had.
     distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
-    result = scorer.representation() | scorer.axioms()
+    result = scorer.representation() | (scorer.axioms() if axioms else {})
     if judge is not None:
         result["effectiveness"] = scorer.effectiveness(judge)
+    if features is not None:
+        result["minimality"] = scorer.minimality(features)
     result |= distances
     # Images that are all alike have no variance to explain.
     variance = max((x - x.mean(0)).square().mean().item(), 1e-12)

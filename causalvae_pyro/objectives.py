@@ -19,10 +19,26 @@ from causalvae_pyro.divergences import _is_diagonal, endogenous_base, kl, kl_end
 from causalvae_pyro.missing import KnownConcepts, conditional
 from causalvae_pyro.scm import LinearSCM
 
-__all__ = ["CausalELBO", "LabelFit", "MechanismFit", "Term"]
+__all__ = ["CausalELBO", "LabelFit", "MechanismFit", "Term", "warm_up"]
 
 
 Weight = float | Callable[[float], float]
+
+
+def warm_up(share: float) -> Callable[[float], float]:
+    """A weight that grows from 0 to 1 over the first part of the training and stays there.
+
+    Args:
+        share: That part, in (0, 1].
+
+    Example:
+        >>> weight = warm_up(0.1)
+        >>> weight(0.0), weight(0.05), weight(0.5)
+        (0.0, 0.5, 1.0)
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share: got {share}; must lie in (0, 1]")
+    return lambda progress: min(1.0, progress / share)
 
 
 class Term(Protocol):
@@ -89,7 +105,7 @@ class CausalELBO(Trace_ELBO):
             training in [0, 1].
         w_z: Weight of ``KL(q(z | x, u) || p(z | u))``, >= 0.
         w_eps_x: Weight of ``KL(q(eps_x | x) || p(eps_x))``, >= 0, for models with noise of the image's own. Anything but 1 in the
-            end is not a bound; less at first (e.g. ``lambda progress: min(1.0, progress / 0.1)``) keeps the decoder from
+            end is not a bound; less at first (``warm_up(0.1)``) keeps the decoder from
             learning to ignore ``eps_x`` before it means anything.
         prior_share: In [0, 1]: for such a share of the images, drawn anew each time, the reconstruction is scored at concepts
             from the conditional prior ``p(z | u)`` instead of the guide's. With all labels known it stays a bound: the

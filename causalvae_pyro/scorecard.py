@@ -25,6 +25,7 @@ from causalvae_pyro.metrics import (
     mcc,
     mic_tic,
     mig,
+    minimality,
     order_error,
     r2_score,
     representation_scores,
@@ -147,9 +148,20 @@ class Scorer:
         for name in names:
             do = {name: self._values(name)}
             images, z = counterfactual(self.run.model, self.run.guide, self.x, do, self.handed, return_latents=True)
-            # Without the truth: what the model itself says follows from the factual labels.
-            intended = self._true(do)[0] if has_truth(self.data) else self._read(z)
+            # Where nobody knows the truth: what the model itself says follows from the factual labels.
+            intended = self._intended(do, z)
             result["do"][name] = score(images.cpu().clamp(0, 1), intended)
+        return result
+
+    def minimality(self, features: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Whether counterfactuals change more, or less, than the value set asks for."""
+        result = {}
+        factual = features(self.x).cpu()
+        for column, name in enumerate(self.data.graph.names):
+            values = self._values(name)
+            images = counterfactual(self.run.model, self.run.guide, self.x, {name: values}, self.handed)
+            found = features(images.cpu().clamp(0, 1)).cpu()
+            result[name] = minimality(factual, found, self.labels[:, column].contiguous(), values)
         return result
 
     def fid(self, features: int | Callable[[Tensor], Tensor]) -> dict[str, Any]:
@@ -205,6 +217,14 @@ class Scorer:
 
     def _read(self, z: Tensor) -> Tensor:
         return self.run.model.prior.to_labels(z).cpu()[:, self.order]
+
+    def _intended(self, do: dict[str, Tensor], z: Tensor) -> Tensor:
+        """True counterfactual labels, or what the model's own concepts ``z`` stand for."""
+        if has_truth(self.data):
+            return self._true(do)[0]
+        if hasattr(self.data, "counterfactual_labels"):
+            return self.data.counterfactual_labels(self.labels, do)
+        return self._read(z)
 
     def _true(self, do: dict[str, Tensor], part: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """True counterfactual labels and images of some of the images, and for ``do`` the values of just these."""

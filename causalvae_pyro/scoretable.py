@@ -26,6 +26,8 @@ def score_sections(metrics: dict[str, Any]) -> list[Section]:
         sections.append(_counterfactuals(metrics))
     if "effectiveness" in metrics:
         sections.append(_effectiveness(metrics))
+    if "minimality" in metrics:
+        sections.append(_minimality(metrics))
     if "fid" in metrics:
         sections.append(_fid(metrics))
     return [*sections, _whole(metrics)]
@@ -56,11 +58,12 @@ def _aligned(title: str, *cells: str) -> list[str]:
 
 def _concepts(metrics: dict[str, Any]) -> Section:
     scores, intervals = metrics.get("representation", {}), metrics["intervals"].get("r2", {})
+    undone = metrics.get("reversibility")
     columns = ["concept", "R^2", _INTERVAL] + (["MIC", "TIC", "undone"] if scores else ["undone"])
     rows = []
     for name, r2 in metrics["r2"].items():
         own = [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
-        rows.append([name, f"{r2:.4f}", _span(intervals.get(name), 4), *own, f"{metrics['reversibility'][name]:.4f}"])
+        rows.append([name, f"{r2:.4f}", _span(intervals.get(name), 4), *own, f"{undone[name]:.4f}" if undone else ""])
     return _section("Concepts read from test images; mean absolute pixel error after do and undo", columns, rows)
 
 
@@ -83,6 +86,11 @@ def _effectiveness(metrics: dict[str, Any]) -> Section:
     return _section("Mean absolute error that an independent predictor reads, in label units", ["intervention", *names], rows)
 
 
+def _minimality(metrics: dict[str, Any]) -> Section:
+    rows = [[f"do({name})", f"{value:.3f}"] for name, value in metrics["minimality"].items()]
+    return _section("Minimality, lower is better", ["intervention", "divergence"], rows)
+
+
 def _fid(metrics: dict[str, Any]) -> Section:
     lines = {"none": metrics["fid"]["reconstructions"]}
     lines |= {f"do({name})": distance for name, distance in metrics["fid"]["do"].items()}
@@ -97,10 +105,11 @@ def _whole(metrics: dict[str, Any]) -> Section:
     def add(name: str, value: float, digits: int, interval: list[float] | None = None, limit: float | None = None) -> None:
         rows.append([name, f"{value:.{digits}f}", _span(interval, digits), "" if limit is None else f"{limit:.{digits}f}"])
 
-    error, drift = metrics["reconstruction_mse"], metrics["composition"]
+    error = metrics["reconstruction_mse"]
     add("mean squared error of reconstructions", error, _digits(error, 5), intervals.get("reconstruction_mse"))
-    add("mean absolute error after a null intervention", drift[0], _digits(drift[0], 4))
-    add(f"mean absolute error after {len(drift)} null interventions", drift[-1], _digits(drift[0], 4))
+    if drift := metrics.get("composition"):
+        add("mean absolute error after a null intervention", drift[0], _digits(drift[0], 4))
+        add(f"mean absolute error after {len(drift)} null interventions", drift[-1], _digits(drift[0], 4))
     if scores:
         limit = scores["of_the_labels"]
         for key in ("mic", "tic"):

@@ -25,6 +25,17 @@ from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA
 from causalvae_pyro.plots import plot_comparison
 
 
+def make(images, labels, graph, noise_dim):
+    """The model and its guide."""
+    n = len(graph)
+    scm = AdditiveNoiseSCM(graph, learn_noise=True)
+    prior = FixedPrior(n, shift=0.5, scale=0.5, std=0.3)  # lambda1 maps 0 and 1 to -1 and +1
+    decoder = ConvDecoder.from_images(images, n, noise_dim=noise_dim, hidden=512, channels=(128, 64, 32))
+    model = CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=noise_dim)
+    encoder = ConvEncoder(images.shape[1:], 256, channels=(32, 64, 64, 128))
+    return model, EndogenousGuide(encoder, scm, noise_dim=noise_dim, init_scale=0.3)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="folder that holds celeba/, as for torchvision")
@@ -43,19 +54,13 @@ def main():
     options = {"size": args.size, "download": args.download, "workers": args.workers}
     data, test = (CelebA(args.root, args.group, split, **options) for split in ("train", "test"))
     images, labels = data.images[: args.limit], data.labels[: args.limit]
-    n, r = len(data.graph), args.noise_dim
-
-    scm = AdditiveNoiseSCM(data.graph, learn_noise=True)
-    prior = FixedPrior(n, shift=0.5, scale=0.5, std=0.3)  # lambda1 maps 0 and 1 to -1 and +1
-    decoder = ConvDecoder.from_images(images, n, noise_dim=r, hidden=512, channels=(128, 64, 32))
-    model = CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=r)
-    guide = EndogenousGuide(ConvEncoder(data.images.shape[1:], 256, channels=(32, 64, 64, 128)), scm, noise_dim=r, init_scale=0.3)
+    model, guide = make(images, labels, data.graph, args.noise_dim)
     fit(model, guide, (images, labels), epochs=args.epochs, device=args.device)
-    run = Run(model, guide, {"data": {"name": "celeba", "group": args.group, "size": args.size}})
+    run = Run(model, guide, {"data": {"name": "celeba", "root": args.root, "group": args.group, "size": args.size}})
     save(run, args.out)
 
     x, truth = test.images[:2000].float() / 255, test.labels[:2000]
-    right = ((prior.to_labels(encode(run, x)).cpu() > 0.5) == (truth > 0.5)).float().mean(0)
+    right = ((model.prior.to_labels(encode(run, x)).cpu() > 0.5) == (truth > 0.5)).float().mean(0)
     for name, accuracy in zip(test.concepts, right.tolist(), strict=True):
         print(f"{name}: read correctly from {100 * accuracy:.1f} % of test images")
     faces = x[:8]

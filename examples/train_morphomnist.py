@@ -32,6 +32,7 @@ from causalvae_pyro import (
     counterfactual,
     encode,
     fit,
+    warm_up,
 )
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.metrics import Predictor, r2_score
@@ -49,6 +50,14 @@ def make(images, labels, graph, noise_dim, prior_std):
     reader = AugmentedEncoder(PooledEncoder(shape), RandomSymmetry())
     guide = EndogenousGuide(reader, scm, noise_dim=noise_dim, noise_encoder=SpatialEncoder(shape), init_scale=prior_std)
     return model, guide
+
+
+def make_objective(guide):
+    """What it is trained with."""
+    return CausalELBO(
+        w_eps_x=warm_up(0.1),  # the handwriting has to get into eps_x first
+        terms=[LabelFit(), CounterfactualConsistency(guide, std=0.07, noise_weight=0.05)],
+    )
 
 
 class Judges:
@@ -92,16 +101,12 @@ def main():
     data, test = (MorphoMNIST(args.root, split, seed=args.seed) for split in ("train", "test"))
     images, labels = data.images[: args.limit], data.labels[: args.limit]
     model, guide = make(images, labels, data.graph, args.noise_dim, args.prior_std)
-    objective = CausalELBO(
-        w_eps_x=lambda progress: min(1.0, progress / 0.1),  # the handwriting has to get into eps_x first
-        terms=[LabelFit(), CounterfactualConsistency(guide, std=0.07, noise_weight=0.05)],
-    )
-    config = {"data": {"name": "morphomnist", "seed": args.seed}}
+    config = {"data": {"name": "morphomnist", "root": args.root, "seed": args.seed}}
     fit(
         model,
         guide,
         (images, labels),
-        objective=objective,
+        objective=make_objective(guide),
         epochs=args.epochs,
         lr=3e-3,
         device=args.device,

@@ -18,10 +18,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from torch import nn
 
-from causalvae_pyro import CausalGraph, CausalVAE, FixedPrior, GaussianLikelihood, History, LinearSCM, Run, plots
+from causalvae_pyro import (
+    CausalGraph,
+    CausalVAE,
+    FixedPrior,
+    GaussianLikelihood,
+    History,
+    LinearSCM,
+    Run,
+    counterfactual,
+    plots,
+)
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation import evaluate, score_table
-from causalvae_pyro.metrics import cf_errors, cf_score, cf_score_of_errors, r2_score
+from causalvae_pyro.metrics import cf_errors, cf_score, cf_score_of_errors, minimality, r2_score
 from causalvae_pyro.plots import (
     BLUE,
     VERMILION,
@@ -646,6 +656,53 @@ def test_a_report_leaves_no_figure_of_an_earlier_one(data, tmp_path):
     page = write_report(run, photos, evaluate(run, photos), [], tmp_path)
     assert not {"scores.png", "training.png", "true_graph.png"} & {path.name for path in tmp_path.iterdir()}
     assert "CF-score" not in page.read_text()
+
+
+def test_without_the_axioms(data):
+    scores = evaluate(make(data), data, axioms=False)
+    assert "composition" not in scores
+    assert "reversibility" not in scores
+    whole = evaluate(make(data), data)
+    assert scores["cf_score"] == whole["cf_score"]
+    table = score_table(scores)
+    assert "null intervention" not in table
+    assert "undone" not in table
+    assert "undone" in score_table(whole)
+
+
+def test_minimality_is_that_of_the_metric(data):
+    def features(images):
+        return images.flatten(1)
+
+    run, scores = make(data), evaluate(make(data), data, features=features)
+    expected = {}
+    for column, name in enumerate(data.graph.names):
+        values = data.labels[torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0)), column]
+        after = counterfactual(run.model, run.guide, data.images, {name: values}).clamp(0, 1)
+        expected[name] = minimality(features(data.images), features(after), data.labels[:, column].contiguous(), values)
+    assert scores["minimality"] == pytest.approx(expected)
+    assert f"{expected['a']:.3f}" in score_table(scores)
+    assert "minimality" not in evaluate(make(data), data)
+
+
+def test_effectiveness_knows_true_labels_without_true_images(data):
+    """As for handwriting, whose thickness sets the brightness in closed form."""
+
+    class LabelsOnly:
+        images, labels, graph = data.images, data.labels, data.graph
+
+        def counterfactual_labels(self, labels, do):
+            return data.counterfactual(labels, do)[0]
+
+    def judge(images):
+        return (images[:, 0, 0, :: SIDE // 2] - 0.5) / GAIN
+
+    # A model that knows no mechanism: its own labels are not the true ones.
+    run = make(data, slope=0.0)
+    told = evaluate(run, LabelsOnly(), judge=judge)["effectiveness"]["do"]
+    assert told["a"]["b"] == pytest.approx(evaluate(run, data, judge=judge)["effectiveness"]["do"]["a"]["b"], rel=1e-4)
+    assert told["a"]["b"] > 1
+    assert told["a"]["a"] < 0.01
 
 
 def test_images_that_are_all_alike(data):

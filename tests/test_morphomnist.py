@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from causalvae_pyro.datasets import MorphoMNIST
+from causalvae_pyro.sources import open_data
 
 REAL = Path(os.environ.get("MORPHOMNIST", Path(__file__).parent.parent.parent / "shared" / "data" / "morphomnist"))
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="Morpho-MNIST is not here; set MORPHOMNIST to its folder")
@@ -144,3 +145,12 @@ def test_intensity_is_the_median_of_the_brighter_half():
     images[1] = 0.5
     images[1, 0, 0, 0] = 0.3
     assert MorphoMNIST.measure_intensity(images).tolist() == pytest.approx([70.0, 127.5])
+
+
+def test_a_run_can_be_opened_again(tmp_path):
+    write(tmp_path, 40)
+    description = {"name": "morphomnist", "root": str(tmp_path), "seed": 3}
+    found = open_data(description, "test")
+    assert torch.equal(found.images, MorphoMNIST(tmp_path, "test", seed=3).images)
+    with pytest.raises(ValueError, match="^RUN: its config.json names no data set of this package"):
+        open_data({"name": "morphomnist", "seed": 3}, "test")

@@ -26,6 +26,7 @@ from causalvae_pyro import (
     LearnedPrior,
     LinearSCM,
     MechanismFit,
+    warm_up,
 )
 from causalvae_pyro.divergences import kl_endogenous, kl_exogenous, kl_linear_gaussian
 
@@ -553,3 +554,9 @@ def test_terms_enter_the_loss_with_their_weight(term, vectorize):
     quadratic = mean.square().sum() + covariance.diagonal(dim1=-2, dim2=-1).sum()
     expected = quadratic if term.name == "mechanism_fit" else LabelFit()(model, traced(exact.x), labels)
     assert value == pytest.approx(expected.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, -0.1, float("nan")])
+def test_warm_up_takes_a_share(share):
+    with pytest.raises(ValueError, match="^share: got"):
+        warm_up(share)

@@ -35,6 +35,20 @@ def test_parts(data):
     assert objective.terms[2].guide is run.guide
 
 
+def test_what_the_labels_do_not_say(data):
+    recipe, run = build(data, noise_dim=3)
+    assert run.model.noise_dim == run.model.decoder.noise_dim == run.guide.noise_dim == 3
+    assert type(run.guide.noise_encoder) is SpatialEncoder
+    chosen = slice(0, 128)
+    objective = recipe.objective(run)
+    history = fit(run.model, run.guide, (data.images[chosen], data.labels[chosen]), objective=objective, epochs=1, progress=False)
+    assert history["kl_eps_x"][0] > 0
+    assert [objective.w_eps_x(p) for p in (0.0, 0.05, 1.0)] == [0.0, 0.5, 1.0]
+    for bad in (-1, 2):
+        with pytest.raises(ValueError, match="^noise_dim: got"):
+            Recipe(decoder="sprites", noise_dim=bad)
+
+
 def test_the_likelihood_starts_at_the_error_of_drawing_nothing(data):
     for images in (data.images, data.images.float() / 255):
         torch.manual_seed(0)

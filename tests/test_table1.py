@@ -1,5 +1,6 @@
 """The table's runner on a tiny case: cells are kept, a stopped run goes on, failures are told, tables say what was found."""
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def cells(tmp_path, table1, monkeypatch):
     """A stand-in for training that says what it was asked for."""
     made = []
 
-    def run_cell(row, data, seed, settings, device):
+    def run_cell(row, data, seed, settings, device, roots):
         made.append((row, data, seed, device))
         if row == "ivae" and (tmp_path / "fail").exists():
             raise RuntimeError("no luck")
@@ -128,6 +129,63 @@ def test_bad_options(option, table1, capsys):
     assert f"{option}: got 0; must be at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--morphomnist-root", "--celeba-root"])
+def test_files_that_are_not_there_are_asked_for(option, table1, capsys):
+    data = {"--morphomnist-root": "morphomnist", "--celeba-root": "celeba_beard"}[option]
+    with pytest.raises(SystemExit):
+        table1.main(["--data", "pendulum", data])
+    assert f"{option}: not given; {data} lies in a folder of yours" in capsys.readouterr().err
+
+
+def photographs(data, folder, monkeypatch):
+    """A stand-in for the user's files."""
+    import test_celeba
+    import test_morphomnist
+
+    if data == "morphomnist":
+        folder.mkdir()
+        test_morphomnist.write(folder, 160)
+    else:
+        test_celeba.write(folder, 90)
+        # More test images than that file gives.
+        partition = folder / "celeba" / "list_eval_partition.txt"
+        partition.write_text("".join(f"{i + 1:06d}.jpg {0 if i < 74 else 2}\n" for i in range(90)))
+        monkeypatch.setattr("torchvision.datasets.CelebA._check_integrity", lambda self: True)
+    return {"morphomnist_root": str(folder), "celeba_root": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("data", "row"),
+    [("morphomnist", row) for row in ("best", "paper", "condition_vae", "ivae", "beta_vae", "causal_vae_unsup", "ladder_vae")]
+    + [("celeba_smile", "best"), ("celeba_beard", "ladder_vae")],
+)
+def test_a_cell_of_photographs(data, row, table1, tmp_path, monkeypatch):
+    import table1_cells
+    from table1_cells import run_cell
+
+    monkeypatch.setattr(table1_cells, "train_judge", functools.partial(table1_cells.train_judge, steps=5))
+    roots = photographs(data, tmp_path / "files", monkeypatch)
+    result = run_cell(row, data, 0, {"epochs": 1, "size": 16, "limit": 12, "train_limit": 72}, "cpu", roots)
+    json.dumps(result)
+    names = set(result["scores"]["r2"])
+    assert (
+        names
+        == {
+            "morphomnist": {"thickness", "intensity"},
+            "celeba_smile": {"gender", "smile", "eyes_open", "mouth_open"},
+            "celeba_beard": {"age", "gender", "bald", "beard"},
+        }[data]
+    )
+    assert len(result["scores"]["composition"]) == 10
+    for part in ("reversibility", "minimality"):
+        assert set(result["scores"][part]) == names
+    assert set(result["scores"]["effectiveness"]["do"]) == names
+    assert "cf_score" not in result["scores"]
+    summary = table1.summarise([result, result])
+    assert "cf_roots" not in summary
+    assert summary["composition_10"]["mean"] == pytest.approx(result["scores"]["composition"][-1])
+
+
 @pytest.mark.parametrize("row", ["paper_code_whole", "ladder_vae"])
 def test_a_real_cell(row, table1):
     from table1_cells import run_cell
@@ -162,7 +220,7 @@ def test_tables_say_what_was_found(tmp_path, table1, cells):
     assert "| ConditionVAE | 75.5 (2.3) | 56.5 (1.8) |" in page
     latex = table1_tables.latex(result)
     rows = [line for line in latex.splitlines() if line.endswith("\\\\")]
-    assert len(rows) == 1 + 2 * (1 + len(result["names"]))
+    assert len(rows) == 2 * (1 + len(result["names"]))
     assert "90.5 $\\pm$ 6.4" in latex
     assert "| beta-VAE | 90.5 ± 6.4 / 80.0 ± 0.0 | 22.6 (4.6) / 12.5 (2.2) |" in table1_tables.short(result)
     table1_tables.draw(result, tmp_path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro.infer import ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 from causalvae_pyro.baselines.alignment import align
 from causalvae_pyro.baselines.ivae import JointPrior
@@ -17,8 +17,8 @@ from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides import EndogenousGuide, ExogenousGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
-from causalvae_pyro.networks import ConvDecoder, ConvEncoder
-from causalvae_pyro.objectives import CausalELBO
+from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SpatialEncoder
+from causalvae_pyro.objectives import CausalELBO, warm_up
 from causalvae_pyro.priors import FixedPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM, LinearSCM
 
@@ -32,14 +32,15 @@ class Method:
     Attributes:
         name: As in the paper's table.
         build: From ``(graph, images, labels)`` to an untrained :class:`~causalvae_pyro.Run`; those without labels use only the
-            number of concepts of the first and the images of the second.
+            number of concepts of the first and the images of the second. Keywords: ``noise_dim``, the size of what the labels
+            do not say, and ``std``, ``lambda2`` in label standard deviations where the method has it.
         objective: What it is trained with.
         labels: Whether training sees labels.
         named: Whether latent ``i`` is concept ``i``; else :func:`align` names them after training.
     """
 
     name: str
-    build: Callable[[CausalGraph, Tensor, Tensor], Run]
+    build: Callable[..., Run]
     objective: Callable[[Run], ELBO]
     labels: bool
     named: bool
@@ -60,17 +61,24 @@ def _latents(count: int, prefix: str = "latent") -> list[str]:
     return [f"{prefix}_{i}" for i in range(count)]
 
 
-def _model(scm: Any, prior: Any, images: Tensor, decoder: Any = None) -> CausalVAE:
+def _model(scm: Any, prior: Any, images: Tensor, decoder: Any = None, noise_dim: int = 0) -> CausalVAE:
     n = len(scm.graph)
-    decoder = ConvDecoder.from_images(images, n, scm.dim) if decoder is None else decoder
-    return CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True))
+    decoder = ConvDecoder.from_images(images, n, scm.dim, noise_dim=noise_dim) if decoder is None else decoder
+    return CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=noise_dim)
 
 
-def _encoder(images: Tensor) -> ConvEncoder:
-    return ConvEncoder(tuple(images.shape[1:]))
+def _encoder(images: Tensor, normalised: bool = False) -> nn.Module:
+    """Where more is read than a few concepts, strided convolutions without normalisation lose it in the first steps."""
+    shape = tuple(images.shape[1:])
+    return SpatialEncoder(shape) if normalised else ConvEncoder(shape)
 
 
-def condition_vae(graph: CausalGraph, images: Tensor, labels: Tensor, *, std: float = 0.005) -> Run:
+def _of_the_image(images: Tensor, noise_dim: int) -> dict[str, Any]:
+    """What a guide takes to read ``eps_x``."""
+    return {"noise_dim": noise_dim, "noise_encoder": _encoder(images, True) if noise_dim else None}
+
+
+def condition_vae(graph: CausalGraph, images: Tensor, labels: Tensor, *, noise_dim: int = 0, std: float = 0.005) -> Run:
     """ConditionVAE: a conditional prior that ties each latent to its label, and no causal layer.
 
     The same as our default with convolutions but for the edges: interventions stop where they are made.
@@ -79,27 +87,32 @@ def condition_vae(graph: CausalGraph, images: Tensor, labels: Tensor, *, std: fl
         graph: Only its concepts count.
         images: Training images ``[N, C, H, W]``.
         labels: Training labels ``[N, n]``.
+        noise_dim: Dimensions of the image's own noise.
         std: ``lambda2`` in label standard deviations.
     """
     scm = LinearSCM(CausalGraph(graph.names, []))
-    model = _model(scm, FixedPrior.from_labels(labels, std=std), images)
-    return Run(model, EndogenousGuide(_encoder(images), scm, init_scale=std))
+    model = _model(scm, FixedPrior.from_labels(labels, std=std), images, noise_dim=noise_dim)
+    return Run(model, EndogenousGuide(_encoder(images), scm, init_scale=std, **_of_the_image(images, noise_dim)))
 
 
-def beta_vae(graph: CausalGraph, images: Tensor, labels: Tensor | None = None) -> Run:
+def beta_vae(graph: CausalGraph, images: Tensor, labels: Tensor | None = None, *, noise_dim: int = 0, std: float = 0.0) -> Run:
     """beta-VAE (Higgins et al. 2017): independent latents, as many as there are concepts, and no labels.
 
     Args:
         graph: Only the number of its concepts counts.
         images: Training images ``[N, C, H, W]``.
         labels: Ignored.
+        noise_dim: So many latents more, for what the labels do not say; whichever follow them best get their names.
+        std: Ignored.
     """
-    scm = LinearSCM(CausalGraph(_latents(len(graph)), []))
-    model = _model(scm, FixedPrior(len(graph)), images)
-    return Run(model, ExogenousGuide(_encoder(images), len(graph)))
+    scm = LinearSCM(CausalGraph(_latents(len(graph) + noise_dim), []))
+    model = _model(scm, FixedPrior(len(scm.graph)), images)
+    return Run(model, ExogenousGuide(_encoder(images, noise_dim > 0), len(scm.graph)))
 
 
-def causal_vae_unsup(graph: CausalGraph, images: Tensor, labels: Tensor | None = None) -> Run:
+def causal_vae_unsup(
+    graph: CausalGraph, images: Tensor, labels: Tensor | None = None, *, noise_dim: int = 0, std: float = 0.0
+) -> Run:
     """CausalVAE-unsup: the causal layer over latents that no label names.
 
     Which latent causes which is as good as any other order, so the graph is the complete one in the order of their numbers.
@@ -108,29 +121,33 @@ def causal_vae_unsup(graph: CausalGraph, images: Tensor, labels: Tensor | None =
         graph: Only the number of its concepts counts.
         images: Training images ``[N, C, H, W]``.
         labels: Ignored.
+        noise_dim: Dimensions of the image's own noise.
+        std: Ignored.
     """
     names = _latents(len(graph))
     scm = AdditiveNoiseSCM(CausalGraph(names, [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]))
-    model = _model(scm, FixedPrior(len(graph)), images)
-    return Run(model, ExogenousGuide(_encoder(images), len(graph)))
+    model = _model(scm, FixedPrior(len(graph)), images, noise_dim=noise_dim)
+    return Run(model, ExogenousGuide(_encoder(images), len(graph), **_of_the_image(images, noise_dim)))
 
 
-def ladder_vae(graph: CausalGraph, images: Tensor, labels: Tensor | None = None) -> Run:
+def ladder_vae(graph: CausalGraph, images: Tensor, labels: Tensor | None = None, *, noise_dim: int = 0, std: float = 0.0) -> Run:
     """LadderVAE (Sonderby et al. 2016): two levels with as many latents each as there are concepts.
 
     Args:
         graph: Only the number of its concepts counts.
         images: Training images ``[N, C, H, W]``.
         labels: Ignored.
+        noise_dim: So many latents more on the lower level, for what the labels do not say.
+        std: Ignored.
     """
-    n = len(graph)
-    scm = ladder_layer(_latents(n, "lower"), _latents(n, "upper"))
-    decoder = LowerLevel(ConvDecoder.from_images(images, n), n)
-    model = _model(scm, FixedPrior(2 * n), images, decoder)
-    return Run(model, LadderGuide(_encoder(images), scm, n))
+    lower = len(graph) + noise_dim
+    scm = ladder_layer(_latents(lower, "lower"), _latents(len(graph), "upper"))
+    decoder = LowerLevel(ConvDecoder.from_images(images, lower), lower)
+    model = _model(scm, FixedPrior(len(scm.graph)), images, decoder)
+    return Run(model, LadderGuide(_encoder(images, noise_dim > 0), scm, lower))
 
 
-def ivae(graph: CausalGraph, images: Tensor, labels: Tensor) -> Run:
+def ivae(graph: CausalGraph, images: Tensor, labels: Tensor, *, noise_dim: int = 0, std: float = 0.0) -> Run:
     """The iVAE (Khemakhem et al. 2020): a prior of all latents given all labels, which names none of them.
 
     Its encoder reads the image alone, the harder case, so that test labels cannot reach the codes.
@@ -139,20 +156,22 @@ def ivae(graph: CausalGraph, images: Tensor, labels: Tensor) -> Run:
         graph: Only the number of its concepts counts.
         images: Training images ``[N, C, H, W]``.
         labels: Training labels ``[N, n]``.
+        noise_dim: Dimensions of the image's own noise.
+        std: Ignored.
     """
     n = len(graph)
     scm = LinearSCM(CausalGraph(_latents(n), []))
-    model = _model(scm, JointPrior.from_labels(labels, n), images)
-    return Run(model, ExogenousGuide(_encoder(images), n))
+    model = _model(scm, JointPrior.from_labels(labels, n), images, noise_dim=noise_dim)
+    return Run(model, ExogenousGuide(_encoder(images), n, **_of_the_image(images, noise_dim)))
 
 
 def _bound(w_eps: float, w_z: float) -> Callable[[Run], ELBO]:
-    return lambda run: CausalELBO(w_eps, w_z)
+    return lambda run: CausalELBO(w_eps, w_z, w_eps_x=warm_up(0.1))
 
 
 def _warm_up(run: Run) -> ELBO:
     # As its authors do: without, the upper level is lost in the first steps.
-    return CausalELBO(lambda progress: min(1.0, progress / 0.3), 0.0)
+    return CausalELBO(warm_up(0.3), 0.0)
 
 
 #: Every method but CausalVAE itself.
