@@ -28,6 +28,8 @@ from causalvae_pyro.recipes import Recipe
 VARIANTS = {
     "all": "all of it",
     "no_price": "no price on effects",
+    "same_price": "the price does not grow",
+    "no_floor": "differences below a grey level count",
     "no_regression": "sprites start on their parts, but follow nothing",
     "no_parts": "sprites start in the middle",
     "fast_effects": "effects take steps as long as canvases do",
@@ -105,9 +107,12 @@ def run(variant: str, seed: int, epochs: int, size: int, limit: int) -> dict:
         model.decoder.frame.requires_grad_(False)
     # So steep a reference that no slope differs from it.
     sprites._FLAT = 1e9 if variant == "stretched_edges" else 10.0
+    if variant == "no_floor":
+        model.likelihood.min_scale = 1e-3
     terms = [LabelFit()]
     if variant not in NO_PRICE:
-        terms.append(SparseEffects(recipe.effect_price))
+        growth = 1.0 if variant == "same_price" else recipe.effect_price_growth
+        terms.append(SparseEffects(lambda progress: recipe.effect_price * growth**progress))
     if variant not in NO_SLEEP:
         terms.append(SleepPhase(pair.guide))
     objective = CausalELBO(prior_share=0.0 if variant in NO_SHARE else 1.0, terms=terms)

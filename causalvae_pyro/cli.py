@@ -33,7 +33,7 @@ FEATURES = ("inception", "judge")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"epochs": 12, "encoder": "conv", "refinements": 1},
-    "best": {"epochs": 30, "encoder": "spatial", "refinements": 2},
+    "best": {"epochs": 30, "encoder": "conv", "refinements": 2},
 }
 
 
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--preset",
         choices=sorted(PRESETS),
         default="fast",
-        help="best: 30 epochs, the finer encoder and a third reading; --epochs, --encoder and --refinements override it",
+        help="best: 30 epochs and a third reading; --epochs, --encoder and --refinements override it",
     )
     train.add_argument("--epochs", type=int, help="passes over the images (default: 12)")
     train.add_argument("--batch-size", type=int, default=64)

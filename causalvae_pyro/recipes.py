@@ -23,6 +23,10 @@ from causalvae_pyro.sparsity import SparseEffects
 
 __all__ = ["Recipe", "fit_mechanisms"]
 
+# Images of 8 bits say nothing about smaller differences. A likelihood that learns from them buys them with small effects of the
+# wrong concepts.
+_GREY_LEVEL = 1 / 255
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -49,7 +53,9 @@ class Recipe:
         decoder: ``"conv"`` or ``"sprites"``.
         encoder: ``"conv"``, or ``"spatial"``: finer, and slower.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
-        effect_price: For sprites, the weight of :class:`~causalvae_pyro.SparseEffects`, >= 0.
+        effect_price: For sprites, the weight of :class:`~causalvae_pyro.SparseEffects` at the start, >= 0.
+        effect_price_growth: By what factor it has grown in the end, > 0. While sprites find what they follow it must not hold
+            them back; later on it is worth ever less beside what the smallest detail of the picture adds to its likelihood.
         refinements: For sprites, see :class:`~causalvae_pyro.RefinedGuide`.
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
@@ -64,12 +70,15 @@ class Recipe:
     decoder: str = "conv"
     encoder: str = "conv"
     effect_price: float = 2000.0
+    effect_price_growth: float = 20.0
     refinements: int = 1
     noise_dim: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
             raise ValueError(f"labelled_share: got {self.labelled_share}; must lie in [0, 1)")
+        if not self.effect_price_growth > 0:
+            raise ValueError(f"effect_price_growth: got {self.effect_price_growth}; must be > 0")
         if self.refinements < 0:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
         if self.noise_dim < 0 or (self.noise_dim and self.decoder == "sprites"):
@@ -98,7 +107,7 @@ class Recipe:
             decoder: nn.Module = SpriteDecoder.from_images(images, n, self.dim, concepts=_concepts(prior, labels))
             # From the error of drawing nothing on, as fast as the picture improves: the price is relative to it.
             spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor
-            likelihood = GaussianLikelihood(spread, learn_scale=True, lr_factor=faster)
+            likelihood = GaussianLikelihood(spread, learn_scale=True, min_scale=_GREY_LEVEL, lr_factor=faster)
         else:
             decoder = ConvDecoder.from_images(images, n, self.dim, noise_dim=self.noise_dim)
         model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=self.noise_dim)
@@ -119,7 +128,8 @@ class Recipe:
         """
         if self.decoder == "conv":
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
-        terms: list[Term] = [LabelFit(), SparseEffects(self.effect_price), SleepPhase(run.guide)]
+        price = SparseEffects(lambda progress: self.effect_price * self.effect_price_growth**progress)
+        terms: list[Term] = [LabelFit(), price, SleepPhase(run.guide)]
         return CausalELBO(self.w_eps, self.w_z, prior_share=1.0, terms=terms)
 
     def labelled_repeats(self, labels: Tensor) -> int:

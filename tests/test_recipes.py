@@ -31,7 +31,10 @@ def test_parts(data):
     objective = recipe.objective(run)
     assert objective.prior_share == 1.0
     assert [term.name for term in objective.terms] == ["label_fit", "sparse_effects", "sleep"]
-    assert objective.terms[1].weight == 7.0
+    price = objective.terms[1].weight
+    assert [price(0.0), price(0.5), price(1.0)] == pytest.approx([7.0, 7.0 * 20**0.5, 140.0])
+    # Less than a grey level of 8 bits is no difference.
+    assert run.model.likelihood.min_scale == pytest.approx(1 / 255)
     assert objective.terms[2].guide is run.guide
 
 
