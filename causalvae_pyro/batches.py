@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,46 +14,78 @@ from causalvae_pyro.missing import any_missing
 __all__ = ["LoaderBatches", "TensorBatches", "make_batches"]
 
 
-class TensorBatches:
+class _Batches:
+    """Shuffled rows in batches, of which each process has its part.
+
+    Args:
+        count: Number of rows.
+        batch_size: Rows per batch, of all processes together.
+        part: Number of this process and of all. A last batch that does not reach for all is left out.
+    """
+
+    def __init__(self, count: int, batch_size: int, part: tuple[int, int]) -> None:
+        self.count, self.batch_size, self.part = count, batch_size, part
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.count, self.batch_size)
+        return whole + (rest >= self.part[1])
+
+    def _indices(self, generator: torch.Generator, done: int) -> list[Tensor]:
+        """The rows of this process, batch by batch, without those of the epoch's first so many batches."""
+        order = torch.randperm(self.count, generator=generator)
+        rank, processes = self.part
+        return [index.tensor_split(processes)[rank] for index in order.split(self.batch_size)[done : len(self)]]
+
+
+class TensorBatches(_Batches):
     """Shuffled batches by index selection from tensors that stay on the device, uint8 images as uint8."""
 
-    def __init__(self, images: Tensor, labels: Tensor | None, batch_size: int, repeats: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        batch_size: int,
+        repeats: int,
+        device: torch.device,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
         self.images = images.to(device)
         self.labels = None if labels is None else labels.to(device=device, dtype=torch.get_default_dtype())
-        self.batch_size = batch_size
         self.missing = labels is not None and any_missing(labels)
         self.rows = torch.arange(len(images))
         if self.missing:
             labelled = (~labels.isnan()).any(1).nonzero().flatten().cpu()  # type: ignore[union-attr]
             self.rows = torch.cat([self.rows, labelled.repeat(repeats - 1)])
+        super().__init__(len(self.rows), batch_size, part)
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.batch_size)
-
-    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
-        order = self.rows[torch.randperm(len(self.rows), generator=generator)].to(self.images.device)
-        for index in order.split(self.batch_size):
+    def __call__(self, generator: torch.Generator, done: int = 0) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
+        indices = self._indices(generator, done)
+        # All of them at once: each transfer would have to be waited for.
+        rows = self.rows[torch.cat(indices)].to(self.images.device) if indices else self.rows[:0]
+        for index in rows.split([len(index) for index in indices]):
             x = self.images[index]
             x = x.to(torch.get_default_dtype()).div_(255) if x.dtype == torch.uint8 else x
             yield x, None if self.labels is None else self.labels[index], self.missing
 
 
-class LoaderBatches:
+class LoaderBatches(_Batches):
     """Shuffled batches from a dataset of ``(image, labels)`` pairs."""
 
-    def __init__(self, data: Dataset, batch_size: int, device: torch.device) -> None:
-        self.data, self.batch_size, self.device = data, batch_size, device
+    def __init__(self, data: Dataset, batch_size: int, device: torch.device, part: tuple[int, int] = (0, 1)) -> None:
+        super().__init__(len(data), batch_size, part)  # type: ignore[arg-type]
+        self.data, self.device = data, device
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.data) / self.batch_size)  # type: ignore[arg-type]
-
-    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
-        for x, labels in DataLoader(self.data, self.batch_size, shuffle=True, generator=generator):
+    def __call__(self, generator: torch.Generator, done: int = 0) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
+        batches = [index.tolist() for index in self._indices(generator, done)]
+        # A generator of its own: the loader draws from the global one otherwise, once an epoch.
+        for x, labels in DataLoader(self.data, batch_sampler=batches, generator=torch.Generator()):
             # Before they are on the device, where a look would have to wait.
             yield x.to(self.device), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
 
 
-def make_batches(data: Any, batch_size: int, repeats: int, device: torch.device, graph: Any) -> TensorBatches | LoaderBatches:
+def make_batches(
+    data: Any, batch_size: int, repeats: int, device: torch.device, graph: Any, part: tuple[int, int] = (0, 1)
+) -> TensorBatches | LoaderBatches:
     """Batches of what :func:`~causalvae_pyro.fit` takes as ``data``: its arguments of the same names.
 
     Args:
@@ -63,10 +94,11 @@ def make_batches(data: Any, batch_size: int, repeats: int, device: torch.device,
         repeats: ``labelled_repeats``.
         device: Where the batches lie.
         graph: The model's graph, for the number of labels and their names in errors; ``None`` for a model without.
+        part: Number of this process and of all processes, which share each batch.
 
     Returns:
-        A callable from a generator, which orders the data, to an epoch's triples of images, labels or ``None``, and
-        whether labels may be missing; with a length.
+        A callable from a generator, which orders the data, and the number of batches to skip, to an epoch's triples of images,
+        labels or ``None``, and whether labels may be missing; with a length.
 
     Raises:
         ValueError: If data or arguments are malformed.
@@ -78,12 +110,14 @@ def make_batches(data: Any, batch_size: int, repeats: int, device: torch.device,
     else:
         images = labels = None
     size = len(data) if images is None else len(images)
+    if batch_size < part[1]:
+        raise ValueError(f"batch_size: got {batch_size} for {part[1]} processes; must be at least 1 for each")
     if batch_size > size:
         raise ValueError(f"batch_size: got {batch_size}, the data has {size} images; must be at most that")
     if images is None:
         if repeats > 1:
             raise ValueError(f"labelled_repeats: got {repeats}, but which images have labels is known of tensors only; must be 1")
-        return LoaderBatches(data, batch_size, device)
+        return LoaderBatches(data, batch_size, device, part)
     if images.ndim != 4:
         raise ValueError(f"images: expected shape [N, C, H, W], got {list(images.shape)}")
     if images.dtype != torch.uint8 and not bool(((images >= 0) & (images <= 1)).all()):
@@ -102,4 +136,4 @@ def make_batches(data: Any, batch_size: int, repeats: int, device: torch.device,
             if count < min(2, size):
                 name = f"in column {i}" if graph is None else repr(graph.names[i])
                 raise ValueError(f"labels: the concept {name} has {count} of them; each concept takes at least 2")
-    return TensorBatches(images, labels, batch_size, repeats, device)
+    return TensorBatches(images, labels, batch_size, repeats, device, part)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,15 @@ from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from causalvae_pyro.report import write_report
 from causalvae_pyro.sources import FOLDER, SIMULATORS, open_data
-from causalvae_pyro.training import NonFiniteLossError, fit, resolve_device
+from causalvae_pyro.training import (
+    Callback,
+    EarlyStopping,
+    NonFiniteLossError,
+    TensorBoardLogger,
+    TrainingCheckpoint,
+    fit,
+    resolve_device,
+)
 
 __all__ = ["main"]
 
@@ -104,6 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--prior-std", type=float, default=Recipe.prior_std, help="lambda2 in label standard deviations")
     train.add_argument("--w-eps", type=float, default=Recipe.w_eps, help="weight of KL(q(eps) || p(eps))")
     train.add_argument("--w-z", type=float, default=Recipe.w_z, help="weight of KL(q(z) || p(z | u))")
+    engine = train.add_argument_group("how it is trained")
+    engine.add_argument("--resume", action="store_true", help="go on exactly where a stopped run in --out was, if there is one")
+    engine.add_argument("--ema", type=float, metavar="DECAY", help="train on, but keep an average of the weights, e.g. 0.999")
+    engine.add_argument("--max-grad-norm", type=float, help="scale larger gradients down to this norm")
+    engine.add_argument("--patience", type=int, help="stop after so many epochs without a lower loss")
+    engine.add_argument(
+        "--mixed-precision", choices=("no", "fp16", "bf16"), help="of encoder and decoder, on devices that have it"
+    )
+    engine.add_argument("--micro-batches", type=int, default=1, help="parts in which a batch goes through, for less memory")
+    engine.add_argument("--compile", action="store_true", help="compile encoder and decoder")
+    engine.add_argument("--deterministic", action="store_true", help="deterministic algorithms only")
+    engine.add_argument("--tensorboard", type=Path, metavar="DIR", help="log for TensorBoard (extra tensorboard)")
     _device_option(train)
     train.set_defaults(run=_train)
 
@@ -198,11 +220,20 @@ def _train(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
     run = recipe.build(train_data.graph, images, labels, config)
     out.mkdir(parents=True, exist_ok=True)
+    # Started by accelerate launch or torchrun, one of several processes speaks, writes and scores.
+    main_process = os.environ.get("RANK", "0") == "0"
+    say = print if main_process else _silent
     parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
-    print(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
+    say(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
     if semi:
-        print(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
+        say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
         fit_mechanisms(run.model, labels)
+    checkpoint = TrainingCheckpoint(out, settings={"data": description, "recipe": asdict(recipe)})
+    if not arguments.resume and (left := _left_over(checkpoint)) is not None:
+        say(f"{out} holds a training that was stopped in epoch {left}, and is replaced; --resume would have gone on with it")
+    callbacks: list[Callback] = [SaveCheckpoint(out, run.config)]
+    callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
+    callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]
     history = fit(
         run.model,
         run.guide,
@@ -211,14 +242,37 @@ def _train(arguments: argparse.Namespace) -> None:
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         lr=arguments.lr,
-        device=device,
+        max_grad_norm=arguments.max_grad_norm,
+        ema_decay=arguments.ema,
+        device=arguments.device,
+        mixed_precision=arguments.mixed_precision,
+        micro_batches=arguments.micro_batches,
+        compiled=arguments.compile,
+        deterministic=arguments.deterministic,
         seed=arguments.seed,
         labelled_repeats=semi.get("labelled_repeats", 1),
-        callbacks=[SaveCheckpoint(out, run.config)],
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=arguments.resume,
     )
-    print(f"trained in {time.perf_counter() - started:.0f} s; scoring")
+    if not main_process:
+        return
+    say(f"trained in {time.perf_counter() - started:.0f} s; scoring")
     _score(load(out, device=device), out, history.rows, train_data=train_data)
-    print(f"done in {time.perf_counter() - started:.0f} s")
+    say(f"done in {time.perf_counter() - started:.0f} s")
+
+
+def _silent(*values: Any) -> None:
+    """In place of ``print``."""
+
+
+def _left_over(checkpoint: TrainingCheckpoint) -> int | None:
+    """The epoch in which an earlier training in the same place was stopped."""
+    try:
+        state = checkpoint.read()
+    except ValueError:
+        return None
+    return None if state is None or state.get("finished") else state.get("epoch")
 
 
 def _description(arguments: argparse.Namespace) -> dict[str, Any]:

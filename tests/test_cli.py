@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -21,6 +22,7 @@ from causalvae_pyro.cli import main
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation import evaluate, score_table, train_judge
 from causalvae_pyro.missing import keep_labels
+from causalvae_pyro.training.resuming import STATE, read_state
 
 OPTIONS = ["--noise", "0.1", "--dim", "2", "--w-eps", "0.3", "--seed", "3", "--batch-size", "16"]
 FILES = {
@@ -36,6 +38,7 @@ FILES = {
     "scores.png",
     "information.png",
     "training.png",
+    "training.pt",
 }
 # As the installed command, with Ctrl-C in effect even where the tests run in the background.
 COMMAND = [
@@ -43,6 +46,15 @@ COMMAND = [
     "-c",
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from causalvae_pyro.cli import main; sys.exit(main())",
+]
+
+
+# The same on the few scenes below.
+SMALL_COMMAND = [
+    sys.executable,
+    "-c",
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_cli; "
+    "test_cli.sources.SIMULATORS['pendulum'] = test_cli.Small; sys.exit(test_cli.main())",
 ]
 
 
@@ -471,6 +483,83 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     images = Pendulum("test", size=16).images[:2].float() / 255
     assert torch.isfinite(counterfactual(run.model, run.guide, images, {"light": 12.0})).all()
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
+    scored = []
+    monkeypatch.setattr(cli, "_score", lambda run, out, *_, **__: scored.append(out.name))
+    small = ["--size", "16", "--limit", "256", "--epochs", "60", "--device", "cpu", "--decoder", "conv", "--ema", "0.9"]
+    runs = {name: ["train", "pendulum", *small, "--out", str(tmp_path / name)] for name in ("whole", "killed")}
+    process = subprocess.Popen([*SMALL_COMMAND, *runs["killed"]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "killed" / STATE).exists() or read_state(tmp_path / "killed" / STATE)["epoch"] < 5:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert not read_state(tmp_path / "killed" / STATE)["finished"]
+    assert main([*runs["killed"], "--resume"]) == 0
+    assert main(runs["whole"]) == 0
+    for name in ("model.safetensors", "history.csv"):
+        whole, killed = ((tmp_path / run / name).read_bytes() for run in runs)
+        if name == "history.csv":
+            whole, killed = (list(csv.DictReader(text.decode().splitlines())) for text in (whole, killed))
+            for row in whole + killed:
+                del row["seconds"], row["images_per_second"]
+        assert whole == killed
+    # A finished run is scored again, not trained.
+    assert main([*runs["whole"], "--resume"]) == 0
+    assert scored == ["killed", "whole", "whole"]
+    assert main([*runs["whole"], "--resume", "--seed", "1"]) == 2
+
+
+def test_starting_anew_says_what_is_lost(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_score", lambda *_, **__: None)
+    arguments = [
+        "train",
+        "pendulum",
+        "--size",
+        "16",
+        "--limit",
+        "128",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(arguments) == 0
+    assert "--resume would have" not in capsys.readouterr().out
+    state = read_state(tmp_path / STATE)
+    torch.save(state | {"finished": False, "epoch": 7}, tmp_path / STATE)
+    assert main(arguments) == 0
+    assert f"{tmp_path} holds a training that was stopped in epoch 7, and is replaced" in capsys.readouterr().out
+    (tmp_path / STATE).write_bytes(b"nonsense")
+    assert main([*arguments, "--resume"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("causalvae: error: resume:")
+    assert err.count("\n") == 1
+    assert main(arguments) == 0
+
+
+def test_how_it_is_trained(tmp_path, monkeypatch):
+    given = {}
+
+    def stop(model, guide, data, **options):
+        given.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "fit", stop)
+    options = "--ema 0.99 --max-grad-norm 5 --patience 3 --mixed-precision bf16 --micro-batches 2 --compile --deterministic"
+    assert main(["train", "pendulum", *options.split(), "--out", str(tmp_path)]) == 130
+    assert [type(callback).__name__ for callback in given["callbacks"]] == ["SaveCheckpoint", "EarlyStopping"]
+    kept = ("ema_decay", "max_grad_norm", "mixed_precision", "micro_batches", "compiled", "deterministic", "resume")
+    assert [given[name] for name in kept] == [0.99, 5.0, "bf16", 2, True, True, False]
 
 
 # The user's own data ---------------------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.checkpoint import HISTORY
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.training import Callback, TrainingState, _Monitor, cosine_schedule, resolve_device
+from causalvae_pyro.training import Callback, TrainingState, cosine_schedule, resolve_device
+from causalvae_pyro.training.monitor import Monitor
 
 SIZE = 96
 
@@ -411,7 +412,7 @@ def test_huge_labels_are_named(data):
 def test_the_step_is_right_where_steps_are_checked_in_groups(data, finish):
     # As on a GPU, where looking at every single step would cost a synchronisation each.
     progress = TrainingState(*make(data), None, History(), epoch=1)
-    monitor = _Monitor(CausalELBO(), progress, check_every=50 if finish else 5)
+    monitor = Monitor(CausalELBO(), progress, check_every=50 if finish else 5)
     monitor.start_epoch()
 
     def go():

@@ -93,6 +93,14 @@ class GraphSearch(nn.Module):
         self.snapshots.append(strengths.cpu().clone())
         self.lagrangian.update(self.acyclicity(strengths / self.unit))
 
+    def get_extra_state(self) -> list[Tensor]:
+        """The snapshots, for a training that is resumed."""
+        return self.snapshots
+
+    def set_extra_state(self, state: list[Tensor]) -> None:
+        """Takes up what :meth:`get_extra_state` returned."""
+        self.snapshots = list(state)
+
     def graph(self, names: tuple[str, ...], threshold: float = 0.05) -> CausalGraph:
         """The DAG of the present strengths, see :func:`to_dag`."""
         return CausalGraph.from_adjacency(names, to_dag(self.candidates.strengths(), threshold))

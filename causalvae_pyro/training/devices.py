@@ -1,0 +1,151 @@
+"""Where a training runs: device, processes and precision, through Hugging Face's accelerate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["make_accelerator", "networks_of", "reproducible", "resolve_device", "suited_to_the_device"]
+
+PRECISIONS = ("no", "fp16", "bf16")
+
+# What this module has set up itself and may set up anew; what the user has set up stays.
+_ours: list[Any] = []
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device to use: ``"auto"`` is CUDA where there is one, then Apple's MPS, then the CPU.
+
+    Raises:
+        ValueError: If the device is not a device, or this machine does not have it.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device: got {str(device)!r}; valid: 'auto', 'cpu', 'cuda', 'cuda:0', ..., 'mps'") from None
+    if resolved.type == "cuda" and not (torch.cuda.is_available() and (resolved.index or 0) < torch.cuda.device_count()):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ValueError(f"device: got {str(device)!r}, but PyTorch finds {found} CUDA devices here; valid: 'auto', 'cpu'")
+    if resolved.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device: got {str(device)!r}; valid: 'auto', 'cpu', 'cuda', 'cuda:0', ..., 'mps'")
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device: got {str(device)!r}, but PyTorch finds no MPS device here; valid: 'auto', 'cpu'")
+    return resolved
+
+
+def make_accelerator(device: str | torch.device, mixed_precision: str | None) -> Any:
+    """The accelerator that a training runs on.
+
+    Where the process was started by ``accelerate launch`` or ``torchrun`` it is one of several.
+
+    Args:
+        device: As for :func:`resolve_device`. With several processes ``"auto"`` is each one's own GPU, or ``"cpu"``.
+        mixed_precision: ``"no"``, ``"fp16"`` or ``"bf16"``; ``None`` is what ``accelerate launch`` was told, or ``"no"``.
+
+    Raises:
+        ValueError: If the device or the precision is not to be had, or an accelerator with other settings is in use.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if mixed_precision is not None and mixed_precision not in PRECISIONS:
+        raise ValueError(f"mixed_precision: got {mixed_precision!r}; valid: {', '.join(map(repr, PRECISIONS))}")
+    if mixed_precision == "fp16" and (str(device) == "cpu" or resolve_device("auto").type == "cpu"):
+        raise ValueError("mixed_precision: got 'fp16' on a CPU; valid there: 'no', 'bf16'")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if str(device) not in ("auto", "cpu"):
+            raise ValueError(f"device: got {str(device)!r} with several processes; valid: 'auto' (each one's own GPU), 'cpu'")
+        AcceleratorState._reset_state()
+        return Accelerator(cpu=str(device) == "cpu", mixed_precision=mixed_precision)
+    resolved = resolve_device(device)
+    if AcceleratorState._shared_state:
+        accelerator = Accelerator()
+        ours = _ours == [accelerator.device]
+        if ours and mixed_precision is None:
+            # Not what the last training was told.
+            mixed_precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if resolved == accelerator.device and mixed_precision in (None, accelerator.mixed_precision):
+            return accelerator
+        if not ours:
+            raise ValueError(
+                f"accelerator: this process has one on {accelerator.device} with mixed precision "
+                f"{accelerator.mixed_precision!r}, but fit was asked for {resolved}, {mixed_precision!r}; pass the one to use"
+            )
+    AcceleratorState._reset_state(reset_partial_state=True)
+    before = os.environ.get("ACCELERATE_TORCH_DEVICE")
+    os.environ["ACCELERATE_TORCH_DEVICE"] = str(resolved)
+    try:
+        accelerator = Accelerator(cpu=resolved.type == "cpu", mixed_precision=mixed_precision)
+    finally:
+        if before is None:
+            del os.environ["ACCELERATE_TORCH_DEVICE"]
+        else:
+            os.environ["ACCELERATE_TORCH_DEVICE"] = before
+    _ours[:] = [accelerator.device]
+    return accelerator
+
+
+@contextmanager
+def reproducible(deterministic: bool) -> Iterator[None]:
+    """Deterministic algorithms only, for a while; operations that have none raise an error that names them."""
+    if not deterministic:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    # Has to be set before CUDA's first matrix product.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def networks_of(model: nn.Module, guide: nn.Module) -> list[nn.Module]:
+    """The networks that images go through: decoder and encoders. They take nearly all of the time."""
+    found = [
+        vars(root).get("_modules", {}).get(name) for root in (model, guide) for name in ("decoder", "encoder", "noise_encoder")
+    ]
+    return [network for network in dict.fromkeys(found) if network is not None]
+
+
+@contextmanager
+def suited_to_the_device(networks: Sequence[nn.Module], accelerator: Any, compiled: bool) -> Iterator[None]:
+    """Mixed precision and compilation of these networks alone, for a while.
+
+    Densities, mechanisms and heads stay in full precision: a concept read to a half per cent, or a mechanism whose noise is
+    smaller than its rounding, is no longer what the bound is about.
+    """
+    mixed = accelerator.mixed_precision != "no"
+    for network in networks:
+        if compiled:
+            network.compile()
+        if mixed:
+            network.forward = _in_mixed_precision(network.forward, accelerator)
+    try:
+        yield
+    finally:
+        for network in networks:
+            vars(network).pop("forward", None)
+            if compiled:
+                network._compiled_call_impl = None
+
+
+def _in_mixed_precision(forward: Any, accelerator: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+        with accelerator.autocast():
+            output = forward(*args, **kwargs)
+        return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+
+    return wrapped

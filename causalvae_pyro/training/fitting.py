@@ -1,0 +1,179 @@
+"""``fit``: its arguments, checked and put together."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from causalvae_pyro.batches import TensorBatches, make_batches
+from causalvae_pyro.local_params import local_params
+from causalvae_pyro.objectives import CausalELBO, LabelFit
+from causalvae_pyro.training.callbacks import Callback, TrainingState
+from causalvae_pyro.training.devices import make_accelerator, networks_of, reproducible, suited_to_the_device
+from causalvae_pyro.training.ema import MovingAverage
+from causalvae_pyro.training.history import History
+from causalvae_pyro.training.loop import Loop, Objective
+from causalvae_pyro.training.optimizers import parameter_groups
+from causalvae_pyro.training.resuming import TrainingCheckpoint
+from causalvae_pyro.training.schedules import cosine_schedule
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: nn.Module,
+    guide: nn.Module,
+    data: Dataset | tuple[Tensor, Tensor | None],
+    *,
+    objective: ELBO | None = None,
+    epochs: int = 30,
+    batch_size: int = 64,
+    lr: float = 2e-3,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+    schedule: Callable[[float], float] | None = cosine_schedule,
+    max_grad_norm: float | None = None,
+    ema_decay: float | None = None,
+    device: str | torch.device = "auto",
+    mixed_precision: str | None = None,
+    micro_batches: int = 1,
+    compiled: bool = False,
+    deterministic: bool = False,
+    accelerator: Any = None,
+    seed: int = 0,
+    labelled_repeats: int = 1,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike | TrainingCheckpoint | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> History:
+    """Maximises a bound by stochastic variational inference.
+
+    The pair becomes one ELBO module (``objective(model, guide)``) that a torch optimiser trains; for one seed, one order
+    of the data and one learning rate this takes the same steps as :class:`pyro.infer.SVI`. Model and guide are trained
+    in place and left on the device in evaluation mode.
+
+    Started by ``accelerate launch`` or ``torchrun``, several processes share each batch. Their gradient is that of the whole
+    batch, whatever their number; only terms that look at a batch as a whole, and batch normalisation, see each process's part.
+
+    Args:
+        model: A :class:`~causalvae_pyro.CausalVAE`, or any Pyro model module ``(x, labels)``.
+        guide: Its guide, a module with the same signature.
+        data: An image simulator (anything with ``images [N, C, H, W]`` and ``labels [N, n]``), a pair of tensors
+            ``(images, labels)`` (uint8 images are divided by 255; ``labels`` may be ``None``), or a dataset of
+            ``(image, labels)`` pairs with a length. Tensors stay on the device as they are. A missing label is NaN: an image
+            may have none of its labels, or some of them.
+        objective: Any Pyro ELBO. By default :class:`~causalvae_pyro.CausalELBO` with weights (0, 1) and
+            :class:`~causalvae_pyro.LabelFit`: a bound on ``log p(x, u)``. Terms that are modules are trained too, and told of
+            every epoch's end where they have ``on_epoch_end``.
+        epochs: Passes over the data.
+        batch_size: Images per step, over all processes and micro-batches; the last batch of an epoch may be smaller. Where it
+            has fewer images than there are processes it is left out.
+        lr: Learning rate of the default optimiser, Adam. A module with an attribute ``lr_factor`` gets so many times that.
+        optimizer: From parameters to an optimiser, instead of Adam.
+        schedule: Factor of the learning rate as a function of progress in [0, 1]; ``None`` keeps it constant.
+        max_grad_norm: Largest norm of the gradient, of the whole batch, that is not scaled down to it; > 0.
+        ema_decay: Keeps an exponential moving average of the weights with this decay, in (0, 1). After each epoch the callbacks
+            see it in place of the weights, and the pair is left with it.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        mixed_precision: ``"fp16"`` or ``"bf16"`` for encoders and decoder, if the device has it; densities and mechanisms stay in
+            full precision. By default what ``accelerate launch`` was told, or ``"no"``.
+        micro_batches: In so many parts a batch goes through the networks, for less memory; the gradient is that of the whole.
+        compiled: Compile encoders and decoder with ``torch.compile``.
+        deterministic: Use deterministic algorithms only; an operation that has none on the device raises an error.
+        accelerator: An :class:`accelerate.Accelerator` of your own, in place of ``device`` and ``mixed_precision``.
+        seed: Seeds the order of the data and the sampling.
+        labelled_repeats: Where labels are missing, how often an epoch shows each image that has some: so many times it counts
+            in the objective. With few labels most batches would have none. Tensors and simulators only.
+        callbacks: See :class:`Callback`.
+        checkpoint: A directory in which the state of the training is kept, or a :class:`TrainingCheckpoint`. Ctrl-C then ends the
+            training after the step that it is in, with its state written.
+        resume: Go on from that state, exactly: what comes out is what would have come out without the stop, to the bit. Where
+            there is none, start.
+        progress: Show a progress bar with loss, images/s and the time left.
+
+    Returns:
+        The history, one row per epoch.
+
+    Raises:
+        ValueError: If an argument is out of range, images or labels are malformed, or the state to go on from is damaged or
+            that of another training.
+        NonFiniteLossError: If a term of the loss becomes NaN or infinite.
+        KeyboardInterrupt: On Ctrl-C, after the callbacks' ``on_interrupt``.
+    """
+    for argument, module in (("model", model), ("guide", guide)):
+        if not isinstance(module, nn.Module):
+            # Its parameters would stay as they are without a word.
+            raise ValueError(
+                f"{argument}: expected a module, got {type(module).__name__}; train plain functions with pyro.infer.SVI"
+            )
+    counts = {"epochs": epochs, "batch_size": batch_size, "labelled_repeats": labelled_repeats, "micro_batches": micro_batches}
+    for argument, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{argument}: got {count}; must be at least 1")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: got {seed}; must lie in [0, 2**32)")
+    if not lr > 0:
+        raise ValueError(f"lr: got {lr}; must be > 0")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm: got {max_grad_norm}; must be > 0")
+    if resume and checkpoint is None:
+        raise ValueError("resume: got True without a checkpoint; give the directory that the state lies in")
+    accelerator = make_accelerator(device, mixed_precision) if accelerator is None else accelerator
+    place, processes = accelerator.device, accelerator.num_processes
+    graph = getattr(getattr(model, "scm", None), "graph", None)
+    batches = make_batches(data, batch_size, labelled_repeats, place, graph, (accelerator.process_index, processes))
+    if isinstance(batches, TensorBatches) and batches.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
+        raise ValueError("labels: some are missing, but the guide's encoder reads them; give it label_dim=0, for q(eps | x)")
+    objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
+    # Each process has random numbers of its own; the order of the data is the same for all.
+    pyro.set_rng_seed((seed + accelerator.process_index) % 2**32)
+    with (
+        local_params(model, guide),
+        warnings.catch_warnings(),
+        reproducible(deterministic),
+        suited_to_the_device(networks_of(model, guide), accelerator, compiled),
+    ):
+        # The monitor says more about them.
+        warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
+        loss = Objective(objective, model, guide).to(place).train()
+        parameters = [p for p in dict.fromkeys(loss.parameters()) if p.requires_grad]
+        adam = torch.optim.Adam(parameter_groups(loss.roots, parameters, lr), fused=True) if optimizer is None else None
+        optim = optimizer(parameters) if optimizer is not None else adam
+        state = TrainingState(model, guide, optim, History())  # type: ignore[arg-type]
+        average = None if ema_decay is None else MovingAverage(parameters, ema_decay)
+        keep = TrainingCheckpoint(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+        settings = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "seed": seed,
+            "images": batches.count,
+            "labelled_repeats": labelled_repeats,
+            "micro_batches": micro_batches,
+            "max_grad_norm": max_grad_norm,
+            "ema_decay": ema_decay,
+            "processes": processes,
+            "parameters": sum(p.numel() for p in parameters),
+            **({} if keep is None else keep.settings),
+        }
+        return Loop(
+            loss=loss,
+            state=state,
+            batches=batches,
+            settings=settings,
+            accelerator=accelerator,
+            schedule=schedule,
+            average=average,
+            callbacks=callbacks,
+            checkpoint=keep,
+            progress=progress,
+        ).run(resume)

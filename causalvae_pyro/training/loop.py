@@ -1,0 +1,322 @@
+"""The steps of a training."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from causalvae_pyro.batches import LoaderBatches, TensorBatches
+from causalvae_pyro.missing import declare_missing
+from causalvae_pyro.objectives import CausalELBO
+from causalvae_pyro.training.callbacks import Callback, TrainingState
+from causalvae_pyro.training.ema import MovingAverage
+from causalvae_pyro.training.history import History
+from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError
+from causalvae_pyro.training.resuming import TrainingCheckpoint, rng_state, set_rng_state
+
+__all__ = ["Loop", "Objective"]
+
+
+class Objective(nn.Module):
+    """The loss as one module: that of the pair, with the terms of it that are trained too.
+
+    Args:
+        objective: The ELBO.
+        model: The model.
+        guide: The guide.
+    """
+
+    def __init__(self, objective: ELBO, model: nn.Module, guide: nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
+        self.pair = objective(model, guide)
+        #: Extra terms of the objective may learn too, such as the mechanisms of a graph search.
+        self.terms = list(getattr(objective, "terms", ()))
+        self.learning = nn.ModuleList(term for term in self.terms if isinstance(term, nn.Module))
+
+    @property
+    def roots(self) -> list[nn.Module]:
+        """The modules that are trained."""
+        return [self.pair, *self.learning]
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """The loss of a batch, summed over its images."""
+        return self.pair(x, labels)
+
+
+class Loop:
+    """One call of :func:`~causalvae_pyro.fit`.
+
+    Args:
+        loss: The loss.
+        state: What callbacks see, with the optimiser.
+        batches: The data.
+        settings: What makes this training this one; a state of another is refused.
+        accelerator: Device, processes and precision.
+        schedule: See :func:`~causalvae_pyro.fit`.
+        average: Of the weights, or ``None``.
+        callbacks: See :func:`~causalvae_pyro.fit`.
+        checkpoint: See :func:`~causalvae_pyro.fit`.
+        progress: See :func:`~causalvae_pyro.fit`.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: Objective,
+        state: TrainingState,
+        batches: TensorBatches | LoaderBatches,
+        settings: Mapping[str, Any],
+        accelerator: Any,
+        schedule: Callable[[float], float] | None,
+        average: MovingAverage | None,
+        callbacks: Sequence[Callback],
+        checkpoint: TrainingCheckpoint | None,
+        progress: bool,
+    ) -> None:
+        self.loss, self.state, self.batches, self.settings = loss, state, batches, dict(settings)
+        self.accelerator, self.schedule, self.average, self.checkpoint = accelerator, schedule, average, checkpoint
+        # The main process speaks for all.
+        self.callbacks = list(callbacks) if accelerator.is_main_process else []
+        self.optimizer = accelerator.prepare_optimizer(state.optimizer, device_placement=False)
+        self.rates = [group["lr"] for group in state.optimizer.param_groups]
+        self.parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        several = accelerator.num_processes > 1
+        device = accelerator.device
+        self.wrapped: nn.Module = loss
+        if several:
+            # Terms of the loss set in and drop out while training goes on, and with them parameters.
+            self.wrapped = DistributedDataParallel(
+                loss, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True
+            )
+        self.monitor = Monitor(
+            loss.objective,
+            state,
+            check_every=1 if device.type == "cpu" else 50,
+            total=(lambda t: accelerator.reduce(t.to(device, torch.float32)).to(t)) if several else lambda t: t,
+        )
+        self.order = torch.Generator().manual_seed(self.settings["seed"])
+        self.total = self.settings["epochs"] * len(batches)
+        self.progress = progress and accelerator.is_main_process
+        # Places in the data: the batches of this epoch that are done, and the generator as it was when the epoch began.
+        self.done, self.order_at_start = 0, self.order.get_state()
+        self.first_step, self.stopping = 0, False
+
+    def run(self, resume: bool) -> History:
+        """Trains, from the start or from the state that was kept."""
+        state, loss = self.state, self.loss
+        finished = resume and self._resume()
+        bar = tqdm(
+            total=self.total, initial=state.step, disable=not self.progress, unit="step", dynamic_ncols=True, mininterval=0.5
+        )
+        try:
+            with self._ctrl_c():
+                while not finished and state.epoch - (self.done > 0) < self.settings["epochs"] and not state.stop:
+                    self._epoch(bar)
+        except (KeyboardInterrupt, NonFiniteLossError):
+            state.interrupted = True
+            with self._averaged():
+                for callback in self.callbacks:
+                    callback.on_interrupt(state)
+            raise
+        finally:
+            bar.close()
+            for module in loss.roots:
+                module.eval()
+            if isinstance(loss.objective, CausalELBO):
+                loss.objective.progress = 1.0
+        if not finished:
+            self._keep(finished=True)
+        if self.average is not None:
+            self.average.copy_to_weights()
+        return state.history
+
+    def _epoch(self, bar: tqdm) -> None:
+        state, monitor = self.state, self.monitor
+        if not self.done:
+            state.epoch += 1
+            monitor.start_epoch()
+            self.order_at_start = self.order.get_state()
+        bar.set_description(f"epoch {state.epoch}/{self.settings['epochs']}", refresh=False)
+        for x, labels, missing in self.batches(self.order, self.done):
+            self._step(x, labels, missing)
+            self.done += 1
+            bar.set_postfix_str(monitor.status(), refresh=False)
+            bar.update()
+            for callback in self.callbacks:
+                callback.on_step_end(state)
+            if self.stopping or (self.checkpoint is not None and state.step % self.checkpoint.every == 0):
+                self._keep()
+            if self.stopping:
+                raise KeyboardInterrupt
+        self.done = 0
+        state.history.rows.append(monitor.finish_epoch(state.optimizer.param_groups[0]["lr"]))
+        for term in self.loss.terms:
+            if hasattr(term, "on_epoch_end"):
+                term.on_epoch_end(state)
+        with self._averaged():
+            for callback in self.callbacks:
+                callback.on_epoch_end(state)
+        if self.accelerator.num_processes > 1:
+            stop = torch.tensor([float(state.stop)], device=self.accelerator.device)
+            state.stop = bool(self.accelerator.reduce(stop).item())
+        self.order_at_start = self.order.get_state()
+        self._keep()
+
+    def _step(self, x: Tensor, labels: Tensor | None, missing: bool) -> None:
+        state, accelerator = self.state, self.accelerator
+        done = state.step / max(1, self.total - 1)
+        if isinstance(self.loss.objective, CausalELBO):
+            self.loss.objective.progress = done
+        if self.schedule is not None:
+            factor = self.schedule(done)
+            for group, rate in zip(state.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = min(self.settings["micro_batches"], len(x))
+        pieces = list(zip(x.tensor_split(parts), [None] * parts if labels is None else labels.tensor_split(parts), strict=True))
+        for i, (images, known) in enumerate(pieces):
+            # Gradients are exchanged with the last part only.
+            with accelerator.no_sync(self.wrapped) if i + 1 < parts else nullcontext():
+                value = self._loss(images, known, missing)
+                # Processes average their gradients; the loss is a sum over images.
+                accelerator.backward(value * accelerator.num_processes)
+        if self.settings["max_grad_norm"] is not None:
+            accelerator.clip_grad_norm_(self.parameters, self.settings["max_grad_norm"])
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+        state.step += 1
+
+    def _loss(self, x: Tensor, labels: Tensor | None, missing: bool) -> Tensor:
+        context = x, labels
+        try:
+            # Shapes and supports are the same in every step, and each check of a value is a device sync.
+            validate = is_validation_enabled() and self.state.step == self.first_step
+            with pyro.validation_enabled(validate), declare_missing(missing):
+                value = self.wrapped(*context)
+        except ValueError:
+            # Pyro's validation refuses parameters that are NaN; without it the loss shows where they come from.
+            with torch.no_grad(), pyro.validation_enabled(False):
+                self._record(self.loss(*context), x, labels)
+                self.monitor.check(self.state.model, self.state.guide, x, labels)
+            raise
+        self._record(value, x, labels)
+        return value
+
+    def _record(self, value: Tensor, x: Tensor, labels: Tensor | None) -> None:
+        self.monitor.record(value, len(x), self.state.model, self.state.guide, x, labels)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        with nullcontext() if self.average is None or not self.average.updates else self.average.applied():
+            yield
+
+    @contextmanager
+    def _ctrl_c(self) -> Iterator[None]:
+        """With a state to be kept Ctrl-C waits for the end of the step; a second one does not."""
+        if self.checkpoint is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: Any) -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _keep(self, finished: bool = False) -> None:
+        if self.checkpoint is None:
+            return
+        own = rng_state(self.accelerator.device)
+        several = self.accelerator.num_processes > 1
+        if several:
+            from accelerate.utils import gather_object
+
+            random = gather_object([own])
+        else:
+            random = [own]
+        if not self.accelerator.is_main_process or not self._is_finite():
+            return
+        self.checkpoint.write(
+            {
+                "settings": self.settings,
+                "finished": finished,
+                "loss": self.loss.state_dict(),
+                "optimizer": self.state.optimizer.state_dict(),
+                "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+                "random": random,
+                "order": self.order_at_start,
+                "done": self.done,
+                "epoch": self.state.epoch,
+                "step": self.state.step,
+                "stop": self.state.stop,
+                "history": self.state.history.rows,
+                "monitor": self.monitor.state_dict(),
+                "callbacks": [[type(c).__name__, dict(c.state_dict())] for c in self._remembering()],
+            }
+        )
+
+    def _remembering(self) -> list[Callback]:
+        return [callback for callback in self.callbacks if callback.state_dict()]
+
+    def _is_finite(self) -> bool:
+        """A diverged state must not replace the last good one."""
+        return all(bool(torch.isfinite(p).all()) for p in self.parameters)
+
+    def _resume(self) -> bool:
+        """Takes up the state that was kept, if there is one, and returns whether that training was over."""
+        assert self.checkpoint is not None
+        kept = self.checkpoint.read()
+        if kept is None:
+            return False
+        for name, value in self.settings.items():
+            found = kept.get("settings", {}).get(name)
+            if found != value:
+                raise ValueError(
+                    f"resume: {self.checkpoint.file} is of a training with {name} = {found}, this one has {value}; "
+                    "give it the same, or start anew"
+                )
+        state, device = self.state, self.accelerator.device
+        try:
+            self.loss.load_state_dict(kept["loss"])
+            state.optimizer.load_state_dict(kept["optimizer"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(kept["scaler"])
+            if self.average is not None:
+                self.average.load_state_dict(kept["average"])
+            self.done, state.epoch, state.step, state.stop = (kept[key] for key in ("done", "epoch", "step", "stop"))
+            state.history.rows[:] = kept["history"]
+            self.order.set_state(kept["order"])
+            self.order_at_start = kept["order"]
+            self.monitor.load_state_dict(kept["monitor"], device)
+            remembering = self._remembering()
+            names, found = [type(c).__name__ for c in remembering], [name for name, _ in kept["callbacks"]]
+            if self.accelerator.is_main_process and names != found:
+                raise ValueError(f"the callbacks that remember something were {found}, and are {names}")
+            for callback, (_, own) in zip(remembering, kept["callbacks"], strict=False):
+                callback.load_state_dict(own)
+            # Last, since some of the above may draw from them.
+            set_rng_state(kept["random"][self.accelerator.process_index], device)
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"resume: {self.checkpoint.file} does not fit this training ({reason})") from None
+        self.first_step = state.step
+        return bool(kept["finished"])

@@ -1,0 +1,101 @@
+"""All that a training needs to go on exactly where it was, in one file."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from causalvae_pyro.files import write_bytes
+
+__all__ = ["STATE", "TrainingCheckpoint", "read_state", "rng_state", "set_rng_state"]
+
+STATE = "training.pt"
+FORMAT = 1
+
+
+class TrainingCheckpoint:
+    """Where, and how often, :func:`~causalvae_pyro.fit` keeps the state of the training.
+
+    The file holds weights, optimiser, random numbers, place in the data, history and what callbacks and terms remember. It is
+    written under another name and then renamed, so that at any moment there is a whole one, the last or the one before.
+
+    Args:
+        path: The directory; the file is ``training.pt`` in it.
+        every: Steps between two writes. A state is also written after every epoch.
+        settings: What makes this training this one beside the arguments of ``fit``, such as the data's name: numbers, strings,
+            lists and dictionaries of these. A state with others is refused.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, every: int = 200, settings: Mapping[str, Any] | None = None) -> None:
+        if every < 1:
+            raise ValueError(f"every: got {every}; must be at least 1")
+        self.file, self.every, self.settings = Path(path) / STATE, every, dict(settings or {})
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Writes a state, atomically."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, **state}, buffer)
+        write_bytes(self.file, buffer.getvalue())
+
+    def read(self) -> dict[str, Any] | None:
+        """The state that was written last; ``None`` if there is none.
+
+        Raises:
+            ValueError: If the file is damaged, or not such a file.
+        """
+        return read_state(self.file) if self.file.is_file() else None
+
+
+def read_state(file: str | os.PathLike) -> dict[str, Any]:
+    """Reads what :class:`TrainingCheckpoint` has written; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        ValueError: If the file is damaged, or not such a file.
+    """
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Of many types, depending on where the damage lies.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"resume: {file} is truncated or not the state of a training ({reason})") from None
+    if not isinstance(state, dict) or "format" not in state:
+        raise ValueError(f"resume: {file} is not the state of a training")
+    if state["format"] != FORMAT:
+        raise ValueError(f"resume: {file} has format {state['format']!r}; this version reads format {FORMAT}")
+    return state
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """The states of all random number generators that Pyro seeds, as tensors and plain values."""
+    # NumPy's global generator: Pyro seeds it, and code of the user's may draw from it.
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Takes up what :func:`rng_state` returned."""
+    torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
