@@ -56,7 +56,7 @@ def run_cell(
         return method.finish(run, *naming, train.graph.names)
 
     limit = settings["limit"] or (None if source.root is None else _LIMIT)
-    curve = _Curve(lambda: _scores_in_between(finished(), test, limit))
+    curve = _Curve(lambda: scores_in_between(finished(), test, limit))
     started = time.perf_counter()
     fit(
         run.model,
@@ -134,7 +134,8 @@ class _Curve(Callback):
         self.paused += time.perf_counter() - now
 
 
-def _scores_in_between(run: Run, test: Any, limit: int | None) -> dict[str, float]:
+def scores_in_between(run: Run, test: Any, limit: int | None) -> dict[str, float]:
+    """A few scores of a run that is not over: MIC and TIC on so many test images, CF-scores on 200 of them."""
     codes, labels = _codes(run, test, limit)
     both = mic_tic(codes, labels)
     result = {"mic": float(both.mic), "tic": float(both.tic)}
@@ -145,7 +146,8 @@ def _scores_in_between(run: Run, test: Any, limit: int | None) -> dict[str, floa
     scorer = Scorer(run, test, test.images[few].float() / 255, test.labels[few], 0, intervals=False)
     scores, graph = scorer.counterfactuals(pairs=False)["cf_score"], test.graph
     roots, children = ([scores[name] for name in names] for names in (graph.roots, graph.children))
-    return result | {"cf_roots": sum(roots) / len(roots), "cf_children": sum(children) / len(children)}
+    means = {"cf_roots": sum(roots) / len(roots), "cf_children": sum(children) / len(children)}
+    return result | means | {"cf_roots_min": min(roots)}
 
 
 def _codes(run: Run, test: Any, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,10 +21,12 @@ class SleepPhase:
 
     ::
 
-        KL(q(z | x') || p(z | u')) - log q(eps_x | x'),    z' ~ p(z | u'),   x' ~ p(x | decoder(z', eps_x))
+        KL(q(z | x') || p(z | u')) - log q(eps_x | x'),    z' ~ p(z | u'),   x' = E p(x | decoder(z', eps_x))
 
     ``u'`` takes each label, with probability 1/2, from another image of the batch, so it covers interventions that no real
     image shows: where a child follows its parents in all of them, real images teach an encoder to read the parents instead.
+    ``x'`` is the picture without the likelihood's noise, which real images do not have: most of it stands for what the decoder
+    does not draw exactly.
     The gradient reaches the guide, and through one over ``eps`` the causal layer, but never the decoder. That takes a
     decoder of which each concept's own part can be expected (:class:`~causalvae_pyro.networks.SpriteDecoder`), and works
     from its first good pictures on.
@@ -32,17 +34,21 @@ class SleepPhase:
     Args:
         guide: The guide that is trained with the model.
         weight: Factor in the loss; by default it sets in after a tenth of the training and is full after a fifth.
+        noisy: Draw ``x'`` with the likelihood's noise, as the algorithm has it.
 
     Source: the sleep phase of the wake-sleep algorithm, Hinton et al. 1995, on interventional distributions.
     """
 
     name = "sleep"
 
-    def __init__(self, guide: nn.Module, *, weight: float | Callable[[float], float] | None = None) -> None:
+    def __init__(
+        self, guide: nn.Module, *, weight: float | Callable[[float], float] | None = None, noisy: bool = False
+    ) -> None:
         if weight is not None and not callable(weight) and not weight >= 0:
             raise ValueError(f"weight: got {weight}; must be >= 0")
         self.guide = guide
         self.weight = _ramp if weight is None else weight
+        self.noisy = noisy
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         complete: Any = slice(None)
@@ -58,7 +64,8 @@ class SleepPhase:
             if "eps_x" in trace.nodes:
                 noise = trace.nodes["eps_x"]["value"]
                 inputs += (noise.reshape(-1, *noise.shape[-2:])[0][complete],)
-            images = model.likelihood(model.decoder(*inputs)).sample()
+            pictures = model.likelihood(model.decoder(*inputs))
+            images = pictures.sample() if self.noisy else pictures.mean
         with poutine.block(), poutine.trace() as tracer:
             self.guide(images, swapped)
         read: Any = tracer.trace.nodes
