@@ -41,9 +41,7 @@ class SleepPhase:
 
     name = "sleep"
 
-    def __init__(
-        self, guide: nn.Module, *, weight: float | Callable[[float], float] | None = None, noisy: bool = False
-    ) -> None:
+    def __init__(self, guide: nn.Module, *, weight: float | Callable[[float], float] | None = None, noisy: bool = False) -> None:
         if weight is not None and not callable(weight) and not weight >= 0:
             raise ValueError(f"weight: got {weight}; must be >= 0")
         self.guide = guide

@@ -223,6 +223,19 @@ def test_prediction_holds_the_noise():
     assert not trace.nodes["x_mean"]["value"].requires_grad
 
 
+def test_pixels_at_their_mean_take_no_random_numbers(x):
+    model, guide = make()
+    noise = abduct(guide, x)
+    before = torch.get_rng_state()
+    trace = predict(model, noise, pixel_noise=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(trace.nodes["x"]["value"], trace.nodes["x_mean"]["value"])
+    drawn = predict(model, noise)
+    assert not torch.equal(drawn.nodes["x"]["value"], drawn.nodes["x_mean"]["value"])
+    assert torch.equal(drawn.nodes["x_mean"]["value"], trace.nodes["x_mean"]["value"])
+    assert torch.equal(counterfactual(model, guide, x, {}), trace.nodes["x_mean"]["value"])
+
+
 # Counterfactuals
 
 

@@ -1,0 +1,119 @@
+"""Counterfactual images per second against the bare networks, and the step's time against resolution and batch.
+
+Predictions, ``predict`` under an intervention with the noise held, are set beside the bare decoder on the same concepts; whole
+counterfactuals, abduction included, beside encoder and decoder. Turns alternate, and each figure is the median of the rounds.
+
+python benchmarks/throughput.py --out benchmarks/results/throughput.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from environment import describe, write_json
+
+from causalvae_pyro import counterfactual, fit, intervene, predict
+from causalvae_pyro.counterfactual import abduct
+from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.recipes import Recipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[32, 64, 96, 128])
+    parser.add_argument("--batches", type=int, nargs="*", default=[16, 64, 256])
+    parser.add_argument("--steps", type=int, default=12, help="steps per round of training")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    result: dict[str, Any] = {"counterfactuals": {}, "milliseconds_per_step": {}}
+    for decoder in ("conv", "sprites"):
+        data = Pendulum("train", size=args.size)
+        torch.manual_seed(0)
+        run = Recipe(decoder=decoder).build(data.graph, data.images, data.labels)
+        found = images_per_second(run, data, args.batch_size, args.rounds)
+        result["counterfactuals"][decoder] = found
+        for name, value in found.items():
+            print(f"{decoder:<8} {name:<44} {value:10.3f}", flush=True)
+        for size, batch in [(size, 64) for size in args.sizes] + [(args.size, batch) for batch in args.batches if batch != 64]:
+            value = 1000 * step_seconds(decoder, size, batch, args.steps)
+            result["milliseconds_per_step"][f"{decoder}, {size} x {size}, batch {batch}"] = value
+            print(f"{decoder:<8} {size} x {size}, batch {batch}: {value:.1f} ms per step", flush=True)
+    if args.out:
+        write_json(args.out, {**result, "options": {k: v for k, v in vars(args).items() if k != "out"}, **describe()})
+
+
+def images_per_second(run: Any, data: Pendulum, count: int, rounds: int) -> dict[str, float]:
+    """Speeds and their ratios."""
+    model, guide = run.model.eval(), run.guide.eval()
+    # The second reading is another pass through both networks.
+    guide.refinements = 0
+    x = data.images[:count].float() / 255
+    with torch.no_grad():
+        noise = abduct(guide, x)
+        z = model.scm.to_endogenous(noise["eps"])
+    world = intervene(model, {"light": 12.0})
+
+    def decode() -> Any:
+        with torch.no_grad():
+            return model.likelihood(model.decoder(z)).mean
+
+    def networks() -> Any:
+        with torch.no_grad():
+            guide.encoder(x)
+        return decode()
+
+    cases: dict[str, Callable[[], Any]] = {
+        "decoder": decode,
+        "predict": lambda: predict(world, noise, pixel_noise=False),
+        "encoder and decoder": networks,
+        "counterfactual": lambda: counterfactual(model, guide, x, {"light": 12.0}),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for round_ in range(rounds + 1):
+        for name in list(cases)[:: 1 if round_ % 2 else -1]:
+            start = time.perf_counter()
+            cases[name]()
+            # The first round warms up.
+            if round_:
+                seconds[name].append(time.perf_counter() - start)
+
+    def ratio(fast: str, slow: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[fast], seconds[slow], strict=True))
+
+    speeds = {f"{name}, images/s": count / statistics.median(values) for name, values in seconds.items()}
+    return speeds | {
+        "predict over decoder, images/s": ratio("decoder", "predict"),
+        "counterfactual over both networks, images/s": ratio("encoder and decoder", "counterfactual"),
+    }
+
+
+def step_seconds(decoder: str, size: int, batch: int, steps: int) -> float:
+    """Median over three rounds."""
+    data = Pendulum("train", size=size)
+    count = min(batch * steps, len(data))
+    images, labels = data.images[:count], data.labels[:count]
+    torch.manual_seed(0)
+    recipe = Recipe(decoder=decoder)
+    run = recipe.build(data.graph, data.images, data.labels)
+    rounds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        options: dict[str, Any] = {"objective": recipe.objective(run), "epochs": 1, "batch_size": batch, "device": "cpu"}
+        fit(run.model, run.guide, (images, labels), progress=False, **options)
+        rounds.append((time.perf_counter() - start) / -(-count // batch))
+    return statistics.median(rounds[1:])
+
+
+if __name__ == "__main__":
+    main()
