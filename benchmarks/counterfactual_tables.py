@@ -31,6 +31,11 @@ def load(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+def measured(*suffixes: str) -> list[str]:
+    """Of these settings, those that have been run on every data set."""
+    return [suffix for suffix in suffixes if all((RESULTS / f"{data}{suffix}.json").is_file() for data in TITLES)]
+
+
 def mean_of_pairs(scores: dict) -> dict:
     """Over all pairs of concepts, seed by seed."""
     return _mean(scores, [key for key in scores if "+" in key])
@@ -47,26 +52,29 @@ def _mean(scores: dict, keys: list[str] | tuple[str, ...]) -> dict:
 
 
 def readme() -> list[str]:
-    """Single concepts, pairs and the rest, for both presets."""
-    seeds = load("pendulum")["seeds"]
+    """Single concepts, pairs and the rest, for the presets that have been run."""
+    seeds, presets = load("pendulum")["seeds"], measured("", "_best")
+    titles = {"": ", default" if len(presets) > 1 else "", "_best": ", `--preset best`"}
+    command = "`make quality`" if presets == [""] else "`make quality quality-best`"
+    head = [f"{title}{titles[preset]}" for preset in presets for title in ("R² of the concept", "CF-score", "ceiling")]
     lines = [
-        f"64 x 64 pixels, images alone at test time, random split, {seeds} seeds, mean and 95 % interval (`make quality`,"
-        " `make quality-best`).",
+        f"64 x 64 pixels, images alone at test time, random split, {seeds} seeds, mean and 95 % interval ({command}).",
         "CF-score: 1 is the true counterfactual image, 0 no better than leaving the image alone, negative worse than that.",
         "The ceiling is what the reconstruction error alone would allow.",
         "",
-        "| | R² of the concept | CF-score | ceiling | R², `--preset best` | CF-score | ceiling |",
-        "|---|---|---|---|---|---|---|",
+        f"| | {' | '.join(head)} |",
+        "|---|" + "---|" * len(head),
     ]
     for data, title in TITLES.items():
-        both = load(data), load(f"{data}_best")
-        for name in both[0]["r2"]:
-            cells = [cell for result in both for cell in _concept(result, name)]
+        runs = [load(data + preset) for preset in presets]
+        for name in runs[0]["r2"]:
+            cells = [cell for result in runs for cell in _concept(result, name)]
             lines.append(f"| {title}, do({name}) | {' | '.join(cells)} |")
-        pairs = [cell for result in both for cell in _pairs(result)]
+        pairs = [cell for result in runs for cell in _pairs(result)]
         lines.append(f"| {title}, pairs of concepts, mean | {' | '.join(pairs)} |")
-    lines += ["", "| | Pendulum | Flow | Pendulum, `--preset best` | Flow |", "|---|---|---|---|---|"]
-    runs = [load(name) for name in ("pendulum", "flow", "pendulum_best", "flow_best")]
+    columns = [f"{title}{titles[preset]}" for preset in presets for title in TITLES.values()]
+    lines += ["", f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    runs = [load(data + preset) for preset in presets for data in TITLES]
     for key, (what, digits) in MORE.items():
         lines.append(f"| {what} | {' | '.join(value(run[key], digits) for run in runs)} |")
     return lines
@@ -82,12 +90,13 @@ def _pairs(result: dict) -> list[str]:
 
 def settings() -> str:
     """Every intervention under the published data, mechanism noise, and the split that holds out combinations of causes."""
-    columns = {
+    names = {
         "": "default",
         "_best": "`--preset best`",
         "_noise": "`--noise 0.3`",
         "_split": "`--partition compositional`",
     }
+    columns = {suffix: names[suffix] for suffix in measured(*names)}
     seeds = load("pendulum")["seeds"]
     lines = [f"CF-scores, {seeds} seeds:", ""]
     for data, title in TITLES.items():
@@ -109,7 +118,9 @@ def settings() -> str:
 
 
 def ablation() -> str:
-    """Each ingredient left out, and some alone."""
+    """Each ingredient left out, and some alone; nothing before it has been run."""
+    if not (RESULTS / "ablation.json").is_file():
+        return "`python benchmarks/ablation.py` leaves them out one by one; it has not been run to its end yet."
     result = load("ablation")
     first = result["variants"]["all"]["cf_score"]
     lines = [
@@ -127,23 +138,29 @@ def ablation() -> str:
 
 
 def handwriting() -> list[str]:
-    """Morpho-MNIST, beside a conditional VAE."""
-    ours, other = load("morphomnist"), load("morphomnist_cvae")
+    """Morpho-MNIST, beside a conditional VAE of the same size."""
+    result = load("morphomnist")
+    scores = result["scores"]
+    # The first results were of CausalVAE alone, by judges that went by brightness too.
+    first = "CausalVAE r2 thickness" not in scores
+    ours = "" if first else "CausalVAE "
     lines = [
-        f"Morpho-MNIST, 8,000 real digits to learn from, 2,000 to test, {ours['seeds']} seeds"
-        " (`python benchmarks/morphomnist.py --root FOLDER`, and `morphomnist_cvae.py` for a conditional VAE of the same size).",
-        "Mean absolute errors that an independent predictor, trained on real images, reads against the closed-form truth:",
+        f"Morpho-MNIST, 8,000 real digits to learn from, 2,000 to test, {result['seeds']} seeds"
+        " (`python benchmarks/morphomnist.py --root FOLDER`).",
+        "Mean absolute errors that an independent predictor, trained on real images, reads against the closed-form truth"
+        + (" (an earlier predictor, which was misled by brightness; to be measured again):" if first else ":"),
         "",
         "| Morpho-MNIST | thickness, px | intensity, grey levels | same digit |",
         "|---|---|---|---|",
     ]
+    rows = [("real images", "real images")]
+    rows += [(name, f"{ours}{name}") for name in ("reconstructions", "do(thickness)", "do(intensity)")]
+    if not first:
+        names = ("reconstructions", "do(thickness)", "true labels told do(thickness)", "do(intensity)")
+        rows += [(f"conditional VAE, {name.replace('told do', 'told, do')}", f"CVAE {name}") for name in names]
     columns = {"thickness_mae_px": 3, "intensity_mae_grey": 2, "digit_accuracy": 4}
-    for name in ("real images", "reconstructions", "do(thickness)", "do(intensity)"):
-        cells = [value(ours["scores"][f"{name} {column}"], digits) for column, digits in columns.items()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    cases = ("reconstructions", "do(thickness)", "do(thickness), true labels told", "do(intensity)")
-    for name in cases:
-        cells = [value(other["scores"][name][column], digits) for column, digits in columns.items()]
-        lines.append(f"| conditional VAE, {name} | {' | '.join(cells)} |")
-    r2 = [value(ours["scores"][f"r2 {name}"], 4) for name in ("thickness", "intensity")]
+    for title, key in rows:
+        cells = [value(scores[f"{key} {column}"], digits) for column, digits in columns.items()]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    r2 = [value(scores[f"{ours}r2 {name}"], 4) for name in ("thickness", "intensity")]
     return [*lines, "", f"R² read from test images: thickness {r2[0]}, intensity {r2[1]}."]

@@ -6,7 +6,12 @@ python benchmarks/tables.py
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import counterfactual_tables
+from counterfactual_tables import value as _value
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -14,25 +19,17 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def results() -> str:
     """The results section in Markdown."""
-    names = ("pendulum", "flow", "morphomnist", "step", "renderer", "renderer_flow", "celeba_loader", "metrics")
-    pendulum, flow, morphomnist, step, renderer, renderer_flow, loader, metrics = (
+    names = ("pendulum", "step", "renderer", "renderer_flow", "celeba_loader", "metrics")
+    pendulum, step, renderer, renderer_flow, loader, metrics = (
         json.loads((RESULTS / f"{name}.json").read_text()) for name in names
     )
-    seeds, memory = pendulum["seeds"], pendulum["peak_memory_gib"]
+    memory = pendulum["peak_memory_gib"]
     lines = [
-        f"64 x 64 pixels, images alone at test time, random split, {seeds} seeds, mean and 95 % interval (`make quality`).",
-        "CF-score: 1 is the true counterfactual image, 0 no better than leaving the image alone, negative worse than that.",
-        "The ceiling is what the reconstruction error alone would allow.",
-        "",
-        *_table("Pendulum", pendulum),
-        "",
-        *_table("Flow", flow),
-        "",
-        *_more(("Pendulum", pendulum), ("Flow", flow)),
+        *counterfactual_tables.readme(),
         "",
         *_few_labels(json.loads((RESULTS / "few_labels.json").read_text())),
         "",
-        *_handwriting(morphomnist),
+        *counterfactual_tables.handwriting(),
         "",
         f"The whole Pendulum job, data to report, takes {memory:.1f} GiB at most, no GPU.",
         f"A training step through `fit` takes {step['ratio_median']:.2f} times a hand-written PyTorch step of the same maths.",
@@ -41,28 +38,6 @@ def results() -> str:
         *_scorecard(RESULTS / "scorecard.json"),
     ]
     return "\n".join(lines)
-
-
-def _table(title: str, result: dict) -> list[str]:
-    lines = [f"| {title} | R² of the concept | CF-score | ceiling |", "|---|---|---|---|"]
-    for key, score in result["cf_score"].items():
-        name = f"do({key.replace('+', ', ')})"
-        r2 = _value(result["r2"][key], 4) if key in result["r2"] else ""
-        lines.append(f"| {name} | {r2} | {_value(score, 3)} | {result['ceiling'][key]['mean']:.3f} |")
-    return lines
-
-
-def _more(*named: tuple[str, dict]) -> list[str]:
-    """What the tables of concepts have no column for."""
-    lines = ["| | " + " | ".join(name for name, _ in named) + " |", "|---|" + "---|" * len(named)]
-    for title, key, digits in (
-        ("R² of the counterfactual, worst concept", "cf_r2", 3),
-        ("MIC", "mic", 3),
-        ("TIC", "tic", 3),
-        ("error after 10 interventions that change nothing, over that after 1", "composition_growth", 1),
-    ):
-        lines.append(f"| {title} | " + " | ".join(_value(result[key], digits) for _, result in named) + " |")
-    return lines
 
 
 def _few_labels(result: dict) -> list[str]:
@@ -172,24 +147,6 @@ def _random(result: dict) -> list[str]:
     return lines
 
 
-def _handwriting(result: dict) -> list[str]:
-    scores, seeds = result["scores"], result["seeds"]
-    lines = [
-        f"Morpho-MNIST, 8,000 real digits to learn from, 2,000 to test, {seeds} seeds"
-        " (`python benchmarks/morphomnist.py --root FOLDER`).",
-        "Mean absolute errors that an independent predictor, trained on real images, reads against the closed-form truth:",
-        "",
-        "| Morpho-MNIST | thickness, px | intensity, grey levels | same digit |",
-        "|---|---|---|---|",
-    ]
-    for name in ("real images", "reconstructions", "do(thickness)", "do(intensity)"):
-        keys = [f"{name} {column}" for column in ("thickness_mae_px", "intensity_mae_grey", "digit_accuracy")]
-        cells = [_value(scores[key], digits) for key, digits in zip(keys, (3, 2, 4), strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    r2 = [_value(scores[f"r2 {name}"], 4) for name in ("thickness", "intensity")]
-    return [*lines, "", f"R² read from test images: thickness {r2[0]}, intensity {r2[1]}."]
-
-
 def readme(text: str) -> str:
     """The README with its results section replaced."""
     return _replaced(text, "results", results())
@@ -205,6 +162,12 @@ def discovery_page(text: str) -> str:
     return _replaced(text, "results", discovery())
 
 
+def counterfactuals_page(text: str) -> str:
+    """docs/counterfactuals.md with its tables replaced."""
+    text = _replaced(text, "settings", counterfactual_tables.settings())
+    return _replaced(text, "ablation", counterfactual_tables.ablation())
+
+
 def _replaced(text: str, name: str, content: str) -> str:
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     head, rest = text.split(start)
@@ -212,18 +175,17 @@ def _replaced(text: str, name: str, content: str) -> str:
     return f"{head}{start}\n{content}\n{end}{tail}"
 
 
-def _value(value: dict, digits: int) -> str:
-    if "interval" not in value:
-        return f"{value['mean']:.{digits}f}"
-    return f"{value['mean']:.{digits}f} ± {value['interval'][1] - value['mean']:.{digits}f}"
-
-
 def main() -> None:
     docs = ROOT / "docs"
-    pages = {ROOT / "README.md": readme, docs / "metrics.md": metrics_page, docs / "discovery.md": discovery_page}
+    pages = {
+        ROOT / "README.md": readme,
+        docs / "metrics.md": metrics_page,
+        docs / "discovery.md": discovery_page,
+        docs / "counterfactuals.md": counterfactuals_page,
+    }
     for path, write in pages.items():
         path.write_text(write(path.read_text()))
-    print(results(), coverage(), discovery(), sep="\n\n")
+        print(f"wrote {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
