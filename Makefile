@@ -23,14 +23,16 @@ lint: $(STAMP)  ## formatting, lint, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## speed: renderers, training step, CelebA's loader, MIC and TIC, the score card
+bench: $(STAMP)  ## speed: renderers, training step, counterfactuals, CelebA's loader, MIC and TIC, the score card, time to the paper's scores
 	$(BIN)/python benchmarks/renderer.py --data pendulum
 	$(BIN)/python benchmarks/renderer.py --data flow
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput.json
 	$(BIN)/python benchmarks/celeba_loader.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/concepts.py
 	$(BIN)/python benchmarks/scorecard.py
+	$(BIN)/python benchmarks/time_to_score.py
 
 quality: $(STAMP)  ## Pendulum and Flow over 5 seeds, and few labels (about 50 minutes on 2 cores; goes on where it was stopped)
 	$(BIN)/python benchmarks/quality.py --data pendulum

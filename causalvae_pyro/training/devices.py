@@ -129,6 +129,10 @@ def suited_to_the_device(networks: Sequence[nn.Module], accelerator: Any, compil
     """
     mixed = accelerator.mixed_precision != "no"
     for network in networks:
+        for layer in network.modules():
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                # Channels last: a tenth to a fifth less time on a CPU, and what a GPU's half-precision units want.
+                layer.to(memory_format=torch.channels_last)
         if compiled:
             network.compile()
         if mixed:
