@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Queue
@@ -124,7 +125,15 @@ def run_all(
         while waiting or running:
             while waiting and not free.empty():
                 cell, device = waiting.pop(0), free.get()
-                running[pool.submit(work, cell, settings, folder, device, roots)] = cell, device
+                try:
+                    running[pool.submit(work, cell, settings, folder, device, roots)] = cell, device
+                except BrokenProcessPool:
+                    # A process was killed, for memory as a rule; the pool takes no more.
+                    failed += 1 + len(waiting)
+                    waiting.clear()
+                    tqdm.write(f"{path_of(folder, cell)}: a process has died (out of memory?)", file=sys.stderr)
+            if not running:
+                break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 cell, device = running.pop(future)

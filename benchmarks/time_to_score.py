@@ -47,7 +47,7 @@ def main() -> None:
         for seed in range(args.seeds):
             file = args.cells / f"{method}-{seed}.json"
             if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
-                write_json(file, {"settings": settings, "curve": run(method, seed, args.epochs, args.limit)})
+                write_json(file, {"settings": settings, "curve": run(method, seed, args.epochs, args.limit), **describe()})
             rows.append(json.loads(file.read_text())["curve"])
             found = {bar: reached(rows[-1], names) for bar, names in NEEDED.items()}
             print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,10 @@ class _Batches:
         whole, rest = divmod(self.count, self.batch_size)
         return whole + (rest >= self.part[1])
 
+    def digest(self) -> int:
+        """A number that other data hardly have."""
+        return self.count
+
     def _indices(self, generator: torch.Generator, done: int) -> list[Tensor]:
         """The rows of this process, batch by batch, without those of the epoch's first so many batches."""
         order = torch.randperm(self.count, generator=generator)
@@ -57,6 +62,12 @@ class TensorBatches(_Batches):
             labelled = (~labels.isnan()).any(1).nonzero().flatten().cpu()  # type: ignore[union-attr]
             self.rows = torch.cat([self.rows, labelled.repeat(repeats - 1)])
         super().__init__(len(self.rows), batch_size, part)
+
+    def digest(self) -> int:
+        """Of some of the images and all of the labels."""
+        some = self.images[:: max(1, len(self.images) // 16)]
+        parts = [some, *([] if self.labels is None else [self.labels])]
+        return zlib.crc32(b"".join(part.cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in parts))
 
     def __call__(self, generator: torch.Generator, done: int = 0) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
         indices = self._indices(generator, done)

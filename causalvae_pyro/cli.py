@@ -228,7 +228,9 @@ def _train(arguments: argparse.Namespace) -> None:
     if semi:
         say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
         fit_mechanisms(run.model, labels)
-    checkpoint = TrainingCheckpoint(out, settings={"data": description, "recipe": asdict(recipe)})
+    checkpoint = TrainingCheckpoint(
+        out, settings={"data": description, "recipe": asdict(recipe), "label_share": arguments.label_share}
+    )
     if not arguments.resume and (left := _left_over(checkpoint)) is not None:
         say(f"{out} holds a training that was stopped in epoch {left}, and is replaced; --resume would have gone on with it")
     callbacks: list[Callback] = [SaveCheckpoint(out, run.config)]

@@ -121,7 +121,13 @@ def evaluate(
 
 
 def train_judge(
-    images: Tensor, labels: Tensor, *, steps: int = 500, seed: int = 0, device: str | torch.device = "cpu"
+    images: Tensor,
+    labels: Tensor,
+    *,
+    steps: int = 500,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Predictor:
     """An independent predictor of labels for :func:`evaluate`: ``predict`` is the judge, ``features`` are for the FID.
 
@@ -131,6 +137,8 @@ def train_judge(
         images: Training images ``[N, C, H, W]``, uint8 or in [0, 1], their sides divisible by 4; none that is to be judged.
         labels: Their labels ``[N, n]``.
         steps: Steps of training, about.
+        augment: Random change of a batch of images that leaves the labels as they are, e.g. of a hint that they hold in real
+            images and not in counterfactual ones.
         seed: Of the weights and the order of the images. The global generator stays as it was.
         device: Where to train and where to judge.
     """
@@ -142,7 +150,7 @@ def train_judge(
         torch.manual_seed(seed)
         judge = Predictor(images.shape[1:], labels.shape[1]).to(device)
         epochs = round(steps / max(1, count // batch_size))
-        judge.fit(images[chosen], labels[chosen], epochs=epochs, batch_size=batch_size, seed=seed)
+        judge.fit(images[chosen], labels[chosen], epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
     return judge
 
 

@@ -77,6 +77,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
             raise ValueError(f"labelled_share: got {self.labelled_share}; must lie in [0, 1)")
+        if not self.effect_price >= 0:
+            raise ValueError(f"effect_price: got {self.effect_price}; must be >= 0")
         if not self.effect_price_growth > 0:
             raise ValueError(f"effect_price_growth: got {self.effect_price_growth}; must be > 0")
         if self.refinements < 0:

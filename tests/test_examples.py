@@ -167,9 +167,21 @@ def test_discovery_page():
     assert namespace["found"].graph == namespace["data"].graph
 
 
+def test_training_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = "docs/training.md"
+    namespace = {}
+    exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
+    assert len(namespace["history"]) == 2
+    assert (tmp_path / "runs" / "mine" / "training.pt").is_file()
+    out = capsys.readouterr().out
+    assert out.startswith("epoch 1:")
+    assert "epoch 4" not in out
+
+
 def test_every_page_in_docs_with_python_is_tested():
     pages = {path.name for path in (ROOT / "docs").glob("*.md") if _blocks("python", f"docs/{path.name}")}
-    assert pages == {"discovery.md", "metrics.md", "own_data.md"}
+    assert pages == {"discovery.md", "metrics.md", "own_data.md", "training.md"}
 
 
 def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path):

@@ -47,3 +47,14 @@ def test_uint8_images_and_seeds():
 def test_sides_that_do_not_fit():
     with pytest.raises(ValueError, match="image_shape: got \\(1, 10, 12\\)"):
         Predictor((1, 10, 12), 2)
+
+
+def test_features_come_in_batches_and_without_gradients():
+    images = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
+    for classify in (False, True):
+        predictor = Predictor((1, 8, 8), 3, classify=classify).eval()
+        features = predictor.features(images, batch_size=3)
+        assert not features.requires_grad
+        torch.testing.assert_close(features, predictor.features(images.float() / 255))
+        outputs = predictor.output(features) * predictor.scale + predictor.shift
+        torch.testing.assert_close(outputs, predictor(images.float() / 255))

@@ -57,21 +57,45 @@ for dtype in (torch.float32, torch.float64):
     pair, gradients = make(MeanGuide), Gradients()
     # The divergence of z, which one reads of the mean alone, and the labels: no draw, so that parts add up to the whole.
     objective = CausalELBO(0.3, 1.0, terms=[LabelFit()])
-    history = fit(*pair, (images, labels), objective=objective, epochs=2, batch_size=24, device="cpu", progress=False,
+    history = fit(*pair, (images, labels), objective=objective, epochs=2, batch_size=25, device="cpu", progress=False,
                   callbacks=[gradients])
     found[str(dtype)] = {"gradients": gradients.seen, "loss": history["loss"],
                          "weights": [p.detach() for m in pair for p in m.parameters()]}
 torch.set_default_dtype(torch.float32)
 images, labels = pendulum.images[::15][:count].clone(), pendulum.labels[::15][:count].clone()
-options = dict(epochs=2, batch_size=24, device="cpu", progress=False)
+options = dict(epochs=2, batch_size=25, device="cpu", progress=False)
 pair = make(EndogenousGuide)
 whole = TrainingCheckpoint(root + "/whole", every=2)
-fit(*pair, (images, labels), checkpoint=whole, callbacks=[Copies()], **options)
+first = fit(*pair, (images, labels), checkpoint=whole, callbacks=[Copies()], **options)
 again = make(EndogenousGuide)
 torch.rand(7)
 from accelerate import PartialState
 PartialState().wait_for_everyone()
-fit(*again, (images, labels), checkpoint=TrainingCheckpoint(root + "/stopped", every=2), resume=True, **options)
+second = fit(*again, (images, labels), checkpoint=TrainingCheckpoint(root + "/stopped", every=2), resume=True, **options)
+
+# Ctrl-C reaches the processes at different steps; they stop at the same.
+import signal
+from causalvae_pyro.training import loop
+rank, real, pressed = PartialState().process_index, loop.Loop._step, []
+def step(self, *arguments):
+    real(self, *arguments)
+    if self.state.step == 3 + 2 * rank and not pressed:
+        pressed.append(1)
+        signal.raise_signal(signal.SIGINT)
+loop.Loop._step = step
+try:
+    fit(*make(EndogenousGuide), (images, labels), checkpoint=TrainingCheckpoint(root + "/pressed"), **(options | {"epochs": 9}))
+    raise SystemExit("it was not stopped")
+except KeyboardInterrupt:
+    pass
+loop.Loop._step = real
+# One process may ask for the end of all.
+class Stops(Callback):
+    def on_epoch_end(self, state):
+        state.stop = state.epoch == 2
+assert len(fit(*make(EndogenousGuide), (images, labels), callbacks=[Stops()], **(options | {"epochs": 5}))) == 2
+# History and sums of an epoch that was under way are those of all processes.
+assert [row["loss"] for row in first.rows] == [row["loss"] for row in second.rows], (first.rows, second.rows)
 for a, b in zip(pair, again):
     for (name, x), y in zip(a.state_dict().items(), b.state_dict().values()):
         assert torch.equal(x, y), name
@@ -93,8 +117,8 @@ def launch(script, *arguments, processes):
     return done.stdout
 
 
-# The last batch of 98 in two: of 96 and 2, of one each; of 97: one that does not reach for both.
-@pytest.mark.parametrize("count", [98, pytest.param(97, marks=pytest.mark.slow)])
+# Batches of 25 in two: 13 and 12; the last of 98 has 12 and 11. That of 76 is one image, and does not reach for both.
+@pytest.mark.parametrize("count", [98, pytest.param(76, marks=pytest.mark.slow)])
 def test_two_processes_take_the_steps_of_one(count, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -109,20 +133,21 @@ def test_two_processes_take_the_steps_of_one(count, tmp_path):
         found[processes] = torch.load(root / "found.pt", weights_only=True)
         state = read_state(root / "whole" / "training.pt")
         assert state["settings"]["processes"] == processes
-        assert len(state["random"]) == processes
-    if count == 97:
+        assert read_state(root / "pressed" / "training.pt")["step"] == (3 if processes == 1 else 10)
+        assert len(state["processes"]) == processes
+    if count == 76:
         # One process takes the last image too.
-        assert [len(found[p]["torch.float32"]["gradients"]) for p in (1, 2)] == [10, 8]
+        assert [len(found[p]["torch.float32"]["gradients"]) for p in (1, 2)] == [8, 6]
         return
     for dtype, limit in (("torch.float32", 1e-6), ("torch.float64", 1e-12)):
         one, two = found[1][dtype], found[2][dtype]
-        assert len(one["gradients"]) == len(two["gradients"]) == 10
-        scale = one["gradients"][0].abs().max()
-        assert (one["gradients"][0] - two["gradients"][0]).abs().max() <= limit * scale
+        assert len(one["gradients"]) == len(two["gradients"]) == 8
+        for step, pair in enumerate(zip(one["gradients"], two["gradients"], strict=True)):
+            # Steps of Adam divide small gradients by their own size, and so grow small differences.
+            assert (pair[0] - pair[1]).abs().max() <= limit * pair[0].abs().max() * 10**step, (dtype, step)
         assert one["loss"] == pytest.approx(two["loss"], rel=max(limit, 1e-6))
         weights = [torch.cat([w.flatten() for w in part["weights"]]) for part in (one, two)]
-        # Steps of Adam divide small gradients by their own size.
-        assert (weights[0] - weights[1]).abs().max() < 1e4 * limit
+        assert (weights[0] - weights[1]).abs().max() < 1e3 * limit
 
 
 @pytest.mark.slow

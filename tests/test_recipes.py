@@ -52,6 +52,12 @@ def test_what_the_labels_do_not_say(data):
             Recipe(decoder="sprites", noise_dim=bad)
 
 
+@pytest.mark.parametrize(("name", "value"), [("effect_price", -5.0), ("effect_price_growth", 0.0)])
+def test_prices_that_are_none(name, value):
+    with pytest.raises(ValueError, match=f"^{name}: got {value}; must be >"):
+        Recipe(decoder="sprites", **{name: value})
+
+
 def test_the_likelihood_starts_at_the_error_of_drawing_nothing(data):
     for images in (data.images, data.images.float() / 255):
         torch.manual_seed(0)

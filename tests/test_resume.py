@@ -213,15 +213,20 @@ def test_without_a_state_it_starts(data, tmp_path):
 def test_what_is_over_is_not_trained_again(data, tmp_path):
     first, history, _ = train(everything, data, tmp_path)
 
-    class Never(Draws):
+    class Never(Callback):
         def on_step_end(self, state):
             raise AssertionError
 
     pair, images, options = everything(data)
     options["callbacks"].append(Never())
-    with pytest.raises(ValueError, match=r"does not fit this training \(the callbacks that remember something were"):
-        # What they remember would go to the wrong ones.
-        fit(*pair, images, epochs=EPOCHS, batch_size=BATCH, seed=3, device="cpu", checkpoint=tmp_path, resume=True, **options)
+    settings = {"epochs": EPOCHS, "batch_size": BATCH, "seed": 3, "device": "cpu", "checkpoint": tmp_path, "progress": False}
+    fit(*pair, images, resume=True, **settings, **options)
+    same_pair(first, pair)
+    # What a callback remembers has to go somewhere.
+    pair, images, options = everything(data)
+    del options["callbacks"][0]
+    with pytest.raises(ValueError, match=r"does not fit this training \(it had the callback Draws, which remembered \['drawn'\]"):
+        fit(*pair, images, resume=True, **settings, **options)
     second, again, _ = train(everything, data, tmp_path, resume=True)
     same_pair(first, second)
     equal(history.rows, again.rows)
@@ -287,8 +292,104 @@ def test_settings_of_ones_own_count_too(data, tmp_path):
     options = {"epochs": 1, "batch_size": BATCH, "device": "cpu", "progress": False}
     fit(*make(data), data, checkpoint=TrainingCheckpoint(tmp_path, settings={"data": ["a", 1]}), **options)
     fit(*make(data), data, checkpoint=TrainingCheckpoint(tmp_path, settings={"data": ["a", 1]}), resume=True, **options)
-    with pytest.raises(ValueError, match=r"data = \['a', 1\], this one has \['b', 1\]"):
+    with pytest.raises(ValueError, match=r"own = {'data': \['a', 1\]}, this one has {'data': \['b', 1\]}"):
         fit(*make(data), data, checkpoint=TrainingCheckpoint(tmp_path, settings={"data": ["b", 1]}), resume=True, **options)
+
+
+def test_settings_of_ones_own_do_not_rule_the_training(data, tmp_path):
+    checkpoint = TrainingCheckpoint(tmp_path, settings={"epochs": 5, "seed": 9, "micro_batches": 7})
+    options = {"epochs": 2, "batch_size": BATCH, "device": "cpu", "progress": False}
+    assert len(fit(*make(data), data, checkpoint=checkpoint, **options)) == 2
+
+
+@pytest.mark.parametrize("change", ["images", "labels"])
+def test_other_data_of_the_same_size_are_refused(change, data, tmp_path):
+    train(plain, data, tmp_path, kill=5)
+    images, labels = (t.clone() for t in data)
+    if change == "images":
+        images[0] = 255 - images[0]
+    else:
+        labels[-1, 2] += 1e-3
+    with pytest.raises(ValueError, match="is of a training with other data; give it the same"):
+        train(plain, (images, labels), tmp_path, resume=True)
+
+
+def test_another_precision_is_refused(data, tmp_path):
+    train(plain, data, tmp_path, kill=5)
+    options = {"epochs": EPOCHS, "batch_size": BATCH, "seed": 3, "device": "cpu", "progress": False}
+    with pytest.raises(ValueError, match="mixed_precision = no, this one has bf16"):
+        fit(*make(data), data, checkpoint=tmp_path, resume=True, mixed_precision="bf16", **options)
+
+
+def test_a_fresh_start_leaves_nothing_of_an_older_training(data, tmp_path):
+    train(plain, data, tmp_path)
+    assert read_state(tmp_path / STATE)["finished"]
+    # Killed before it has written anything itself.
+    train(plain, data, tmp_path, every=100, kill=2)
+    assert not (tmp_path / STATE).exists()
+
+
+def test_a_stop_after_the_last_step_of_an_epoch(data, tmp_path):
+    """Where all of an epoch's batches are done, but the epoch is not over."""
+
+    class KillAtEnd(Callback):
+        def on_epoch_end(self, state):
+            raise Killed
+
+    options = {"epochs": EPOCHS, "batch_size": BATCH, "seed": 3, "device": "cpu", "progress": False}
+    with pytest.raises(Killed):
+        fit(*make(data), data, checkpoint=TrainingCheckpoint(tmp_path, every=5), callbacks=[KillAtEnd()], **options)
+    kept = read_state(tmp_path / STATE)
+    assert (kept["done"], kept["step"], kept["epoch"]) == (5, 5, 1)
+    resumed, history, _ = train(plain, data, tmp_path, resume=True)
+    whole, again, _ = train(plain, data, tmp_path / "whole")
+    same_pair(resumed, whole)
+    equal(history.rows, again.rows)
+
+
+def test_ctrl_c_after_the_last_step_still_stops(data, tmp_path):
+    class PressesAtTheEnd(Callback):
+        def on_epoch_end(self, state):
+            if state.epoch == EPOCHS:
+                signal.raise_signal(signal.SIGINT)
+
+    options = {"epochs": EPOCHS, "batch_size": BATCH, "seed": 3, "device": "cpu", "progress": False, "checkpoint": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        fit(*make(data), data, callbacks=[PressesAtTheEnd()], **options)
+    assert read_state(tmp_path / STATE)["finished"]
+
+
+def test_numbers_of_numpy_are_kept_as_numbers(data, tmp_path):
+    class Remembers(Callback):
+        def __init__(self):
+            self.value = {}
+
+        def on_epoch_end(self, state):
+            # Empty until now.
+            self.value = {"best": np.float64(state.epoch), "rows": [np.int64(3)]}
+
+        def state_dict(self):
+            return self.value
+
+        def load_state_dict(self, state):
+            self.value = dict(state)
+
+    options = {"batch_size": BATCH, "device": "cpu", "progress": False, "checkpoint": tmp_path, "epochs": 2}
+    options["schedule"] = lambda progress: np.cos(progress)
+    first, second = Remembers(), Remembers()
+    fit(*make(data), data, callbacks=[first], **options)
+    fit(*make(data), data, callbacks=[second], resume=True, **options)
+    assert second.value == {"best": 2.0, "rows": [3]}
+
+
+def test_what_cannot_be_read_again_is_not_written(data, tmp_path):
+    class Odd(Callback):
+        def state_dict(self):
+            return {"path": Path("somewhere")}
+
+    with pytest.raises(ValueError, match=r"^checkpoint: state\['callbacks'\]\[0\]\[1\]\['path'\] is of type PosixPath"):
+        fit(*make(data), data, callbacks=[Odd()], checkpoint=tmp_path, epochs=1, batch_size=BATCH, device="cpu", progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 class Malicious:

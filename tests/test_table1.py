@@ -122,6 +122,25 @@ def test_a_cell_that_fails_does_not_take_others_with_it(tmp_path, table1, cells,
     assert cells == [("ivae", "flow", 0, "cpu")]
 
 
+def test_a_process_that_dies_ends_the_run_with_a_word(tmp_path, table1, cells, monkeypatch, capsys):
+    from concurrent.futures.process import BrokenProcessPool
+
+    submit = table1.ProcessPoolExecutor.submit
+
+    def dies(self, function, cell, *args):
+        if cell[1] == "ivae":
+            raise BrokenProcessPool
+        return submit(self, function, cell, *args)
+
+    monkeypatch.setattr(table1.ProcessPoolExecutor, "submit", dies)
+    options = ["--quick", "--data", "flow", "--methods", "conv", "ivae", "beta_vae", "--jobs", "1"]
+    assert table1.main(arguments(tmp_path, *options)) == 1
+    err = capsys.readouterr().err
+    assert "ivae-0.json: a process has died (out of memory?)" in err
+    assert "2 cells failed" in err
+    assert [path.name for path in (tmp_path / "cells" / "flow").iterdir()] == ["conv-0.json"]
+
+
 @pytest.mark.parametrize("option", ["--seeds", "--epochs", "--jobs", "--limit", "--train-limit"])
 def test_bad_options(option, table1, capsys):
     with pytest.raises(SystemExit):

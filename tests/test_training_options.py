@@ -18,6 +18,7 @@ from causalvae_pyro import (
     LabelFit,
     MLPDecoder,
     MLPEncoder,
+    SpriteDecoder,
     fit,
     load,
 )
@@ -32,7 +33,7 @@ from causalvae_pyro.training import (
     cosine_schedule,
     linear_schedule,
 )
-from causalvae_pyro.training.devices import make_accelerator, networks_of, reproducible
+from causalvae_pyro.training.devices import networks_of, reproducible
 from causalvae_pyro.training.ema import MovingAverage
 
 
@@ -239,30 +240,97 @@ def test_deterministic(data):
             os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
-def test_an_accelerator_of_ones_own(data):
-    own = make_accelerator("cpu", "no")
-    first, second = make(data), make(data)
-    run(first, data, accelerator=own, device="nonsense")
-    run(second, data)
-    assert torch.equal(flat(first), flat(second))
+def test_early_stopping_leaves_the_stops_of_others_alone(data):
+    class Stops(Callback):
+        def on_epoch_end(self, state):
+            state.stop = state.epoch == 2 or state.stop
+
+    assert len(run(make(data), data, epochs=5, callbacks=[Stops(), EarlyStopping(patience=5)])) == 2
 
 
-def test_the_users_accelerator_is_left_alone():
+@pytest.fixture
+def accelerate_state():
+    """Nothing of accelerate's before or after."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    def reset():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    reset()
+    yield
+    reset()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_an_accelerator_of_ones_own(steps, data, accelerate_state):
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
 
-    from causalvae_pyro.training import devices
+    own = Accelerator(cpu=True, gradient_accumulation_steps=steps)
+    first, second = (make(data) for _ in range(2))
+    watch = [Watch(), Watch()]
+    run(first, data, accelerator=own, device="nonsense", callbacks=[watch[0]])
+    # Used without being handed over, too, and left as it was.
+    run(second, data, callbacks=[watch[1]])
+    assert own.gradient_accumulation_steps == steps
+    assert torch.equal(flat(first), flat(second))
+    from accelerate.state import AcceleratorState, GradientState
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    devices._ours.clear()
-    try:
-        theirs = Accelerator(cpu=True)
-        assert make_accelerator("cpu", None).device == theirs.device
-        with pytest.raises(ValueError, match="^accelerator: this process has one on cpu with mixed precision 'no'"):
-            make_accelerator("cpu", "bf16")
-        assert theirs.device.type == "cpu"
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    plain, third = Watch(), make(data)
+    run(third, data, callbacks=[plain])
+    # Steps to accumulate are no business of fit's: batches are batches.
+    assert torch.equal(plain.gradients[0], watch[0].gradients[0])
+
+
+def test_the_users_accelerator_decides(data, accelerate_state):
+    from accelerate import Accelerator
+
+    theirs = Accelerator(cpu=True, mixed_precision="bf16")
+    model, guide = make(data)
+    guide.encoder = Dtypes(guide.encoder)
+    run((model, guide), data, epochs=1)
+    assert guide.encoder.seen == {torch.bfloat16}
+    with pytest.raises(ValueError, match="^accelerator: this process has one on cpu with mixed precision 'bf16'"):
+        run(make(data), data, mixed_precision="no")
+    assert theirs.mixed_precision == "bf16"
+
+
+def test_nothing_of_accelerates_stays(data, accelerate_state):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    run(make(data), data, epochs=1, mixed_precision="bf16")
+    assert not AcceleratorState._shared_state
+    assert not PartialState._shared_state
+    assert "ACCELERATE_TORCH_DEVICE" not in os.environ
+    assert Accelerator(cpu=True, mixed_precision="no").mixed_precision == "no"
+
+
+def test_a_forward_of_the_users_own_is_left_alone(data):
+    for precision in ("no", "bf16"):
+        model, guide = make(data)
+        calls, original = [], guide.encoder.forward
+
+        def forward(*args, calls=calls, original=original):
+            calls.append(1)
+            return original(*args)
+
+        guide.encoder.forward = forward
+        run((model, guide), data, epochs=1, mixed_precision=precision)
+        assert calls
+        assert guide.encoder.forward is forward
+
+
+def test_sprites_know_places_in_full_precision(data):
+    decoder = SpriteDecoder((3, 32, 32), 4, sprites=3)
+    with torch.no_grad():
+        decoder.base[..., 0] = 0.123
+    z = torch.randn(5, 4, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = decoder(z)
+    assert torch.equal(found, decoder(z))
 
 
 @pytest.mark.parametrize(

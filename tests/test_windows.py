@@ -60,6 +60,24 @@ def test_all_pixels_within_reach(count):
         assert windows.shape[1] <= max(1, inside.sum(1).max().item() + 1)
 
 
+def test_accelerators_wait_for_no_number():
+    """A tensor on the meta device has no values to look at."""
+    centre = torch.empty(5, device="meta")
+    assert pixel_windows(centre, centre, 7).shape == (5, 7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
+def test_one_place_that_is_no_number_among_others(value):
+    centre, reach = torch.tensor([0.1, value, -0.4]), torch.full((3,), 0.2)
+    windows = pixel_windows(centre, reach, 16)
+    assert windows.min() >= 0
+    assert windows.max() < 16
+    for row in (0, 2):
+        places = (2 * windows[row] + 1) / 16 - 1
+        inside = ((2 * torch.arange(16) + 1) / 16 - 1 - centre[row]).abs() <= 0.2
+        assert ((places - centre[row]).abs() <= 0.2).sum() == inside.sum()
+
+
 def test_no_images():
     assert pixel_windows(torch.zeros(0), torch.zeros(0), 5).shape == (0, 1)
     assert SpriteDecoder((1, 8, 8), 2)(torch.zeros(0, 2, 1)).shape == (0, 1, 8, 8)

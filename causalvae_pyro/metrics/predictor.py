@@ -45,15 +45,24 @@ class Predictor(nn.Module):
         self.register_buffer("shift", torch.zeros(outputs))
         self.register_buffer("scale", torch.ones(outputs))
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the output is a linear function of, ``[N, f]``: a space in which distances between images mean something."""
+    @torch.no_grad()
+    def features(self, images: Tensor, *, batch_size: int = 512) -> Tensor:
+        """What the output is a linear function of, ``[N, f]``: a space in which distances between images mean something.
+
+        Args:
+            images: ``[N, C, H, W]`` in [0, 1] or uint8.
+            batch_size: Images per pass.
+        """
+        return torch.cat([self._features(_float(part.to(self.shift.device))) for part in images.split(batch_size)])
+
+    def _features(self, x: Tensor) -> Tensor:
         h = self.convolutions(x)
         features = torch.cat([h.mean((-2, -1)), h.amax((-2, -1))], -1)
         return self.dropout(torch.cat([features, h.flatten(1)], -1)) if self.classify else features
 
     def forward(self, x: Tensor) -> Tensor:
         """Numbers ``[N, outputs]`` in the targets' units, or class logits ``[N, outputs]``."""
-        return self.output(self.features(x)) * self.scale + self.shift
+        return self.output(self._features(x)) * self.scale + self.shift
 
     def fit(
         self,

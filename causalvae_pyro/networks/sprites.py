@@ -194,6 +194,11 @@ class SpriteDecoder(_Decoder):
         return (centred.square().mean(1) + 1e-8).sqrt()
 
     def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
+        # Half precision knows places to an eighth of a pixel only.
+        with torch.autocast(z.device.type, enabled=False):
+            return self._compose(z, eps_x)
+
+    def _compose(self, z: Tensor, eps_x: Tensor | None) -> Tensor:
         inputs, lead = self._flat(z, eps_x)
         concepts = inputs[:, : self.num_concepts * self.dim].reshape(-1, self.num_concepts, self.dim)
         placement = self.base + self.effects(concepts).sum(2)

@@ -90,7 +90,8 @@ class EarlyStopping(Callback):
             self.best, self.waited = row[self.column], 0
         else:
             self.waited += 1
-            state.stop = self.waited >= self.patience
+            if self.waited >= self.patience:
+                state.stop = True
 
     def state_dict(self) -> Mapping[str, Any]:
         return {"best": self.best, "waited": self.waited}

@@ -8,14 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["make_accelerator", "networks_of", "reproducible", "resolve_device", "suited_to_the_device"]
+__all__ = ["networks_of", "reproducible", "resolve_device", "suited_to_the_device", "training_accelerator"]
 
 PRECISIONS = ("no", "fp16", "bf16")
-
-# What this module has set up itself and may set up anew; what the user has set up stays.
-_ours: list[Any] = []
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -42,56 +39,69 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return resolved
 
 
-def make_accelerator(device: str | torch.device, mixed_precision: str | None) -> Any:
-    """The accelerator that a training runs on.
+@contextmanager
+def training_accelerator(device: str | torch.device, mixed_precision: str | None) -> Iterator[Any]:
+    """The accelerator that a training runs on, for a while.
 
-    Where the process was started by ``accelerate launch`` or ``torchrun`` it is one of several.
+    Where the process was started by ``accelerate launch`` or ``torchrun`` it is one of several. An accelerator that the user has
+    made in this process is used as it is; accelerate keeps one state for all of a process, which is left as it was found.
 
     Args:
         device: As for :func:`resolve_device`. With several processes ``"auto"`` is each one's own GPU, or ``"cpu"``.
-        mixed_precision: ``"no"``, ``"fp16"`` or ``"bf16"``; ``None`` is what ``accelerate launch`` was told, or ``"no"``.
+        mixed_precision: ``"no"``, ``"fp16"`` or ``"bf16"``; ``None`` is what the user's accelerator or ``accelerate launch`` was
+            told, or ``"no"``.
 
     Raises:
-        ValueError: If the device or the precision is not to be had, or an accelerator with other settings is in use.
+        ValueError: If the device or the precision is not to be had, or the user's accelerator has another.
     """
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, GradientState, PartialState
 
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if mixed_precision is not None and mixed_precision not in PRECISIONS:
         raise ValueError(f"mixed_precision: got {mixed_precision!r}; valid: {', '.join(map(repr, PRECISIONS))}")
-    if mixed_precision == "fp16" and (str(device) == "cpu" or resolve_device("auto").type == "cpu"):
-        raise ValueError("mixed_precision: got 'fp16' on a CPU; valid there: 'no', 'bf16'")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        if str(device) not in ("auto", "cpu"):
-            raise ValueError(f"device: got {str(device)!r} with several processes; valid: 'auto' (each one's own GPU), 'cpu'")
-        AcceleratorState._reset_state()
-        return Accelerator(cpu=str(device) == "cpu", mixed_precision=mixed_precision)
+    if several and str(device) not in ("auto", "cpu"):
+        raise ValueError(f"device: got {str(device)!r} with several processes; valid: 'auto' (each one's own GPU), 'cpu'")
     resolved = resolve_device(device)
-    if AcceleratorState._shared_state:
-        accelerator = Accelerator()
-        ours = _ours == [accelerator.device]
-        if ours and mixed_precision is None:
-            # Not what the last training was told.
-            mixed_precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if resolved == accelerator.device and mixed_precision in (None, accelerator.mixed_precision):
-            return accelerator
-        if not ours:
-            raise ValueError(
-                f"accelerator: this process has one on {accelerator.device} with mixed precision "
-                f"{accelerator.mixed_precision!r}, but fit was asked for {resolved}, {mixed_precision!r}; pass the one to use"
-            )
-    AcceleratorState._reset_state(reset_partial_state=True)
-    before = os.environ.get("ACCELERATE_TORCH_DEVICE")
-    os.environ["ACCELERATE_TORCH_DEVICE"] = str(resolved)
+    if mixed_precision == "fp16" and resolved.type == "cpu":
+        raise ValueError("mixed_precision: got 'fp16' on a CPU; valid there: 'no', 'bf16'")
+    theirs = bool(AcceleratorState._shared_state), bool(PartialState._shared_state)
+    gradients = dict(GradientState._shared_state)
     try:
-        accelerator = Accelerator(cpu=resolved.type == "cpu", mixed_precision=mixed_precision)
+        if any(theirs):
+            accelerator = Accelerator()
+            wanted = resolved.type, mixed_precision or accelerator.mixed_precision
+            if wanted != (accelerator.device.type, accelerator.mixed_precision):
+                raise ValueError(
+                    f"accelerator: this process has one on {accelerator.device} with mixed precision "
+                    f"{accelerator.mixed_precision!r}, but fit was asked for {resolved}, {mixed_precision!r}; pass the one to use"
+                )
+            yield accelerator
+        elif several:
+            yield Accelerator(cpu=str(device) == "cpu", mixed_precision=mixed_precision)
+        else:
+            with _environment("ACCELERATE_TORCH_DEVICE", str(resolved)):
+                accelerator = Accelerator(cpu=resolved.type == "cpu", mixed_precision=mixed_precision)
+            yield accelerator
+    finally:
+        if not theirs[0]:
+            # Several processes stay connected.
+            AcceleratorState._reset_state(reset_partial_state=not several and not theirs[1])
+        GradientState._shared_state.clear()
+        GradientState._shared_state.update(gradients)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
     finally:
         if before is None:
-            del os.environ["ACCELERATE_TORCH_DEVICE"]
+            del os.environ[name]
         else:
-            os.environ["ACCELERATE_TORCH_DEVICE"] = before
-    _ours[:] = [accelerator.device]
-    return accelerator
+            os.environ[name] = before
 
 
 @contextmanager
@@ -122,17 +132,18 @@ def networks_of(model: nn.Module, guide: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def suited_to_the_device(networks: Sequence[nn.Module], accelerator: Any, compiled: bool) -> Iterator[None]:
-    """Mixed precision and compilation of these networks alone, for a while.
+    """Mixed precision and compilation of these networks alone, for a while; the memory layout of their convolutions, for good.
 
     Densities, mechanisms and heads stay in full precision: a concept read to a half per cent, or a mechanism whose noise is
     smaller than its rounding, is no longer what the bound is about.
     """
-    mixed = accelerator.mixed_precision != "no"
+    mixed, before = accelerator.mixed_precision != "no", []
     for network in networks:
         for layer in network.modules():
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                 # Channels last: a tenth to a fifth less time on a CPU, and what a GPU's half-precision units want.
                 layer.to(memory_format=torch.channels_last)
+        before.append((vars(network).get("forward"), network._compiled_call_impl))
         if compiled:
             network.compile()
         if mixed:
@@ -140,16 +151,19 @@ def suited_to_the_device(networks: Sequence[nn.Module], accelerator: Any, compil
     try:
         yield
     finally:
-        for network in networks:
-            vars(network).pop("forward", None)
-            if compiled:
-                network._compiled_call_impl = None
+        for network, (forward, compilation) in zip(networks, before, strict=True):
+            network._compiled_call_impl = compilation
+            if mixed:
+                del network.forward
+                if forward is not None:
+                    network.forward = forward
 
 
 def _in_mixed_precision(forward: Any, accelerator: Any) -> Any:
-    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+    from accelerate.utils import convert_to_fp32
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         with accelerator.autocast():
-            output = forward(*args, **kwargs)
-        return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+            return convert_to_fp32(forward(*args, **kwargs))
 
     return wrapped

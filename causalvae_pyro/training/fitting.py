@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -18,7 +19,7 @@ from causalvae_pyro.batches import TensorBatches, make_batches
 from causalvae_pyro.local_params import local_params
 from causalvae_pyro.objectives import CausalELBO, LabelFit
 from causalvae_pyro.training.callbacks import Callback, TrainingState
-from causalvae_pyro.training.devices import make_accelerator, networks_of, reproducible, suited_to_the_device
+from causalvae_pyro.training.devices import networks_of, reproducible, suited_to_the_device, training_accelerator
 from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
 from causalvae_pyro.training.loop import Loop, Objective
@@ -82,7 +83,7 @@ def fit(
         schedule: Factor of the learning rate as a function of progress in [0, 1]; ``None`` keeps it constant.
         max_grad_norm: Largest norm of the gradient, of the whole batch, that is not scaled down to it; > 0.
         ema_decay: Keeps an exponential moving average of the weights with this decay, in (0, 1). After each epoch the callbacks
-            see it in place of the weights, and the pair is left with it.
+            see it in place of the weights, and in the end the pair has it.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         mixed_precision: ``"fp16"`` or ``"bf16"`` for encoders and decoder, if the device has it; densities and mechanisms stay in
             full precision. By default what ``accelerate launch`` was told, or ``"no"``.
@@ -94,10 +95,11 @@ def fit(
         labelled_repeats: Where labels are missing, how often an epoch shows each image that has some: so many times it counts
             in the objective. With few labels most batches would have none. Tensors and simulators only.
         callbacks: See :class:`Callback`.
-        checkpoint: A directory in which the state of the training is kept, or a :class:`TrainingCheckpoint`. Ctrl-C then ends the
-            training after the step that it is in, with its state written.
-        resume: Go on from that state, exactly: what comes out is what would have come out without the stop, to the bit. Where
-            there is none, start.
+        checkpoint: A directory in which the state of the training is kept, or a :class:`TrainingCheckpoint`; without ``resume``
+            what is there is removed. Ctrl-C then ends the training after the step that it is in, with its state written (of
+            several processes, after the next tenth step).
+        resume: Go on from that state, exactly: what comes out is what would have come out without the stop, to the bit, where the
+            device computes the same twice (a CPU does; a GPU with ``deterministic``). Where there is none, start.
         progress: Show a progress bar with loss, images/s and the time left.
 
     Returns:
@@ -127,21 +129,21 @@ def fit(
         raise ValueError(f"max_grad_norm: got {max_grad_norm}; must be > 0")
     if resume and checkpoint is None:
         raise ValueError("resume: got True without a checkpoint; give the directory that the state lies in")
-    accelerator = make_accelerator(device, mixed_precision) if accelerator is None else accelerator
-    place, processes = accelerator.device, accelerator.num_processes
-    graph = getattr(getattr(model, "scm", None), "graph", None)
-    batches = make_batches(data, batch_size, labelled_repeats, place, graph, (accelerator.process_index, processes))
-    if isinstance(batches, TensorBatches) and batches.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
-        raise ValueError("labels: some are missing, but the guide's encoder reads them; give it label_dim=0, for q(eps | x)")
-    objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
-    # Each process has random numbers of its own; the order of the data is the same for all.
-    pyro.set_rng_seed((seed + accelerator.process_index) % 2**32)
-    with (
-        local_params(model, guide),
-        warnings.catch_warnings(),
-        reproducible(deterministic),
-        suited_to_the_device(networks_of(model, guide), accelerator, compiled),
-    ):
+    with ExitStack() as stack:
+        if accelerator is None:
+            accelerator = stack.enter_context(training_accelerator(device, mixed_precision))
+        place, processes = accelerator.device, accelerator.num_processes
+        graph = getattr(getattr(model, "scm", None), "graph", None)
+        batches = make_batches(data, batch_size, labelled_repeats, place, graph, (accelerator.process_index, processes))
+        if isinstance(batches, TensorBatches) and batches.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
+            raise ValueError("labels: some are missing, but the guide's encoder reads them; give it label_dim=0, for q(eps | x)")
+        objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
+        # Each process has random numbers of its own; the order of the data is the same for all.
+        pyro.set_rng_seed((seed + accelerator.process_index) % 2**32)
+        stack.enter_context(local_params(model, guide))
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(reproducible(deterministic))
+        stack.enter_context(suited_to_the_device(networks_of(model, guide), accelerator, compiled))
         # The monitor says more about them.
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         loss = Objective(objective, model, guide).to(place).train()
@@ -151,19 +153,23 @@ def fit(
         state = TrainingState(model, guide, optim, History())  # type: ignore[arg-type]
         average = None if ema_decay is None else MovingAverage(parameters, ema_decay)
         keep = TrainingCheckpoint(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+        own = {} if keep is None else keep.settings
         settings = {
             "epochs": epochs,
             "batch_size": batch_size,
             "lr": lr,
             "seed": seed,
             "images": batches.count,
+            "data": batches.digest(),
+            "device": place.type,
+            "mixed_precision": accelerator.mixed_precision,
             "labelled_repeats": labelled_repeats,
             "micro_batches": micro_batches,
             "max_grad_norm": max_grad_norm,
             "ema_decay": ema_decay,
             "processes": processes,
             "parameters": sum(p.numel() for p in parameters),
-            **({} if keep is None else keep.settings),
+            "own": own,
         }
         return Loop(
             loss=loss,

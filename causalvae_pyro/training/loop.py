@@ -117,6 +117,9 @@ class Loop:
         """Trains, from the start or from the state that was kept."""
         state, loss = self.state, self.loss
         finished = resume and self._resume()
+        if not resume and self.checkpoint is not None and self.accelerator.is_main_process:
+            # What is there is of another training, and must not be taken for this one's.
+            self.checkpoint.remove()
         bar = tqdm(
             total=self.total, initial=state.step, disable=not self.progress, unit="step", dynamic_ncols=True, mininterval=0.5
         )
@@ -140,6 +143,13 @@ class Loop:
             self._keep(finished=True)
         if self.average is not None:
             self.average.copy_to_weights()
+        if self.accelerator.num_processes > 1:
+            # Running means are the main process's, as they are in its file.
+            for buffer in loss.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        if self.stopping:
+            # Pressed after the last step: the training is over, but the user wants to stop.
+            raise KeyboardInterrupt
         return state.history
 
     def _epoch(self, bar: tqdm) -> None:
@@ -156,9 +166,10 @@ class Loop:
             bar.update()
             for callback in self.callbacks:
                 callback.on_step_end(state)
-            if self.stopping or (self.checkpoint is not None and state.step % self.checkpoint.every == 0):
+            stop = self._is_to_stop()
+            if stop or (self.checkpoint is not None and state.step % self.checkpoint.every == 0):
                 self._keep()
-            if self.stopping:
+            if stop:
                 raise KeyboardInterrupt
         self.done = 0
         state.history.rows.append(monitor.finish_epoch(state.optimizer.param_groups[0]["lr"]))
@@ -169,10 +180,19 @@ class Loop:
             for callback in self.callbacks:
                 callback.on_epoch_end(state)
         if self.accelerator.num_processes > 1:
-            stop = torch.tensor([float(state.stop)], device=self.accelerator.device)
-            state.stop = bool(self.accelerator.reduce(stop).item())
+            state.stop = self._any(state.stop)
         self.order_at_start = self.order.get_state()
         self._keep()
+
+    def _is_to_stop(self) -> bool:
+        """Whether Ctrl-C has been pressed; several processes have to agree on the step."""
+        if self.accelerator.num_processes == 1 or self.checkpoint is None:
+            return self.stopping
+        return self.state.step % 10 == 0 and self._any(self.stopping)
+
+    def _any(self, flag: bool) -> bool:
+        """Whether it is so for any process."""
+        return bool(self.accelerator.reduce(torch.tensor([float(flag)], device=self.accelerator.device)).item())
 
     def _step(self, x: Tensor, labels: Tensor | None, missing: bool) -> None:
         state, accelerator = self.state, self.accelerator
@@ -180,7 +200,7 @@ class Loop:
         if isinstance(self.loss.objective, CausalELBO):
             self.loss.objective.progress = done
         if self.schedule is not None:
-            factor = self.schedule(done)
+            factor = float(self.schedule(done))
             for group, rate in zip(state.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * factor
         self.optimizer.zero_grad(set_to_none=True)
@@ -190,8 +210,9 @@ class Loop:
             # Gradients are exchanged with the last part only.
             with accelerator.no_sync(self.wrapped) if i + 1 < parts else nullcontext():
                 value = self._loss(images, known, missing)
-                # Processes average their gradients; the loss is a sum over images.
-                accelerator.backward(value * accelerator.num_processes)
+                # Processes average their gradients, and accelerate those of steps that it is told to accumulate; the loss is a
+                # sum over images.
+                accelerator.backward(value * (accelerator.num_processes * accelerator.gradient_accumulation_steps))
         if self.settings["max_grad_norm"] is not None:
             accelerator.clip_grad_norm_(self.parameters, self.settings["max_grad_norm"])
         self.optimizer.step()
@@ -244,14 +265,13 @@ class Loop:
     def _keep(self, finished: bool = False) -> None:
         if self.checkpoint is None:
             return
-        own = rng_state(self.accelerator.device)
-        several = self.accelerator.num_processes > 1
-        if several:
+        # What differs between processes: their random numbers, and the sums over their parts of the batches.
+        own = {"random": rng_state(self.accelerator.device), "monitor": self.monitor.state_dict()}
+        processes = [own]
+        if self.accelerator.num_processes > 1:
             from accelerate.utils import gather_object
 
-            random = gather_object([own])
-        else:
-            random = [own]
+            processes = gather_object([own])
         if not self.accelerator.is_main_process or not self._is_finite():
             return
         self.checkpoint.write(
@@ -262,20 +282,27 @@ class Loop:
                 "optimizer": self.state.optimizer.state_dict(),
                 "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
                 "average": None if self.average is None else self.average.state_dict(),
-                "random": random,
+                "processes": processes,
                 "order": self.order_at_start,
                 "done": self.done,
                 "epoch": self.state.epoch,
                 "step": self.state.step,
                 "stop": self.state.stop,
                 "history": self.state.history.rows,
-                "monitor": self.monitor.state_dict(),
-                "callbacks": [[type(c).__name__, dict(c.state_dict())] for c in self._remembering()],
+                "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in self.callbacks],
             }
         )
 
-    def _remembering(self) -> list[Callback]:
-        return [callback for callback in self.callbacks if callback.state_dict()]
+    def _restore_callbacks(self, kept: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Gives what each remembered to the next of its class."""
+        callbacks = list(self.callbacks)
+        for name, own in kept:
+            match = next((callback for callback in callbacks if type(callback).__name__ == name), None)
+            if match is not None:
+                callbacks.remove(match)
+                match.load_state_dict(own)
+            elif own and self.accelerator.is_main_process:
+                raise ValueError(f"it had the callback {name}, which remembered {list(own)}, and this one has not")
 
     def _is_finite(self) -> bool:
         """A diverged state must not replace the last good one."""
@@ -290,10 +317,8 @@ class Loop:
         for name, value in self.settings.items():
             found = kept.get("settings", {}).get(name)
             if found != value:
-                raise ValueError(
-                    f"resume: {self.checkpoint.file} is of a training with {name} = {found}, this one has {value}; "
-                    "give it the same, or start anew"
-                )
+                what = "other data" if name == "data" else f"{name} = {found}, this one has {value}"
+                raise ValueError(f"resume: {self.checkpoint.file} is of a training with {what}; give it the same, or start anew")
         state, device = self.state, self.accelerator.device
         try:
             self.loss.load_state_dict(kept["loss"])
@@ -306,15 +331,11 @@ class Loop:
             state.history.rows[:] = kept["history"]
             self.order.set_state(kept["order"])
             self.order_at_start = kept["order"]
-            self.monitor.load_state_dict(kept["monitor"], device)
-            remembering = self._remembering()
-            names, found = [type(c).__name__ for c in remembering], [name for name, _ in kept["callbacks"]]
-            if self.accelerator.is_main_process and names != found:
-                raise ValueError(f"the callbacks that remember something were {found}, and are {names}")
-            for callback, (_, own) in zip(remembering, kept["callbacks"], strict=False):
-                callback.load_state_dict(own)
+            own = kept["processes"][self.accelerator.process_index]
+            self.monitor.load_state_dict(own["monitor"], device)
+            self._restore_callbacks(kept["callbacks"])
             # Last, since some of the above may draw from them.
-            set_rng_state(kept["random"][self.accelerator.process_index], device)
+            set_rng_state(own["random"], device)
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"resume: {self.checkpoint.file} does not fit this training ({reason})") from None

@@ -29,8 +29,8 @@ class TrainingCheckpoint:
     Args:
         path: The directory; the file is ``training.pt`` in it.
         every: Steps between two writes. A state is also written after every epoch.
-        settings: What makes this training this one beside the arguments of ``fit``, such as the data's name: numbers, strings,
-            lists and dictionaries of these. A state with others is refused.
+        settings: What makes this training this one beside what ``fit`` knows (most of its arguments, and what the data look
+            like), such as the recipe: numbers, strings, lists and dictionaries of these. A state with others is refused.
     """
 
     def __init__(self, path: str | os.PathLike, *, every: int = 200, settings: Mapping[str, Any] | None = None) -> None:
@@ -42,8 +42,12 @@ class TrainingCheckpoint:
         """Writes a state, atomically."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        torch.save({"format": FORMAT, **state}, buffer)
+        torch.save({"format": FORMAT, **_plain(state)}, buffer)
         write_bytes(self.file, buffer.getvalue())
+
+    def remove(self) -> None:
+        """Removes what an earlier training has left."""
+        self.file.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any] | None:
         """The state that was written last; ``None`` if there is none.
@@ -52,6 +56,25 @@ class TrainingCheckpoint:
             ValueError: If the file is damaged, or not such a file.
         """
         return read_state(self.file) if self.file.is_file() else None
+
+
+def _plain(value: Any, where: str = "state") -> Any:
+    """The same of types that can be read without unpickling anything else.
+
+    Raises:
+        ValueError: If there is something of another type in it.
+    """
+    if isinstance(value, torch.Tensor) or value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {_plain(key, where): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
+    raise ValueError(
+        f"checkpoint: {where} is of type {type(value).__name__}; a state takes tensors, numbers, strings, lists, dicts"
+    )
 
 
 def read_state(file: str | os.PathLike) -> dict[str, Any]:
