@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# A process per core, up to four: each of them imports PyTorch. Tests of one file share what they have trained.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: pendulum flow test test-slow lint bench quality quality-best table1 clean
 
@@ -12,10 +14,10 @@ flow: $(STAMP)  ## the same on Flow
 	$(BIN)/causalvae train flow
 
 test: $(STAMP)  ## the tests (under 5 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: $(STAMP)  ## the long tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 lint: $(STAMP)  ## formatting, lint, types, import directions
 	$(BIN)/ruff format --check .
