@@ -25,6 +25,7 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.concepts_from_prior import ConceptsFromPrior
 from causalvae_pyro.missing import conditional
+from causalvae_pyro.training import Callback
 
 SHAPE = (1, 8, 8)
 GUIDES = [EndogenousGuide, ExogenousGuide, FullRankExogenousGuide, FlowExogenousGuide]
@@ -211,13 +212,10 @@ def test_modules_with_a_learning_rate_of_their_own():
     model.decoder.lr_factor = 4.0
     rates = {}
 
-    class Look:
+    class Look(Callback):
         def on_epoch_end(self, state):
             for group in state.optimizer.param_groups:
                 rates.update(dict.fromkeys(group["params"], (group["lr"], group["betas"])))
-
-        def on_interrupt(self, state):
-            pass
 
     fit(model, guide, batch(), epochs=1, batch_size=8, schedule=None, lr=1e-3, callbacks=[Look()], progress=False)
     assert {rates[p] for p in model.decoder.parameters()} == {(4e-3, (0.9, 0.99))}
