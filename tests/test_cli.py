@@ -137,8 +137,8 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
         (["--decoder", "conv"], "ConvDecoder", "ConvEncoder"),
         (["--label-share", "0.5", "--encoder", "spatial"], "ConvDecoder", "SpatialEncoder"),
         (["--label-share", "0.5", "--decoder", "sprites"], "SpriteDecoder", "ConvEncoder"),
-        (["--preset", "best"], "SpriteDecoder", "SpatialEncoder"),
-        (["--preset", "best", "--encoder", "conv"], "SpriteDecoder", "ConvEncoder"),
+        (["--preset", "best"], "SpriteDecoder", "ConvEncoder"),
+        (["--preset", "best", "--encoder", "spatial"], "SpriteDecoder", "SpatialEncoder"),
     ],
     ids=" ".join,
 )
