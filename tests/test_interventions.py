@@ -569,7 +569,7 @@ MIDDLE = r"do\['mid'\]"
         (Scale(2.0, around=float("inf")), MIDDLE + r"\.around", ["not finite"]),
         (Scale(torch.zeros(5)), MIDDLE + r"\.by", [r"\(5,\)"]),
         (Shift, MIDDLE, [r"Shift\(1\.0\)"]),
-        (object(), MIDDLE, ["expected a number or a tensor"]),
+        pytest.param(object(), MIDDLE, ["expected a number or a tensor"], id="object"),
     ],
     ids=str,
 )
