@@ -7,13 +7,13 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: pendulum flow test test-slow lint bench quality quality-best table1 clean
 
-pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (a little over 3 minutes)
+pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (3 to 5 minutes)
 	$(BIN)/causalvae train pendulum
 
 flow: $(STAMP)  ## the same on Flow
 	$(BIN)/causalvae train flow
 
-test: $(STAMP)  ## the tests (under 5 minutes on 2 cores)
+test: $(STAMP)  ## the tests (5 to 12 minutes on 2 cores)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: $(STAMP)  ## the long tests

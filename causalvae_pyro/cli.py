@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     engine.add_argument("--resume", action="store_true", help="go on exactly where a stopped run in --out was, if there is one")
     engine.add_argument("--ema", type=float, metavar="DECAY", help="train on, but keep an average of the weights, e.g. 0.999")
     engine.add_argument("--max-grad-norm", type=float, help="scale larger gradients down to this norm")
-    engine.add_argument("--patience", type=int, help="stop after so many epochs without a lower loss")
+    engine.add_argument("--patience", type=int, help="stop after so many epochs without a lower loss; not with sprites")
     engine.add_argument(
         "--mixed-precision", choices=("no", "fp16", "bf16"), help="of encoder and decoder, on devices that have it"
     )
@@ -186,6 +186,8 @@ def _train(arguments: argparse.Namespace) -> None:
     images, labels = train_data.images[chosen], train_data.labels[chosen]
     # With few labels the sprites are untried.
     decoder = arguments.decoder or ("sprites" if arguments.data and arguments.label_share == 1 else "conv")
+    if decoder == "sprites" and arguments.patience is not None:
+        raise ValueError("--patience: the sprites' loss grows with the price on their effects, and would end any training early")
     recipe = Recipe(
         dim=arguments.dim,
         prior_std=arguments.prior_std,

@@ -547,7 +547,7 @@ def test_starting_anew_says_what_is_lost(tmp_path, capsys, monkeypatch):
     assert main(arguments) == 0
 
 
-def test_how_it_is_trained(tmp_path, monkeypatch):
+def test_how_it_is_trained(tmp_path, monkeypatch, capsys):
     given = {}
 
     def stop(model, guide, data, **options):
@@ -556,7 +556,10 @@ def test_how_it_is_trained(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cli, "fit", stop)
     options = "--ema 0.99 --max-grad-norm 5 --patience 3 --mixed-precision bf16 --micro-batches 2 --compile --deterministic"
-    assert main(["train", "pendulum", *options.split(), "--out", str(tmp_path)]) == 130
+    assert main(["train", "pendulum", *options.split(), "--out", str(tmp_path)]) == 2
+    # The sprites' price grows, and with it the loss.
+    assert capsys.readouterr().err.startswith("causalvae: error: --patience: the sprites' loss grows")
+    assert main(["train", "pendulum", *options.split(), "--decoder", "conv", "--out", str(tmp_path)]) == 130
     assert [type(callback).__name__ for callback in given["callbacks"]] == ["SaveCheckpoint", "EarlyStopping"]
     kept = ("ema_decay", "max_grad_norm", "mixed_precision", "micro_batches", "compiled", "deterministic", "resume")
     assert [given[name] for name in kept] == [0.99, 5.0, "bf16", 2, True, True, False]
