@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--limit", type=int, default=200, help="score so many test images")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--cells", type=Path, default=Path("runs/ablation"), help="where finished cells are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ablation.json"))
     args = parser.parse_args()
@@ -63,7 +64,7 @@ def main() -> None:
     for seed, variant in product(range(args.seeds), args.variants):
         file = args.cells / f"{variant}-{seed}.json"
         if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
-            write_json(file, {"settings": settings, **run(variant, seed, args.epochs, args.size, args.limit)})
+            write_json(file, {"settings": settings, **run(variant, seed, args.epochs, args.size, args.limit, args.device)})
         print(variant, seed, json.loads(file.read_text())["scores"]["cf_score"], flush=True)
     result = {}
     for variant, source, what in [*((name, name, VARIANTS[name]) for name in args.variants), ONE_READING]:
@@ -82,7 +83,7 @@ def main() -> None:
     write_json(args.out, {"settings": settings | {"seeds": args.seeds}, "variants": result, **describe()})
 
 
-def run(variant: str, seed: int, epochs: int, size: int, limit: int) -> dict:
+def run(variant: str, seed: int, epochs: int, size: int, limit: int, device: str) -> dict:
     """One variant trained from one seed, and its scores."""
     train, test = (Pendulum(split, size=size, seed=seed) for split in ("train", "test"))
     images, labels, graph = train.images, train.labels, train.graph
@@ -117,7 +118,7 @@ def run(variant: str, seed: int, epochs: int, size: int, limit: int) -> dict:
         terms.append(SleepPhase(pair.guide))
     objective = CausalELBO(prior_share=0.0 if variant in NO_SHARE else 1.0, terms=terms)
     start = time.perf_counter()
-    fit(model, pair.guide, (images, labels), objective=objective, epochs=epochs, seed=seed, device="cpu", progress=False)
+    fit(model, pair.guide, (images, labels), objective=objective, epochs=epochs, seed=seed, device=device, progress=False)
     result = {"seconds": time.perf_counter() - start, "scores": score(pair, test, limit)}
     if variant == ONE_READING[1]:
         pair.guide.refinements = 0

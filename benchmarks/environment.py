@@ -23,8 +23,12 @@ def describe() -> dict:
     return {
         "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
         "versions": {"python": platform.python_version(), **{name: module.__version__ for name, module in modules.items()}},
-        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), **_gpu()},
     }
+
+
+def _gpu() -> dict:
+    return {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
 
 
 def cpu_model() -> str:

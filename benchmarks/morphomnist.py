@@ -38,6 +38,7 @@ from causalvae_pyro import (
 from causalvae_pyro.baselines import CVAE, CVAEGuide
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.metrics import r2_score, seeds_interval
+from causalvae_pyro.training import resolve_device
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from train_morphomnist import Judges, make, make_objective
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--noise-dim", type=int, default=32, help="dimensions of the image's own noise")
     parser.add_argument("--prior-std", type=float, default=0.01, help="CausalVAE's lambda2 in label standard deviations")
     parser.add_argument("--limit", type=int, help="train on the first so many images only")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--cells", type=Path, default=Path(__file__).parent / "results" / "morphomnist", help="finished seeds")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "morphomnist.json")
     args = parser.parse_args()
@@ -59,7 +61,7 @@ def main() -> None:
     for seed in range(args.first_seed, args.seeds):
         file = args.cells / f"{seed}.json"
         if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
-            write_json(file, {"settings": settings, "scores": run(args.root, seed, **settings), **describe()})
+            write_json(file, {"settings": settings, "scores": run(args.root, seed, device=args.device, **settings), **describe()})
         print(seed, json.dumps(json.loads(file.read_text())["scores"]), flush=True)
     if args.first_seed:
         return
@@ -87,17 +89,17 @@ def _flatten(scores: dict, prefix: str = "") -> Any:
             yield name, value
 
 
-def run(root: str, seed: int, epochs: int, noise_dim: int, prior_std: float, limit: int | None) -> dict[str, Any]:
+def run(root: str, seed: int, epochs: int, noise_dim: int, prior_std: float, limit: int | None, device: str) -> dict[str, Any]:
     """One seed of both models, trained and scored."""
     train, test = (MorphoMNIST(root, split, seed=seed) for split in ("train", "test"))
     images, labels = train.images[:limit], train.labels[:limit]
-    judges = Judges(train, seed, limit)
+    judges = Judges(train, seed, limit, resolve_device(device))
     x = test.images.float() / 255
     scores: dict[str, Any] = {"real images": judges(x, test.labels, test.digits)}
 
     torch.manual_seed(seed)
     ours = make(images, labels, train.graph, noise_dim, prior_std)
-    seconds = _fit(ours, images, labels, make_objective(ours[1]), epochs, seed)
+    seconds = _fit(ours, images, labels, make_objective(ours[1]), epochs, seed, device)
     r2 = r2_score(ours[0].prior.to_labels(encode(Run(*ours), x)).cpu(), test.labels)
     scores["CausalVAE"] = {
         "seconds": seconds,
@@ -109,7 +111,7 @@ def run(root: str, seed: int, epochs: int, noise_dim: int, prior_std: float, lim
     torch.manual_seed(seed)
     theirs = conditional_vae(images, labels, train.graph.names, noise_dim)
     objective = CausalELBO(w_eps=1.0, w_z=0.0, w_eps_x=warm_up(0.1))
-    seconds = _fit(theirs, images, labels, objective, epochs, seed)
+    seconds = _fit(theirs, images, labels, objective, epochs, seed, device)
 
     def told(do: dict[str, Tensor]) -> Tensor:
         truth = MorphoMNIST.counterfactual_labels(test.labels, do)
@@ -145,9 +147,9 @@ def judge(test: MorphoMNIST, judges: Judges, draw: Callable[[dict[str, Tensor]],
     return scores
 
 
-def _fit(pair: Any, images: Tensor, labels: Tensor, objective: Any, epochs: int, seed: int) -> float:
+def _fit(pair: Any, images: Tensor, labels: Tensor, objective: Any, epochs: int, seed: int, device: str) -> float:
     started = time.perf_counter()
-    fit(*pair, (images, labels), objective=objective, epochs=epochs, lr=3e-3, seed=seed, device="cpu")
+    fit(*pair, (images, labels), objective=objective, epochs=epochs, lr=3e-3, seed=seed, device=device)
     return time.perf_counter() - started
 
 

@@ -9,6 +9,7 @@ python benchmarks/quality.py --seeds 5 --out benchmarks/results/pendulum.json
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from environment import describe, write_json
@@ -21,16 +22,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="pendulum", choices=["pendulum", "flow"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="where the runs are kept")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/DATA.json")
     parser.add_argument("options", nargs="*", help="passed on to causalvae train, after --")
     args = parser.parse_args()
     out = args.out or Path("benchmarks/results") / f"{args.data}.json"
-    results = []
-    for seed in range(args.seeds):
+
+    def run(seed: int) -> dict:
         directory = args.runs / args.data / f"seed{seed}"
         command = ["-m", "causalvae_pyro.cli", "train", args.data, "--seed", str(seed), "--out", str(directory), *args.options]
-        results.append(run_seed(seed, command, directory))
+        return run_seed(seed, command, directory)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        results = list(pool.map(run, range(args.seeds)))
     metrics = [result["metrics"] for result in results]
     summary = {
         "r2": {name: interval([m["r2"][name] for m in metrics]) for name in metrics[0]["r2"]},

@@ -31,9 +31,10 @@ def hand_written(model, guide, images, labels, steps, batch_size, lr):
     optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
     generator = torch.Generator().manual_seed(0)
     log_two_pi = math.log(2 * math.pi)
-    total, step = 0.0, 0
+    total, step = torch.zeros((), dtype=torch.float64), 0
     while step < steps:
         for index in torch.randperm(len(images), generator=generator).split(batch_size):
+            index = index.to(images.device)
             x = images[index].float().div_(255)
             target = ((labels[index] - shift) / scale)[..., None]
             optimizer.zero_grad(set_to_none=True)
@@ -49,15 +50,15 @@ def hand_written(model, guide, images, labels, steps, batch_size, lr):
             label_fit = 0.5 * (residual.square() + log_two_pi).sum() + len(index) * noise.log().sum()
             loss = -reconstruction + kl + label_fit
             # fit looks at the loss of every step on a CPU; so does this loop.
-            if not math.isfinite(loss.item()):
+            if not images.is_cuda and not math.isfinite(loss.item()):
                 raise FloatingPointError("loss")
             loss.backward()
             optimizer.step()
-            total += loss.item() / len(index)
+            total = total + loss.detach() / len(index)
             step += 1
             if step == steps:
                 break
-    return total / steps
+    return total.item() / steps
 
 
 def main() -> None:
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", help="write the figures as JSON")
     args = parser.parse_args()
@@ -76,6 +78,10 @@ def main() -> None:
     torch.manual_seed(0)
     recipe = Recipe()
     run = recipe.build(data.graph, images, labels)
+    # Where they lie during training, for both.
+    for module in (run.model, run.guide):
+        module.to(args.device)
+    images, labels = images.to(args.device), labels.to(args.device)
     # The memory layout that fit chooses, for both.
     for module in (*run.model.modules(), *run.guide.modules()):
         if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
@@ -91,7 +97,7 @@ def main() -> None:
             start = time.perf_counter()
             if name == "fit":
                 options = {"batch_size": args.batch_size, "epochs": 1, "schedule": None, "lr": 1e-3, "progress": False}
-                history = fit(model, guide, (images, labels), objective=recipe.objective(run), device="cpu", **options)
+                history = fit(model, guide, (images, labels), objective=recipe.objective(run), device=args.device, **options)
                 losses[name] = history["loss"][-1]
             else:
                 torch.manual_seed(0)

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[32, 64, 96, 128])
     parser.add_argument("--batches", type=int, nargs="*", default=[16, 64, 256])
     parser.add_argument("--steps", type=int, default=12, help="steps per round of training")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
@@ -41,24 +42,24 @@ def main() -> None:
         data = Pendulum("train", size=args.size)
         torch.manual_seed(0)
         run = Recipe(decoder=decoder).build(data.graph, data.images, data.labels)
-        found = images_per_second(run, data, args.batch_size, args.rounds)
+        found = images_per_second(run, data, args.batch_size, args.rounds, args.device)
         result["counterfactuals"][decoder] = found
         for name, value in found.items():
             print(f"{decoder:<8} {name:<44} {value:10.3f}", flush=True)
         for size, batch in [(size, 64) for size in args.sizes] + [(args.size, batch) for batch in args.batches if batch != 64]:
-            value = 1000 * step_seconds(decoder, size, batch, args.steps)
+            value = 1000 * step_seconds(decoder, size, batch, args.steps, args.device)
             result["milliseconds_per_step"][f"{decoder}, {size} x {size}, batch {batch}"] = value
             print(f"{decoder:<8} {size} x {size}, batch {batch}: {value:.1f} ms per step", flush=True)
     if args.out:
         write_json(args.out, {**result, "options": {k: v for k, v in vars(args).items() if k != "out"}, **describe()})
 
 
-def images_per_second(run: Any, data: Pendulum, count: int, rounds: int) -> dict[str, float]:
+def images_per_second(run: Any, data: Pendulum, count: int, rounds: int, device: str = "cpu") -> dict[str, float]:
     """Speeds and their ratios."""
-    model, guide = run.model.eval(), run.guide.eval()
+    model, guide = run.model.to(device).eval(), run.guide.to(device).eval()
     # The second reading is another pass through both networks.
     guide.refinements = 0
-    x = data.images[:count].float() / 255
+    x = data.images[:count].to(device).float() / 255
     with torch.no_grad():
         noise = abduct(guide, x)
         z = model.scm.to_endogenous(noise["eps"])
@@ -84,6 +85,8 @@ def images_per_second(run: Any, data: Pendulum, count: int, rounds: int) -> dict
         for name in list(cases)[:: 1 if round_ % 2 else -1]:
             start = time.perf_counter()
             cases[name]()
+            if x.is_cuda:
+                torch.cuda.synchronize()
             # The first round warms up.
             if round_:
                 seconds[name].append(time.perf_counter() - start)
@@ -98,7 +101,7 @@ def images_per_second(run: Any, data: Pendulum, count: int, rounds: int) -> dict
     }
 
 
-def step_seconds(decoder: str, size: int, batch: int, steps: int) -> float:
+def step_seconds(decoder: str, size: int, batch: int, steps: int, device: str = "cpu") -> float:
     """Median over three rounds."""
     data = Pendulum("train", size=size)
     count = min(batch * steps, len(data))
@@ -109,7 +112,7 @@ def step_seconds(decoder: str, size: int, batch: int, steps: int) -> float:
     rounds = []
     for _ in range(4):
         start = time.perf_counter()
-        options: dict[str, Any] = {"objective": recipe.objective(run), "epochs": 1, "batch_size": batch, "device": "cpu"}
+        options: dict[str, Any] = {"objective": recipe.objective(run), "epochs": 1, "batch_size": batch, "device": device}
         fit(run.model, run.guide, (images, labels), progress=False, **options)
         rounds.append((time.perf_counter() - start) / -(-count // batch))
     return statistics.median(rounds[1:])

@@ -67,10 +67,10 @@ class Judges:
     it for a hint where an intervention has set it.
     """
 
-    def __init__(self, train, seed, limit=None):
+    def __init__(self, train, seed, limit=None, device="cpu"):
         torch.manual_seed(seed + 1)
         shape, images = tuple(train.images.shape[1:]), train.images[:limit]
-        self.measure, self.classify = Predictor(shape, 1), Predictor(shape, 10, classify=True)
+        self.measure, self.classify = (p.to(device) for p in (Predictor(shape, 1), Predictor(shape, 10, classify=True)))
         augment = nn.Sequential(RandomBrightness(), RandomSymmetry())
         self.measure.fit(images, train.labels[:limit, :1], epochs=30 if limit is None else 1, augment=augment)
         augment = nn.Sequential(RandomBrightness(), RandomAffine(12, translate=(0.05, 0.05), scale=(0.9, 1.1), shear=8))
@@ -116,7 +116,7 @@ def main():
     run = Run(model, guide, config)
     seconds = time.perf_counter() - started
 
-    judges = Judges(data, args.seed, args.limit)
+    judges = Judges(data, args.seed, args.limit, model.zero.device)
     x = test.images.float() / 255
     r2 = r2_score(run.model.prior.to_labels(encode(run, x)).cpu(), test.labels)
     rebuilt = counterfactual(model, guide, x, {}).cpu()

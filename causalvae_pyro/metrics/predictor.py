@@ -15,7 +15,7 @@ class Predictor(nn.Module):
     """A small convolutional network for regression or classification, the judge of *effectiveness*.
 
     It shares nothing with the model under test and sees real images only (Monteiro et al. 2023; Melistas et al. 2024).
-    Batches go to the device of its parameters.
+    Batches go to the device of its parameters, and what it finds comes back to that of the images.
 
     Args:
         image_shape: ``(C, H, W)``, sides divisible by 4.
@@ -53,7 +53,11 @@ class Predictor(nn.Module):
             images: ``[N, C, H, W]`` in [0, 1] or uint8.
             batch_size: Images per pass.
         """
-        return torch.cat([self._features(_float(part.to(self.shift.device))) for part in images.split(batch_size)])
+        return self._batched(self._features, images, batch_size)
+
+    def _batched(self, function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
+        parts = images.split(batch_size)
+        return torch.cat([function(_float(part.to(self.shift.device))) for part in parts]).to(images.device)
 
     def _features(self, x: Tensor) -> Tensor:
         h = self.convolutions(x)
@@ -114,7 +118,7 @@ class Predictor(nn.Module):
     @torch.no_grad()
     def predict(self, images: Tensor, *, batch_size: int = 512) -> Tensor:
         """Numbers ``[N, outputs]``, or classes ``[N]``, for images in [0, 1] or uint8."""
-        output = torch.cat([self(_float(part.to(self.shift.device))) for part in images.split(batch_size)])
+        output = self._batched(self, images, batch_size)
         return output.argmax(-1) if self.classify else output
 
 
