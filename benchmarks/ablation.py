@@ -21,7 +21,7 @@ from causalvae_pyro import CausalELBO, ConvDecoder, LabelFit, SleepPhase, Sparse
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation import evaluate
 from causalvae_pyro.metrics import seeds_interval
-from causalvae_pyro.networks import sprites
+from causalvae_pyro.networks import layers
 from causalvae_pyro.recipes import Recipe
 
 # What a variant trains with, in words.
@@ -107,7 +107,7 @@ def run(variant: str, seed: int, epochs: int, size: int, limit: int, device: str
     elif variant == "no_frame":
         model.decoder.frame.requires_grad_(False)
     # So steep a reference that no slope differs from it.
-    sprites._FLAT = 1e9 if variant == "stretched_edges" else 10.0
+    layers._FLAT = 1e9 if variant == "stretched_edges" else 10.0
     if variant == "no_floor":
         model.likelihood.min_scale = 1e-3
     terms = [LabelFit()]

@@ -106,7 +106,8 @@ def main() -> None:
             if round_:
                 seconds[name].append((time.perf_counter() - start) / args.steps)
     difference = abs(losses["fit"] - losses["hand-written"]) / abs(losses["hand-written"])
-    if difference > 1e-4:
+    # cuDNN multiplies with ten bits.
+    if difference > (1e-4 if args.device == "cpu" else 2e-3):
         sys.exit(f"the two loops do not compute the same: losses {losses}")
     ratios = [a / b for a, b in zip(seconds["fit"], seconds["hand-written"], strict=True)]
     result = {

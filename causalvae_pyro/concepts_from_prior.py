@@ -8,6 +8,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from causalvae_pyro.distributions import draw
 from causalvae_pyro.missing import KnownConcepts
 
 __all__ = ["ConceptsFromPrior"]
@@ -34,7 +35,7 @@ class ConceptsFromPrior(Messenger):
         own: Tensor = msg["fn"](*msg["args"], **msg["kwargs"])
         known = self.prior.known if isinstance(self.prior, KnownConcepts) else None
         complete = self.prior if known is None else self.prior.all_concepts
-        z = complete.expand(own.shape[:-2]).sample()
+        z = draw(complete.expand(own.shape[:-2]))
         stays = torch.rand(own.shape[:-2], device=own.device)[..., None, None] >= self.share
         if known is not None:
             z = torch.where(known[..., None], z, self.scm.to_endogenous(own))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.consistency import swap_concepts
+from causalvae_pyro.distributions import draw
 from causalvae_pyro.divergences import kl_endogenous
 from causalvae_pyro.missing import any_missing, conditional
 
@@ -58,7 +59,7 @@ class SleepPhase:
         swapped = swap_concepts(labels[..., None])[..., 0]
         with torch.no_grad():
             prior = conditional(model.prior, swapped)
-            inputs: tuple[Tensor, ...] = (prior.sample(),)
+            inputs: tuple[Tensor, ...] = (draw(prior),)
             if "eps_x" in trace.nodes:
                 noise = trace.nodes["eps_x"]["value"]
                 inputs += (noise.reshape(-1, *noise.shape[-2:])[0][complete],)

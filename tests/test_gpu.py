@@ -96,6 +96,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(data, decoder):
         torch.testing.assert_close(gradients_gpu[name], gradient, rtol=1e-6, atol=1e-8 * float(gradient.abs().max()) + 1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch.compile's own
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
     "options",
@@ -109,12 +110,15 @@ def test_loss_and_gradients_are_those_of_the_cpu(data, decoder):
 )
 def test_options(data, decoder, options):
     made = make(data, decoder)
-    history = run(made, data, epochs=6, **options)
-    assert history["loss"][-1] < history["loss"][0] - 100
+    # In half precision the first steps only find out how large gradients may be.
+    history = run(made, data, epochs=12, **options)
+    # Not the loss, which grows with the price on effects.
+    assert history["reconstruction"][-1] > history["reconstruction"][0] + 30
     assert {t.device.type for t in state(made).values()} == {"cuda"}
     assert all(torch.isfinite(t).all() for t in state(made).values())
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_no_device_syncs_in_the_step(data, decoder):
     images = data[0].repeat(6, 1, 1, 1).cuda(), data[1].repeat(6, 1).cuda()
@@ -213,5 +217,5 @@ def test_sleep_phase_and_price_on_the_device():
     pair = Recipe(decoder="sprites").build(flow.graph, images, labels)
     objective = CausalELBO(prior_share=1.0, terms=[LabelFit(), SparseEffects(10.0), SleepPhase(pair.guide)])
     history = fit(pair.model, pair.guide, (images, labels), objective=objective, epochs=4, device="cuda", progress=False)
-    assert history["loss"][-1] < history["loss"][0]
+    assert history["reconstruction"][-1] > history["reconstruction"][0]
     assert isinstance(pair.model.scm, AdditiveNoiseSCM)

@@ -358,6 +358,7 @@ def test_precisions_on_cuda(data, precision):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_no_device_syncs_in_the_step(data):
     images = data[0].repeat(4, 1, 1, 1).cuda(), data[1].repeat(4, 1).cuda()
 

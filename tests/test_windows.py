@@ -5,12 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from causalvae_pyro import SpriteDecoder
-from causalvae_pyro.networks import sprites
+from causalvae_pyro.networks import layers, sprites
 from causalvae_pyro.networks.windows import pixel_windows
-
-
-def everywhere(centre, reach, count):
-    return torch.arange(count).expand(len(centre), count)
 
 
 def small_sprites(shape, noise_dim=0):
@@ -35,13 +31,30 @@ def test_drawn_in_windows_and_everywhere(shape, noise_dim, monkeypatch):
     found = decoder(*inputs)
     gradients = torch.autograd.grad((found * probe).sum(), variables)
     widths = []
-    windows = sprites.pixel_windows
-    monkeypatch.setattr(sprites, "pixel_windows", lambda *a: widths.append(windows(*a).shape[1]) or everywhere(*a))
+    windows = layers.pixel_windows
+    monkeypatch.setattr(layers, "pixel_windows", lambda *a: widths.append(windows(*a).shape[-1]))
     expected = decoder(*inputs)
     assert min(widths) < min(shape[1:]) / 2
     assert_close(found, expected, atol=1e-12, rtol=1e-12)
     for own, other in zip(gradients, torch.autograd.grad((expected * probe).sum(), variables), strict=True):
         assert_close(own, other, atol=1e-9, rtol=1e-9)
+
+
+def test_all_layers_at_once_and_one_by_one(monkeypatch):
+    """As on accelerators, and with the interpolation of deterministic algorithms there."""
+    decoder = small_sprites((3, 32, 32))
+    inputs = torch.randn(9, 2, 1).double().requires_grad_()
+    variables, probe = [inputs, *decoder.parameters()], torch.randn(9, 3, 32, 32).double()
+    expected = decoder(inputs)
+    gradients = torch.autograd.grad((expected * probe).sum(), variables)
+    monkeypatch.setattr(layers, "pixel_windows", lambda *a: None)
+    monkeypatch.setattr(sprites, "draw_layers", lambda *a: [layers._draw(*a)])
+    for sample in (layers._sample, layers._sample_in_order):
+        monkeypatch.setattr(layers, "_sample", sample)
+        found = decoder(inputs)
+        assert_close(found, expected, atol=1e-12, rtol=1e-12)
+        for own, other in zip(torch.autograd.grad((found * probe).sum(), variables), gradients, strict=True):
+            assert_close(own, other, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("count", [1, 7, 64])
@@ -63,7 +76,7 @@ def test_all_pixels_within_reach(count):
 def test_accelerators_wait_for_no_number():
     """A tensor on the meta device has no values to look at."""
     centre = torch.empty(5, device="meta")
-    assert pixel_windows(centre, centre, 7).shape == (5, 7)
+    assert pixel_windows(centre, centre, 7) is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,21 +11,15 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from causalvae_pyro.networks.decoders import _Decoder
+from causalvae_pyro.networks.layers import OUTSIDE, composite, draw_layers
 from causalvae_pyro.networks.poses import find_poses, sparse_regression
 from causalvae_pyro.networks.segments import Part, find_background, find_parts
 from causalvae_pyro.networks.shapes import check_image_shape
-from causalvae_pyro.networks.windows import pixel_windows
 
 __all__ = ["SpriteDecoder"]
 
 # Adam's steps are about as long as its learning rate whatever the gradient. Pixels, in logits, have further to go than weights.
 _GAIN = 20.0
-
-# Logit of the opacity outside of a sprite's canvas.
-_OUTSIDE = -8.0
-
-# Where a canvas is flatter than so many logits per half image side it has no outline to keep.
-_FLAT = 10.0
 
 
 class SpriteDecoder(_Decoder):
@@ -95,7 +88,7 @@ class SpriteDecoder(_Decoder):
         self.effects_of_noise = _AdditiveEffects(sprites, 1, noise_dim, hidden) if noise_dim else None
         # A soft disc: something to see wherever a sprite starts.
         side = torch.linspace(-1, 1, canvas)
-        opacity = (1.5 - 5 * (side[:, None] ** 2 + side**2)).clamp(min=_OUTSIDE + 1)
+        opacity = (1.5 - 5 * (side[:, None] ** 2 + side**2)).clamp(min=OUTSIDE + 1)
         self.opacity = nn.Parameter((opacity / _GAIN).expand(sprites, 1, -1, -1).clone())
         self.texture = nn.Parameter(torch.zeros(sprites, colours, canvas, canvas))
         self.colour = nn.Parameter(torch.zeros(sprites, colours))
@@ -204,78 +197,21 @@ class SpriteDecoder(_Decoder):
         placement = self.base + self.effects(concepts).sum(2)
         if self.effects_of_noise is not None:
             placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
-        height, width = self.image_shape[1:]
-        canvases = self._canvas()
-        layers = [
-            self._draw(canvas, size, *rest)
-            for canvas, size, *rest in zip(canvases, self.size, self.level, placement, strict=True)
-        ]
-        logits = self.background.new_full((self.sprites, len(inputs), height * width), _OUTSIDE)
-        opacity = [row.scatter(1, layer.pixels, layer.opacity) for row, layer in zip(logits, layers, strict=True)]
-        frame = (self.frame * _GAIN).flatten(1).expand_as(logits[0])
-        weights = torch.softmax(torch.stack([frame, *opacity]), 0)
-        # Grey is what a canvas has around it.
-        grey = 0.5
-        behind = (self.background * _GAIN).sigmoid().flatten(1)
-        image = torch.addcmul(torch.full_like(behind, grey), weights[0, :, None], behind - grey)
-        for weight, layer in zip(weights[1:], layers, strict=True):
-            shown = weight.gather(1, layer.pixels)[:, None] * (layer.colour - grey)
-            image = image.scatter_add(2, layer.pixels[:, None].expand_as(shown), shown)
+        level = self.level.flatten() * _GAIN
+        layers = draw_layers(self._canvas(), self.size, level, placement, self.pixels_x, self.pixels_y)
+        background = (self.background * _GAIN).sigmoid().flatten(1)
+        image = composite(background, (self.frame * _GAIN).flatten(), layers)
         # The likelihood takes logits.
         return torch.logit(image.clamp(1e-6, 1 - 1e-6)).reshape(*lead, *self.image_shape)
 
-    def _draw(self, canvas: Tensor, usual_size: Tensor, level: Tensor, placement: Tensor) -> _Layer:
-        """One layer, from its canvas ``[C + 3, S, S]`` and its placements ``[N, 6]``."""
-        count = len(placement)
-        position, change, rotation, shear = placement.split([2, 2, 1, 1], -1)
-        # Linear where it matters, and positive: softplus alone underflows to zero under extreme interventions.
-        size = usual_size * (nn.functional.softplus(4 * (1 + change / usual_size)) / 4).clamp(min=1e-3)
-        cos, sin, zero = rotation.cos(), rotation.sin(), torch.zeros_like(shear)
-        turn = torch.stack([torch.cat([cos, sin], -1), torch.cat([-sin, cos], -1)], -2)
-        shrink = torch.stack([torch.cat([1 / size[:, :1], shear], -1), torch.cat([zero, 1 / size[:, 1:]], -1)], -2)
-        to_canvas = shrink @ turn
-        # How far the canvas and the half pixel around it, over which it fades, reach along x and y.
-        slant = -shear * size[:, :1] * size[:, 1:]
-        along = torch.stack([torch.cat([size[:, :1], slant], -1), torch.cat([zero, size[:, 1:]], -1)], -2)
-        reach = (turn.mT @ along).abs().sum(-1) * (1 + 1 / canvas.shape[-1])
-        columns = pixel_windows(position[:, 0], reach[:, 0], len(self.pixels_x))
-        rows = pixel_windows(position[:, 1], reach[:, 1], len(self.pixels_y))
-        # Each pixel's x and y act on their own, so the places on the canvas are sums of a row and a column.
-        across = to_canvas[:, None, :, 0] * self.pixels_x[columns][..., None]
-        down = to_canvas[:, None, :, 1] * self.pixels_y[rows][..., None] - (to_canvas @ position[..., None]).mT
-        where = across[:, None] + down[:, :, None]
-        # The batch lies in the grid's height, so that the canvas needs no copies.
-        drawn = nn.functional.grid_sample(canvas[None], where.flatten(0, 1)[None], padding_mode="zeros", align_corners=False)
-        drawn = drawn[0].reshape(len(canvas), count, rows.shape[1] * columns.shape[1])
-        colour, (logit, slope_x, slope_y) = drawn[:-3].transpose(0, 1), drawn[-3:]
-        # Squared slopes across the image, by the chain rule, as quadratic forms of those across the canvas.
-        xx, yy, xy = slope_x.square(), slope_y.square(), slope_x * slope_y
-        usual, here = usual_size.square().reciprocal(), (to_canvas @ to_canvas.mT)[:, :, :, None]
-        at_usual = torch.addcmul(xx * usual[:, :1] + _FLAT**2, yy, usual[:, 1:])
-        as_it_lies = torch.addcmul(xx * here[:, 0, 0] + _FLAT**2, yy, here[:, 1, 1])
-        as_it_lies = torch.addcmul(as_it_lies, xy, 2 * here[:, 0, 1])
-        stretch = (at_usual / as_it_lies).sqrt()
-        level = level.flatten() * _GAIN
-        opacity = torch.addcmul(level, logit - (level - _OUTSIDE), stretch)
-        pixels = (rows[:, :, None] * len(self.pixels_x) + columns[:, None]).flatten(1)
-        return _Layer(pixels, opacity, colour.sigmoid())
-
     def _canvas(self) -> Tensor:
-        """``[K, C + 3, S, S]``: colours and opacity in logits, the latter from ``_OUTSIDE`` on, and its slopes along x and y."""
-        logit = self.opacity * _GAIN - _OUTSIDE
+        """``[K, C + 3, S, S]``: colours and opacity in logits, the latter from ``OUTSIDE`` on, and its slopes along x and y."""
+        logit = self.opacity * _GAIN - OUTSIDE
         around = nn.functional.pad(logit, (1, 1, 1, 1))
         pixels = logit.shape[-1] / 4
         slope_x = pixels * (around[..., 1:-1, 2:] - around[..., 1:-1, :-2])
         slope_y = pixels * (around[..., 2:, 1:-1] - around[..., :-2, 1:-1])
         return torch.cat([(self.texture + self.colour[..., None, None]) * _GAIN, logit, slope_x, slope_y], 1)
-
-
-class _Layer(NamedTuple):
-    """What a sprite draws: numbers of pixels ``[N, P]``, opacities in logits ``[N, P]`` and colours ``[N, C, P]``."""
-
-    pixels: Tensor
-    opacity: Tensor
-    colour: Tensor
 
 
 class _AdditiveEffects(nn.Module):

@@ -11,25 +11,25 @@ __all__ = ["pixel_windows"]
 _SLACK = 1e-3
 
 
-def pixel_windows(centre: Tensor, reach: Tensor, count: int) -> Tensor:
+def pixel_windows(centre: Tensor, reach: Tensor, count: int) -> Tensor | None:
     """Numbers of the pixels along one axis that lie within reach of a centre; the same many for the whole batch.
 
-    On accelerators these are all pixels: how many they are would have to be waited for.
+    On accelerators there is no window: how wide it is would have to be waited for.
 
     Args:
-        centre: ``[N]``, in half image sides from the image's middle.
-        reach: ``[N]``, >= 0, in the same unit.
+        centre: ``[...]``, in half image sides from the image's middle.
+        reach: ``[...]``, >= 0, in the same unit.
         count: Pixels along the axis.
 
     Returns:
-        ``[N, w]`` increasing integers in ``[0, count)``; ``w`` is what the furthest reach takes, at least 1.
+        ``[..., w]`` increasing integers in ``[0, count)``; ``w`` is what the furthest reach takes, at least 1. ``None`` for all.
     """
     if centre.device.type != "cpu":
-        return torch.arange(count, device=centre.device).expand(len(centre), count)
+        return None
     with torch.no_grad():
         # Pixel i has its middle at (2 i + 1) / count - 1.
         middle, spread = (centre + 1) * (count / 2) - 0.5, reach * (count / 2) + _SLACK
         first = (middle - spread).ceil().nan_to_num(0.0).clamp(0, count - 1).long()
         last = (middle + spread).floor().nan_to_num(count - 1.0).clamp(0, count - 1).long()
-        width = int((last - first).clamp(min=0).amax()) + 1 if len(centre) else 1
-        return first.clamp(max=count - width)[:, None] + torch.arange(width)
+        width = int((last - first).clamp(min=0).amax()) + 1 if centre.numel() else 1
+        return first.clamp(max=count - width)[..., None] + torch.arange(width)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.scm.base import AdditiveNoiseLayer
+from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.scm.networks import NetworkLayer
 
 __all__ = ["AdditiveNoiseSCM"]
@@ -39,5 +40,5 @@ class AdditiveNoiseSCM(AdditiveNoiseLayer, NetworkLayer):
         self.init_noise(learn_noise, min_noise)
 
     def means(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
-        is_child = (self.mask.sum(0) > 0).to(z.dtype)[slice(None) if concepts is None else concepts]
+        is_child = take((self.mask.sum(0) > 0).to(z.dtype), concepts)
         return self.networks(z, concepts) * is_child[:, None]

@@ -14,6 +14,7 @@ from torch.distributions.transforms import Transform
 
 from causalvae_pyro.config import Configurable
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.scm.indexing import take
 
 __all__ = ["AdditiveNoiseLayer", "CausalLayer", "CausalTransform"]
 
@@ -124,7 +125,7 @@ class CausalLayer(Configurable, nn.Module):
         blocks: list[Tensor] = []
         columns: dict[int, Tensor] = {}
         for level in self._levels:
-            values = self.solve_level(level, eps[..., level, :], self._assemble(blocks, eps))
+            values = self.solve_level(level, take(eps, level, -2), self._assemble(blocks, eps))
             blocks.append(self._emit(level, values, eps, columns) if emit else values)
         return self._assemble(blocks, eps)
 
@@ -211,7 +212,7 @@ class AdditiveNoiseLayer(CausalLayer):
         return self.min_noise + (1 - self.min_noise) * self.log_noise.exp()
 
     def solve_level(self, level: list[int], eps: Tensor, z: Tensor) -> Tensor:
-        noise = eps if self.log_noise is None else eps * self.noise_scale[level][:, None]
+        noise = eps if self.log_noise is None else eps * take(self.noise_scale, level)[:, None]
         # The first level holds the roots, and no later level holds any.
         return noise if level is self._levels[0] else self.means(z, level) + noise
 

@@ -12,6 +12,7 @@ from torch.distributions import AffineTransform, ComposeTransform, Transform
 from zuko.transforms import MonotonicRQSTransform
 
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.scm.networks import NetworkLayer
 
 __all__ = ["AffineFlowSCM", "ConditionalFlowLayer", "SplineFlowSCM"]
@@ -41,8 +42,7 @@ class ConditionalFlowLayer(NetworkLayer):
         return self._transform(z, level)(eps)
 
     def means(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
-        index = slice(None) if concepts is None else concepts
-        return self._transform(z, concepts)(z.new_zeros(z.shape)[..., index, :])
+        return self._transform(z, concepts)(take(z.new_zeros(z.shape), concepts, -2))
 
     def to_exogenous(self, z: Tensor) -> Tensor:
         self._check_shape("z", z)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.scm.base import AdditiveNoiseLayer
+from causalvae_pyro.scm.indexing import take
 
 __all__ = ["LinearSCM"]
 
@@ -40,7 +41,7 @@ class LinearSCM(AdditiveNoiseLayer):
         return self.weight * self.mask
 
     def means(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
-        adjacency = self.adjacency if concepts is None else self.adjacency[:, concepts]
+        adjacency = take(self.adjacency, concepts, 1)
         return adjacency.mT @ z
 
     def matrix(self) -> Tensor:

@@ -7,6 +7,7 @@ from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.scm.networks import NetworkLayer
 
 __all__ = ["MaskLayer"]
@@ -47,15 +48,15 @@ class MaskLayer(NetworkLayer):
         """The linear concepts ``y = (I - A^T)^-1 eps``, ``[..., n, d]`` to ``[..., n, d]``."""
         eye = torch.eye(len(self.graph), dtype=self.weight.dtype, device=self.weight.device)
         # Triangular in topological order, so that a concept's ancestors alone enter, to the bit.
-        system = (eye - self.adjacency.mT)[self._order][:, self._order]
-        solution = torch.linalg.solve_triangular(system, eps[..., self._order, :], upper=False, unitriangular=True)
-        return solution[..., self._restore, :]
+        system = take(take(eye - self.adjacency.mT, self._order), self._order, 1)
+        solution = torch.linalg.solve_triangular(system, take(eps, self._order, -2), upper=False, unitriangular=True)
+        return take(solution, self._restore, -2)
 
     def solve_level(self, level: list[int], eps: Tensor, z: Tensor) -> Tensor:
         return eps if level is self._levels[0] else self.means(z, level) + eps
 
     def means(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
-        is_child = (self.mask.sum(0) > 0).to(z.dtype)[slice(None) if concepts is None else concepts]
+        is_child = take((self.mask.sum(0) > 0).to(z.dtype), concepts)
         return self.networks(z, concepts) * is_child[:, None]
 
     def to_exogenous(self, z: Tensor) -> Tensor:
@@ -63,9 +64,9 @@ class MaskLayer(NetworkLayer):
         eps = linear = torch.zeros_like(z)
         for level in self._levels:
             index = torch.tensor(level, device=z.device)
-            noise = z[..., level, :] - self.means(linear, level)
+            noise = take(z, level, -2) - self.means(linear, level)
             eps = eps.index_copy(-2, index, noise)
-            linear = linear.index_copy(-2, index, self.adjacency.mT[level] @ linear + noise)
+            linear = linear.index_copy(-2, index, take(self.adjacency.mT, level) @ linear + noise)
         return eps
 
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class MaskLayer(NetworkLayer):
         for level in self._levels:
             # Interventions may add leading dimensions to some concepts only.
             working = torch.stack(torch.broadcast_tensors(*seen), -2)
-            values = self.solve_level(level, eps[..., level, :], working)
+            values = self.solve_level(level, take(eps, level, -2), working)
             for position, index in enumerate(level):
                 value = natural = values[..., position, :]
                 if emit:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.scm.base import CausalLayer
+from causalvae_pyro.scm.indexing import take
 
 __all__ = ["NetworkLayer"]
 
@@ -66,13 +67,12 @@ class NetworkLayer(CausalLayer):
         Returns:
             ``[..., m, outputs]``; for a root it is the same for every ``z``.
         """
-        index = slice(None) if concepts is None else concepts
-        flat, gate = z.reshape(-1, *z.shape[-2:]), self.adjacency.mT[index]
-        first, skip = self.input[index], self.skip[index]
+        flat, gate = z.reshape(-1, *z.shape[-2:]), take(self.adjacency.mT, concepts)
+        first, skip = take(self.input, concepts), take(self.skip, concepts)
         if self.sparse:
             # In a large graph nearly all of what a network could see is masked: read the parents only.
-            parents = self.parents[index]
-            gate = gate.gather(1, parents) * self.is_parent[index]
+            parents = take(self.parents, concepts)
+            gate = gate.gather(1, parents) * take(self.is_parent, concepts)
             seen = flat[:, parents].transpose(0, 1)
             rows = (parents[..., None] * self.dim + torch.arange(self.dim, device=z.device)).flatten(1)
             first, skip = (weights[torch.arange(len(rows), device=z.device)[:, None], rows] for weights in (first, skip))
@@ -80,7 +80,7 @@ class NetworkLayer(CausalLayer):
             seen = flat[None]
         # [m, batch, k * d]: every concept's own masked view of the others.
         masked = (gate[:, None, :, None] * seen).flatten(-2)
-        h = F.relu(torch.baddbmm(self.input_bias[index], masked, first))
-        h = F.relu(torch.baddbmm(self.hidden_bias[index], h, self.hidden[index]))
-        out = torch.baddbmm(self.output_bias[index], h, self.output[index]) + masked @ skip
+        h = F.relu(torch.baddbmm(take(self.input_bias, concepts), masked, first))
+        h = F.relu(torch.baddbmm(take(self.hidden_bias, concepts), h, take(self.hidden, concepts)))
+        out = torch.baddbmm(take(self.output_bias, concepts), h, take(self.output, concepts)) + masked @ skip
         return out.movedim(0, -2).reshape(*z.shape[:-2], *out.shape[::2])

@@ -56,6 +56,7 @@ def training_accelerator(device: str | torch.device, mixed_precision: str | None
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState, PartialState
+    from accelerate.utils import GradScalerKwargs
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if mixed_precision is not None and mixed_precision not in PRECISIONS:
@@ -67,6 +68,8 @@ def training_accelerator(device: str | torch.device, mixed_precision: str | None
         raise ValueError("mixed_precision: got 'fp16' on a CPU; valid there: 'no', 'bf16'")
     theirs = bool(AcceleratorState._shared_state), bool(PartialState._shared_state)
     gradients = dict(GradientState._shared_state)
+    # The loss is a sum over pixels and images: its gradients are large, and 65536 times them are beyond half precision.
+    handlers = [GradScalerKwargs(init_scale=1.0)]
     try:
         if any(theirs):
             accelerator = Accelerator()
@@ -78,10 +81,10 @@ def training_accelerator(device: str | torch.device, mixed_precision: str | None
                 )
             yield accelerator
         elif several:
-            yield Accelerator(cpu=str(device) == "cpu", mixed_precision=mixed_precision)
+            yield Accelerator(cpu=str(device) == "cpu", mixed_precision=mixed_precision, kwargs_handlers=handlers)
         else:
             with _environment("ACCELERATE_TORCH_DEVICE", str(resolved)):
-                accelerator = Accelerator(cpu=resolved.type == "cpu", mixed_precision=mixed_precision)
+                accelerator = Accelerator(cpu=resolved.type == "cpu", mixed_precision=mixed_precision, kwargs_handlers=handlers)
             yield accelerator
     finally:
         if not theirs[0]:
