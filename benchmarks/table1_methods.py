@@ -104,6 +104,10 @@ _PAPER = {
     "paper": Row(_of_recipe("CausalVAE, as published", PaperRecipe())),
     "paper_code": Row(_of_recipe("CausalVAE, as in the authors' code", PaperRecipe.of_the_code())),
 }
+_UNIT = {
+    "paper_unit": Row(_of_recipe("as published, p(x | z) of scale 1", PaperRecipe(learn_scale=False))),
+    "paper_code_unit": Row(_of_recipe("as in the code, p(x | z) of scale 1", PaperRecipe.of_the_code(learn_scale=False))),
+}
 _OTHERS = {name: Row(method) for name, method in METHODS.items()}
 
 
@@ -119,4 +123,4 @@ def rows_of(data: str) -> dict[str, Row]:
         return rows | _PAPER | _OTHERS
     rows["conv"] = Row(_of_recipe(f"{OURS}, convolutions", Recipe()))
     whole = {"paper_code_whole": Row(_of_recipe("the same, with whole-number labels", PaperRecipe.of_the_code()), True)}
-    return rows | _PAPER | whole | _OTHERS
+    return rows | _PAPER | _UNIT | whole | _OTHERS

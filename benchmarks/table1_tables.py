@@ -107,6 +107,7 @@ def markdown(result: dict) -> str:
     lines = [
         f"{seeds} seeds, {epochs} epochs, mean and 95 % interval; published: mean (standard error). MIC, TIC in percent."
         " *Whole labels*: against the whole numbers of the authors' file names.",
+        f"Seconds of training on {_hardware(result)}, which several trainings shared.",
         "",
     ]
     for data, rows in result["data"].items():
@@ -117,6 +118,11 @@ def markdown(result: dict) -> str:
         if any("effectiveness" in scores for scores in rows.values()):
             lines += [*_effectiveness(result["names"], rows), ""]
     return "\n".join(lines[:-1])
+
+
+def _hardware(result: dict) -> str:
+    found = result["hardware"]
+    return f"one {found['gpu']}" if "gpu" in found else f"{found['cores']} cores of {found['cpu']}"
 
 
 def _effectiveness(names: dict[str, str], rows: dict) -> list[str]:
