@@ -8,10 +8,10 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.local_params import QuietModule
 from causalvae_pyro.missing import conditional
 from causalvae_pyro.scm import CausalLayer
 
@@ -20,7 +20,7 @@ __all__ = ["CausalVAE"]
 _count = itertools.count()
 
 
-class CausalVAE(PyroModule):
+class CausalVAE(QuietModule):
     """p(x, z, eps | u), the generative model of Yang et al. 2021.
 
     ::

@@ -8,12 +8,12 @@ from typing import Any
 import pyro
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Normal, constraints
 
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides.base import GaussianHead
+from causalvae_pyro.local_params import QuietModule
 from causalvae_pyro.scm import AffineFlowSCM
 
 __all__ = ["LadderGuide", "LadderPosterior", "LowerLevel", "ladder_layer"]
@@ -120,7 +120,7 @@ class LadderPosterior(TorchDistribution):
         return loc, one - loc
 
 
-class LadderGuide(PyroModule):
+class LadderGuide(QuietModule):
     """``q(eps | x)`` as a :class:`LadderPosterior`, its two levels read from two depths of a deterministic path.
 
     Args:

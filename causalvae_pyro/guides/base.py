@@ -9,10 +9,10 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from causalvae_pyro.config import Configurable
+from causalvae_pyro.local_params import QuietModule
 from causalvae_pyro.scm import CausalLayer, CausalTransform
 
 __all__ = ["AmortizedGuide", "EndogenousGuide", "ExogenousGuide"]
@@ -20,7 +20,7 @@ __all__ = ["AmortizedGuide", "EndogenousGuide", "ExogenousGuide"]
 _count = itertools.count()
 
 
-class AmortizedGuide(Configurable, PyroModule):
+class AmortizedGuide(Configurable, QuietModule):
     """Base class: an encoder's features give the parameters of a distribution, by default of a diagonal Gaussian.
 
     ::

@@ -11,6 +11,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer import ELBO
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
@@ -140,7 +141,8 @@ def fit(
         objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
         # Each process has random numbers of its own; the order of the data is the same for all.
         pyro.set_rng_seed((seed + accelerator.process_index) % 2**32)
-        stack.enter_context(local_params(model, guide))
+        # Handlers that are around fit may want to hear of parameters.
+        stack.enter_context(local_params(model, guide, quiet=not am_i_wrapped()))
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(reproducible(deterministic))
         stack.enter_context(suited_to_the_device(networks_of(model, guide), accelerator, compiled))

@@ -89,7 +89,11 @@ class Loop:
         self.accelerator, self.schedule, self.average, self.checkpoint = accelerator, schedule, average, checkpoint
         # The main process speaks for all.
         self.callbacks = list(callbacks) if accelerator.is_main_process else []
-        self.optimizer = accelerator.prepare_optimizer(state.optimizer, device_placement=False)
+        #: One process in full precision needs nothing of accelerate's in its steps, and its checks take their time.
+        self.plain = accelerator.scaler is None and str(accelerator.distributed_type.value) == "NO"
+        self.optimizer = state.optimizer
+        if not self.plain:
+            self.optimizer = accelerator.prepare_optimizer(state.optimizer, device_placement=False)
         self.rates = [group["lr"] for group in state.optimizer.param_groups]
         self.parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         several = accelerator.num_processes > 1
@@ -212,7 +216,10 @@ class Loop:
                 value = self._loss(images, known, missing)
                 # Processes average their gradients, and accelerate those of steps that it is told to accumulate; the loss is a
                 # sum over images.
-                accelerator.backward(value * (accelerator.num_processes * accelerator.gradient_accumulation_steps))
+                if self.plain:
+                    value.backward()
+                else:
+                    accelerator.backward(value * (accelerator.num_processes * accelerator.gradient_accumulation_steps))
         if self.settings["max_grad_norm"] is not None:
             accelerator.clip_grad_norm_(self.parameters, self.settings["max_grad_norm"])
         self.optimizer.step()
