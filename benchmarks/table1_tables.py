@@ -68,6 +68,8 @@ COLUMNS = (
     ("minimality_mean", "minimality", 1, 3),
     ("seconds", "seconds", 1, 0),
 )
+# Okabe & Ito's, which nearly everyone can tell apart.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 # Models that have no graph over concepts.
 WITHOUT_GRAPH = ("condition_vae", "ivae", "beta_vae", "causal_vae_unsup", "ladder_vae")
 
@@ -177,8 +179,9 @@ def draw(result: dict, folder: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = list(result["names"])
-    colours = {row: f"C{i}" for i, row in enumerate(rows)}
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    colours = {row: _COLOURS[i % len(_COLOURS)] for i, row in enumerate(rows)}
+    styles = {row: ("-", "--", ":")[i // len(_COLOURS)] for i, row in enumerate(rows)}
+    figure = Figure(figsize=(10, 7.5), layout="constrained")
     axes = figure.subplots(2, 2, squeeze=False)
     for data, (left, right) in zip(result["data"], axes, strict=True):
         for place, row in enumerate(reversed(rows)):
@@ -187,17 +190,24 @@ def draw(result: dict, folder: Path) -> None:
                 cell = _scaled(scores[key], 100)
                 error = None if "interval" not in cell else cell["interval"][1] - cell["mean"]
                 left.barh(place + shift, cell["mean"], 0.36, xerr=error, color=colours[row], alpha=shade)
+                if row in PUBLISHED[data]:
+                    published = float(PUBLISHED[data][row][key == "tic"].split()[0])
+                    left.plot(published, place + shift, "kd", markersize=3.5, label="published", zorder=3)
         left.set_yticks(range(len(rows)), [result["names"][row] for row in reversed(rows)], fontsize=8)
-        left.set_xlabel(f"{SOURCES[data].title}: MIC (dark) and TIC (light), %")
+        left.set_xlabel(f"{SOURCES[data].title}: MIC (dark) and TIC (light), %; diamonds: published")
         left.set_xlim(0, 100)
         for row in rows:
             curve = result["data"][data][row]["curve"]
             seconds = [point["seconds"]["mean"] for point in curve]
-            right.plot(seconds, [100 * point["tic"]["mean"] for point in curve], color=colours[row], label=result["names"][row])
+            tic = [100 * point["tic"]["mean"] for point in curve]
+            right.plot(seconds, tic, styles[row], color=colours[row], label=result["names"][row])
         right.set_xlabel("seconds of training")
-        right.set_ylabel("TIC, %")
+        right.set_ylabel(f"{SOURCES[data].title}: TIC, %")
         right.set_xscale("log")
-    axes[0][1].legend(fontsize=6, loc="lower right")
+        right.minorticks_off()
+        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if right.get_xlim()[0] <= t <= right.get_xlim()[1]]
+        right.set_xticks(ticks, [str(tick) for tick in ticks])
+    figure.legend(*axes[0][1].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     figure.savefig(folder / "table1.png", dpi=130)
 
 
