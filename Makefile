@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # A process per core, up to four: each of them imports PyTorch. Tests of one file share what they have trained.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: pendulum flow test test-slow lint bench quality quality-best table1 clean
+.PHONY: pendulum flow test test-slow docs lint bench quality quality-best table1 clean
 
 pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (3 to 5 minutes)
 	$(BIN)/causalvae train pendulum
@@ -18,6 +18,10 @@ test: $(STAMP)  ## the tests (5 to 12 minutes on 2 cores)
 
 test-slow: $(STAMP)  ## the long tests
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
+
+docs: $(STAMP)  ## the documentation: build/docs/index.html
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 lint: $(STAMP)  ## formatting, lint, types, import directions
 	$(BIN)/ruff format --check .

@@ -1,0 +1,103 @@
+"""Sphinx: the pages of this folder, the README, and an API page for each package, written from its ``__all__``."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import causalvae_pyro
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+project = "causalvae_pyro"
+author = "The causalvae_pyro authors"
+version = release = causalvae_pyro.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["table1.tex"]
+source_suffix = {".md": "markdown"}
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+html_theme = "furo"
+html_title = "causalvae_pyro"
+copybutton_prompt_text = ">>> |... |$ "
+copybutton_prompt_is_regexp = True
+
+#: Package, and what it holds.
+PACKAGES = {
+    "causalvae_pyro": "Models, guides, objectives, training, counterfactuals",
+    "causalvae_pyro.networks": "Encoders and decoders",
+    "causalvae_pyro.scm": "Causal layers",
+    "causalvae_pyro.guides": "Guides",
+    "causalvae_pyro.training": "Training",
+    "causalvae_pyro.datasets": "Data sets",
+    "causalvae_pyro.metrics": "Metrics",
+    "causalvae_pyro.discovery": "Graph discovery",
+    "causalvae_pyro.acyclicity": "Acyclicity",
+    "causalvae_pyro.baselines": "Baselines",
+}
+
+
+def write_api_pages() -> None:
+    """A page per package; a name stands where it is met first."""
+    folder = HERE / "api"
+    folder.mkdir(exist_ok=True)
+    seen: set[int] = set()
+    lines = ["# API", "", "```{toctree}", *(name for name in PACKAGES), "```", ""]
+    _write(folder / "index.md", "\n".join(lines))
+    for package, title in PACKAGES.items():
+        module = importlib.import_module(package)
+        names = [name for name in module.__all__ if id(getattr(module, name)) not in seen]
+        seen |= {id(getattr(module, name)) for name in names}
+        page = [f"# `{package}`: {title[0].lower() + title[1:]}", "", "```{eval-rst}", f".. currentmodule:: {package}", ""]
+        for name in names:
+            kind = "class" if isinstance(getattr(module, name), type) else "function"
+            value = getattr(module, name)
+            if not callable(value):
+                keys = f", with the keys {', '.join(f'``{key}``' for key in value)}" if isinstance(value, dict) else ""
+                page += [f".. py:data:: {name}", "", f"   A ``{type(value).__name__}``{keys}.", ""]
+                continue
+            page += [f".. auto{kind}:: {name}", *(["   :members:", "   :show-inheritance:"] if kind == "class" else []), ""]
+        _write(folder / f"{package}.md", "\n".join([*page, "```", ""]))
+
+
+_FOLDER = re.compile(r"\[([^\]]+)\]\((?:examples|\.\./benchmarks/results/table1)/?\)")
+
+
+def _write(path: Path, text: str) -> None:
+    # What has not changed keeps its date, and is not read again.
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)
+
+
+def read_page(app: object, name: str, source: list[str]) -> None:
+    """Links to the README lead to its page, those to folders nowhere."""
+    source[0] = _FOLDER.sub(r"\1", source[0].replace("](../README.md", "](readme.md"))
+
+
+def read_included(app: object, path: Path, name: str, source: list[str]) -> None:
+    """Links in the README are from the project's root."""
+    text = _FOLDER.sub(r"\1", source[0]).replace("](docs/", "](").replace("](examples/", "](../examples/")
+    text = text.replace("](CHANGELOG.md)", "](changelog.md)").replace("](CONTRIBUTING.md)", "](contributing.md)")
+    source[0] = text.replace("](LICENSE)", "](../LICENSE)")
+
+
+def setup(app: object) -> None:
+    write_api_pages()
+    app.connect("source-read", read_page)  # type: ignore[attr-defined]
+    app.connect("include-read", read_included)  # type: ignore[attr-defined]
