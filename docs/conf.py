@@ -98,6 +98,7 @@ def read_included(app: object, path: Path, name: str, source: list[str]) -> None
 
 
 def setup(app: object) -> None:
+    """What Sphinx calls."""
     write_api_pages()
     app.connect("source-read", read_page)  # type: ignore[attr-defined]
     app.connect("include-read", read_included)  # type: ignore[attr-defined]

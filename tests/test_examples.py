@@ -179,9 +179,19 @@ def test_training_page(tmp_path, monkeypatch, capsys):
     assert "epoch 4" not in out
 
 
+def test_model_page():
+    page = "docs/model.md"
+    namespace = {}
+    exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
+    # Where the label 12 lies is what an intervention on the label sets.
+    do = namespace["intervene"](namespace["model"], {"light": 12.0})
+    trace = namespace["predict"](do, namespace["noise"])
+    assert trace.nodes["z"]["value"][0, 1].item() == pytest.approx(namespace["z"].item(), abs=1e-5)
+
+
 def test_every_page_in_docs_with_python_is_tested():
     pages = {path.name for path in (ROOT / "docs").glob("*.md") if _blocks("python", f"docs/{path.name}")}
-    assert pages == {"discovery.md", "metrics.md", "own_data.md", "training.md"}
+    assert pages == {"discovery.md", "metrics.md", "model.md", "own_data.md", "training.md"}
 
 
 def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path):
