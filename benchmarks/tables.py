@@ -33,6 +33,8 @@ def results() -> str:
         "",
         table1_tables.short(table1_tables.load()),
         "",
+        *_time_to_score(json.loads((RESULTS / "time_to_score.json").read_text())),
+        "",
         *_few_labels(json.loads((RESULTS / "few_labels.json").read_text())),
         "",
         *counterfactual_tables.handwriting(),
@@ -44,6 +46,16 @@ def results() -> str:
         *_scorecard(RESULTS / "scorecard.json"),
     ]
     return "\n".join(lines)
+
+
+def _time_to_score(result: dict) -> list[str]:
+    found, bars, seeds = result["methods"]["best"], result["bars"], result["settings"]["seeds"]
+    return [
+        f"Seconds of training on {result['settings']['threads']} CPU cores (`python benchmarks/time_to_score.py`) until test images reach the"
+        f" paper's Pendulum scores (MIC {100 * bars['mic']:.1f}, TIC {100 * bars['tic']:.1f}):",
+        f"{_value(found['paper'], 1)} ({found['paper']['reached']} of {seeds} seeds); until both causes' CF-scores reach"
+        f" {bars['cf_roots_min']}: {_value(found['roots'], 1)} ({found['roots']['reached']} of {seeds}).",
+    ]
 
 
 def _few_labels(result: dict) -> list[str]:
