@@ -51,8 +51,8 @@ def results() -> str:
 def _time_to_score(result: dict) -> list[str]:
     found, bars, seeds = result["methods"]["best"], result["bars"], result["settings"]["seeds"]
     return [
-        f"Seconds of training on {result['settings']['threads']} CPU cores (`python benchmarks/time_to_score.py`) until test images reach the"
-        f" paper's Pendulum scores (MIC {100 * bars['mic']:.1f}, TIC {100 * bars['tic']:.1f}):",
+        f"Seconds of training on {result['settings']['threads']} CPU cores (`python benchmarks/time_to_score.py`)"
+        f" until test images reach the paper's Pendulum scores (MIC {100 * bars['mic']:.1f}, TIC {100 * bars['tic']:.1f}):",
         f"{_value(found['paper'], 1)} ({found['paper']['reached']} of {seeds} seeds); until both causes' CF-scores reach"
         f" {bars['cf_roots_min']}: {_value(found['roots'], 1)} ({found['roots']['reached']} of {seeds}).",
     ]

@@ -1,9 +1,10 @@
-"""The ``causalvae`` command: train, evaluate, counterfactual."""
+"""The ``causalvae`` command: train, evaluate, counterfactual, share."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import sys
 import time
@@ -24,6 +25,7 @@ from causalvae_pyro.missing import keep_labels
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from causalvae_pyro.report import write_report
+from causalvae_pyro.sharing import push_to_hub, save_pretrained
 from causalvae_pyro.sources import FOLDER, SIMULATORS, open_data
 from causalvae_pyro.training import (
     Callback,
@@ -40,6 +42,9 @@ __all__ = ["main"]
 #: Networks whose features ``--fid`` compares.
 FEATURES = ("inception", "judge")
 
+
+#: Pictures of a run that its model card shows.
+SHARED = ("graph.png", "counterfactuals.png", "scores.png")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"epochs": 12, "encoder": "conv", "refinements": 1},
@@ -160,6 +165,16 @@ def _parser() -> argparse.ArgumentParser:
     cf.add_argument("--out", type=Path, default=Path("counterfactual.png"), help="picture: factual, model's, true; row by row")
     _device_option(cf)
     cf.set_defaults(run=_counterfactual)
+
+    share = commands.add_parser(
+        "share", help="make a folder for others, or upload it, with a model card", formatter_class=formatter
+    )
+    share.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    where = share.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to", type=Path, metavar="DIR", help="the folder to write")
+    where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (extra hub; hf auth login)")
+    share.add_argument("--private", action="store_true", help="make the repository a private one")
+    share.set_defaults(run=_share)
     return parser
 
 
@@ -326,6 +341,21 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.out, dpi=130)
     print(f"wrote {arguments.out}")
+
+
+def _share(arguments: argparse.Namespace) -> None:
+    run, scores = load(arguments.path), arguments.path / "metrics.json"
+    options: dict[str, Any] = {
+        "scores": json.loads(scores.read_text()) if scores.is_file() else None,
+        "pictures": [path for name in SHARED if (path := arguments.path / name).is_file()],
+    }
+    if arguments.to is None:
+        print(push_to_hub(run, arguments.repository, private=arguments.private, **options))
+        return
+    if arguments.to.resolve() == arguments.path.resolve():
+        raise ValueError(f"--to: got {arguments.to}, which is the run itself")
+    save_pretrained(run, arguments.to, **options)
+    print(f"wrote {arguments.to}")
 
 
 def _score(

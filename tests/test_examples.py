@@ -203,7 +203,10 @@ def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path):
             assert set(words[1:]) <= targets, words
         elif words[0] == "causalvae":
             words = [
-                w.replace("runs/pendulum", str(tiny_run)).replace("counterfactual.png", str(tmp_path / "c.png")) for w in words
+                w.replace("runs/pendulum", str(tiny_run))
+                .replace("runs/shared", str(tmp_path / "shared"))
+                .replace("counterfactual.png", str(tmp_path / "c.png"))
+                for w in words
             ]
             # The same on few small images, so that it takes seconds.
             small = ["--size", "16", "--limit", "128", "--epochs", "1", "--batch-size", "16", "--out", str(tmp_path / "run")]
