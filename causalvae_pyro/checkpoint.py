@@ -117,9 +117,12 @@ def load(
     try:
         model = _restore(modules["model"], known, {})
         guide = _restore(modules["guide"], known, {"scm": model.scm, "model": model})
+        for name, module in (("model", model), ("guide", guide)):
+            if not isinstance(module, nn.Module):
+                raise TypeError(f"the {name} is a {type(module).__name__}")
     except _UnknownClassError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError, MemoryError, RuntimeError) as error:
         raise ValueError(
             f"path: {directory / CONFIG} does not describe a model and a guide ({type(error).__name__}: {error})"
         ) from None

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-__all__ = ["write_bytes", "write_text"]
+__all__ = ["open_table", "write_bytes", "write_text"]
+
+
+@contextmanager
+def open_table(path: str | os.PathLike, what: str) -> Iterator[TextIO]:
+    """Opens a CSV file. What is no table, to Python's reader or by its encoding, is a ``ValueError`` on ``what``."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            yield file
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{what} is not a CSV table ({error})") from None
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:

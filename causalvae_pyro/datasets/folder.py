@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.splits import check_split, random_fifth
+from causalvae_pyro.files import open_table
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["FolderDataset", "read_graph"]
@@ -48,7 +49,12 @@ def read_graph(graph: GraphLike, names: Sequence[str] | None = None) -> CausalGr
         except ValueError as error:
             raise ValueError(f"graph: {path}: {error}") from None
     if isinstance(graph, Mapping):
-        parents = {name: [causes] if isinstance(causes, str) else list(causes or ()) for name, causes in graph.items()}
+        parents = {}
+        for name, causes in graph.items():
+            causes = [causes] if isinstance(causes, str) else causes or ()
+            if not isinstance(name, str) or not isinstance(causes, Iterable) or not all(isinstance(c, str) for c in causes):
+                raise ValueError(f"graph: expected names of concepts, each with a list of its causes, got {name!r}: {causes!r}")
+            parents[name] = list(causes)
         return CausalGraph.from_dict(parents)
     edges = [tuple(edge) for edge in graph]
     for edge in edges:
@@ -135,11 +141,8 @@ class FolderDataset(Dataset):
 
 
 def _header(table: Path) -> list[str]:
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"labels: {table} is not a CSV table ({error})") from None
+    with open_table(table, f"labels: {table}") as file:
+        header = next(csv.reader(file), [])
     if not header:
         raise ValueError(f"labels: {table} is empty")
     return header
@@ -152,7 +155,7 @@ def _read_table(table: Path, file_column: str, concepts: Sequence[str]) -> tuple
             raise ValueError(f"labels: {table} has {header.count(column)} columns named {column!r}; its columns are {header}")
     files: dict[str, int] = {}
     rows: list[list[float]] = []
-    with open(table, newline="", encoding="utf-8-sig") as file:
+    with open_table(table, f"labels: {table}") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             name = row[file_column]
             if not name:
@@ -232,7 +235,7 @@ def _read_mapping(path: Path) -> Mapping[str, Sequence[str]]:
 
 
 def _read_adjacency(path: Path) -> CausalGraph:
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with open_table(path, "the file") as file:
         rows = [row for row in csv.reader(file) if row]
     if not rows:
         raise ValueError("the file is empty")

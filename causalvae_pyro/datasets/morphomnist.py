@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.splits import check_split, random_fifth
+from causalvae_pyro.files import open_table
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["MorphoMNIST"]
@@ -166,7 +167,7 @@ def _read_csv(path: Path, count: int) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"root: {path} does not exist; expected the published Morpho-MNIST layout")
     labels = torch.full((count, 2), torch.nan)
-    with open(path, newline="", encoding="utf-8") as file:
+    with open_table(path, f"root: {path}") as file:
         reader = csv.DictReader(file)
         for column in ("index", "thickness", "intensity"):
             if column not in (reader.fieldnames or ()):
