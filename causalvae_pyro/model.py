@@ -55,6 +55,9 @@ class CausalVAE(QuietModule):
     ) -> None:
         # Pyro's parameter store is keyed by this name: two models in one process must not share it.
         super().__init__(f"causalvae_{next(_count)}")
+        for argument, part in (("scm", scm), ("prior", prior), ("decoder", decoder), ("likelihood", likelihood)):
+            if not callable(part):
+                raise ValueError(f"{argument}: expected a module or another callable, got {part!r}")
         _check_agreement("prior", prior, dim=scm.dim)
         _check_agreement("decoder", decoder, dim=scm.dim, noise_dim=noise_dim)
         self.scm, self.prior, self.decoder, self.likelihood = scm, prior, decoder, likelihood

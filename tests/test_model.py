@@ -562,3 +562,10 @@ def test_double_precision_and_back(scm):
     assert all(value(trace, name).dtype == torch.float64 for name in ("eps", "eps_x", "z", "x_mean", "mid"))
     model.float()
     assert model(num_samples=2).dtype == torch.float32
+
+
+@pytest.mark.parametrize("argument", ["scm", "prior", "decoder", "likelihood"])
+def test_parts_that_cannot_be_called(argument):
+    parts = {"scm": LinearSCM(CausalGraph(["a"])), "prior": FixedPrior(1), "decoder": nn.Identity(), "likelihood": nn.Identity()}
+    with pytest.raises(ValueError, match=f"^{argument}: expected a module or another callable, got 0.5"):
+        CausalVAE(**parts | {argument: 0.5})

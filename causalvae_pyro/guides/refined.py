@@ -49,7 +49,7 @@ class RefinedGuide(EndogenousGuide):
         init_scale: float = 0.1,
         min_scale: float = 1e-4,
     ) -> None:
-        if refinements < 0:
+        if not isinstance(refinements, int) or refinements < 0:
             raise ValueError(f"refinements: got {refinements}; must be at least 0")
         super().__init__(
             encoder, model.scm, noise_dim=noise_dim, noise_encoder=noise_encoder, init_scale=init_scale, min_scale=min_scale
