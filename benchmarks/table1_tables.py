@@ -83,6 +83,11 @@ def _scaled(cell: dict, factor: float) -> dict:
     return {key: [factor * x for x in v] if isinstance(v, list) else factor * v for key, v in cell.items()}
 
 
+def percent(cell: dict) -> str:
+    """A score in percent with its interval."""
+    return value(_scaled(cell, 100), 1)
+
+
 def _columns(rows: dict) -> list[tuple[str, str, float, int]]:
     """Those that the data set has."""
     return [column for column in COLUMNS if any(column[0] in scores for scores in rows.values())]
@@ -146,7 +151,7 @@ def short(result: dict) -> str:
         cells = []
         for data in ("pendulum", "flow"):
             scores = result["data"][data][row]
-            cells.append(" / ".join(value(_scaled(scores[key], 100), 1) for key in ("mic", "tic")))
+            cells.append(" / ".join(percent(scores[key]) for key in ("mic", "tic")))
             cells.append(" / ".join(PUBLISHED[data].get(row, ())))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
