@@ -20,7 +20,7 @@ class QuietModule(PyroModule):
     """A :class:`~pyro.nn.PyroModule` that can be looked at without a word.
 
     Every look at a module or parameter of a ``PyroModule`` is a Pyro statement for each parameter behind it. Under
-    ``local_params(..., quiet=True)`` there are none: nobody listens, and they take a twentieth of a training step.
+    ``local_params(..., quiet=True)`` there are none: nobody listens, and a training step has dozens.
     """
 
     def __getattr__(self, name: str) -> Any:

@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+from test_resume import KillAt, Killed
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
@@ -132,19 +133,6 @@ def test_no_device_syncs_in_the_step(data, decoder):
         run(make(data, decoder), images, callbacks=[Listens()])
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-class Killed(RuntimeError):
-    pass
-
-
-class KillAt(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, state):
-        if state.step == self.step:
-            raise Killed
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -6,6 +6,7 @@ import os
 import re
 
 import pyro
+import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
@@ -30,6 +31,7 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.checkpoint import HISTORY
 from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.local_params import local_params
 from causalvae_pyro.training import Callback, TrainingState, cosine_schedule, resolve_device
 from causalvae_pyro.training.monitor import Monitor
 
@@ -544,3 +546,31 @@ def test_trains_on_cuda(data):
     model.decoder = Breaks(model.decoder, lambda output: output * math.nan)
     with pytest.raises(NonFiniteLossError, match="'reconstruction' became nan in step 4 "):
         run((model, guide), data, device="cuda")
+
+
+def test_parameters_are_spoken_of_to_whoever_listens(data):
+    """And to nobody else: that is most of what Pyro does in a step."""
+    heard = []
+
+    class Listens(poutine.messenger.Messenger):
+        def _pyro_post_param(self, msg):
+            heard.append(msg["name"])
+
+    run(make(data), data, epochs=1)
+    quiet, loud = make(data), make(data)
+    run(quiet, data, epochs=1)
+    with Listens():
+        run(loud, data, epochs=1)
+    assert any("decoder" in name for name in heard)
+    for name, tensor in state_of(quiet).items():
+        assert torch.equal(tensor, state_of(loud)[name]), name
+    model, guide = quiet
+    x, labels = data[0][:4].float() / 255, data[1][:4]
+    for silent in (True, False):
+        with local_params(model, guide, quiet=silent):
+            nodes = poutine.trace(model).get_trace(x, labels).nodes.values()
+        assert any(node["type"] == "param" for node in nodes) != silent
+
+
+def state_of(pair):
+    return {f"{i}.{key}": tensor for i, module in enumerate(pair) for key, tensor in module.state_dict().items()}
