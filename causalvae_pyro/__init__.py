@@ -19,6 +19,7 @@ from causalvae_pyro.guides import (
     FlowExogenousGuide,
     FullRankEndogenousGuide,
     FullRankExogenousGuide,
+    LabelledGuide,
     RefinedGuide,
 )
 from causalvae_pyro.interventions import Replace, Scale, Shift, SoftIntervention, soft_do
@@ -33,6 +34,7 @@ from causalvae_pyro.networks import (
     AugmentedEncoder,
     ConvDecoder,
     ConvEncoder,
+    GainDecoder,
     MLPDecoder,
     MLPEncoder,
     ModulatedDecoder,
@@ -43,6 +45,7 @@ from causalvae_pyro.networks import (
     SpriteDecoder,
 )
 from causalvae_pyro.objectives import CausalELBO, LabelFit, MechanismFit, warm_up
+from causalvae_pyro.predictor_consistency import PredictorConsistency
 from causalvae_pyro.priors import FixedPrior, LearnedPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM, AffineFlowSCM, LinearSCM, MaskLayer, SplineFlowSCM
 from causalvae_pyro.sleep import SleepPhase
@@ -72,9 +75,11 @@ __all__ = [
     "FlowExogenousGuide",
     "FullRankEndogenousGuide",
     "FullRankExogenousGuide",
+    "GainDecoder",
     "GaussianLikelihood",
     "History",
     "LabelFit",
+    "LabelledGuide",
     "LaplaceLikelihood",
     "LearnedPrior",
     "LinearSCM",
@@ -85,6 +90,7 @@ __all__ = [
     "ModulatedDecoder",
     "NonFiniteLossError",
     "PooledEncoder",
+    "PredictorConsistency",
     "RandomBrightness",
     "RandomSymmetry",
     "RefinedGuide",

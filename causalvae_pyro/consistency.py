@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.divergences import endogenous_base
 
-__all__ = ["CounterfactualConsistency", "swap_concepts"]
+__all__ = ["CounterfactualConsistency", "as_judge", "ramp", "swap_concepts"]
 
 
 class CounterfactualConsistency:
@@ -66,7 +66,7 @@ class CounterfactualConsistency:
             raise ValueError(f"pixel_noise: got {pixel_noise}; must be >= 0")
         self.guide, self.std, self.noise_weight = guide, std, noise_weight
         self.train_guide, self.pixel_noise = train_guide, pixel_noise
-        self.weight = _ramp if weight is None else weight
+        self.weight = ramp if weight is None else weight
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         z = trace.nodes["z"]["value"]
@@ -88,13 +88,14 @@ class CounterfactualConsistency:
         return total.reshape(-1, z.shape[-3]).mean(0).sum()
 
     def _read(self, images: Tensor) -> Any:
-        judge = nullcontext() if self.train_guide else _as_judge(self.guide)
+        judge = nullcontext() if self.train_guide else as_judge(self.guide)
         with judge, poutine.block(), poutine.trace() as tracer:
             self.guide(images)
         return tracer.trace.nodes
 
 
-def _ramp(progress: float) -> float:
+def ramp(progress: float) -> float:
+    """A factor that sets in after a tenth of the training and is 1 after a quarter."""
     return min(1.0, max(0.0, (progress - 0.1) / 0.15))
 
 
@@ -113,11 +114,11 @@ def _endogenous_mean(q: Any, scm: Any) -> Tensor:
 
 
 @contextmanager
-def _as_judge(guide: nn.Module) -> Iterator[None]:
-    """The guide in evaluation mode, its parameters out of the gradient's reach."""
-    modes = [(module, module.training) for module in guide.modules()]
-    parameters = [p for p in guide.parameters() if p.requires_grad]
-    guide.eval()
+def as_judge(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode, its parameters out of the gradient's reach."""
+    modes = [(module, module.training) for module in network.modules()]
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    network.eval()
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

@@ -11,6 +11,7 @@ from causalvae_pyro.guides.correlated import (
     FullRankExogenousGuide,
 )
 from causalvae_pyro.guides.flows import FlowEndogenousGuide, FlowExogenousGuide
+from causalvae_pyro.guides.labelled import LabelledGuide
 from causalvae_pyro.guides.refined import RefinedGuide
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "FlowExogenousGuide",
     "FullRankEndogenousGuide",
     "FullRankExogenousGuide",
+    "LabelledGuide",
     "RefinedGuide",
 ]

@@ -77,6 +77,7 @@ class Predictor(nn.Module):
         batch_size: int = 64,
         lr: float = 6e-3,
         augment: Callable[[Tensor], Tensor] | None = None,
+        augment_pairs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         seed: int = 0,
     ) -> None:
         """Trains on real images, and leaves the predictor in evaluation mode.
@@ -88,6 +89,7 @@ class Predictor(nn.Module):
             batch_size: Images per step. An epoch leaves out what does not fill a batch, for the batch normalisation's sake.
             lr: Peak learning rate of AdamW in a one-cycle schedule (Smith & Topin 2018).
             augment: Random change of a batch of images that leaves the targets as they are.
+            augment_pairs: Random change of images that changes their targets too, ``(images, targets)`` to the same.
             seed: Fixes the order of the data.
         """
         batch_size, device = min(batch_size, len(images)), self.shift.device
@@ -104,7 +106,9 @@ class Predictor(nn.Module):
         for _ in range(epochs):
             for index in torch.randperm(len(images), generator=generator)[: steps * batch_size].split(batch_size):
                 x, target = _float(images[index].to(device)), targets[index].to(device)
-                output = self(x if augment is None else augment(x))
+                x = x if augment is None else augment(x)
+                x, target = (x, target) if augment_pairs is None else augment_pairs(x, target)
+                output = self(x)
                 if self.classify:
                     error = F.cross_entropy(output, target, label_smoothing=0.05)
                 else:

@@ -8,12 +8,14 @@ A decoder maps concepts (and the image's own noise) to what a likelihood takes:
 from causalvae_pyro.networks.augmentation import RandomBrightness, RandomSymmetry
 from causalvae_pyro.networks.decoders import ConvDecoder, MLPDecoder, ModulatedDecoder
 from causalvae_pyro.networks.encoders import AugmentedEncoder, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
+from causalvae_pyro.networks.gain import GainDecoder
 from causalvae_pyro.networks.sprites import SpriteDecoder
 
 __all__ = [
     "AugmentedEncoder",
     "ConvDecoder",
     "ConvEncoder",
+    "GainDecoder",
     "MLPDecoder",
     "MLPEncoder",
     "ModulatedDecoder",
