@@ -17,12 +17,22 @@ from pathlib import Path
 import torch
 from environment import describe, write_json
 
-from causalvae_pyro import CausalELBO, ConvDecoder, LabelFit, SleepPhase, SparseEffects, SpriteDecoder, fit
+from causalvae_pyro import (
+    CausalELBO,
+    ConvDecoder,
+    LabelFit,
+    PredictorConsistency,
+    SleepPhase,
+    SparseEffects,
+    SpriteDecoder,
+    fit,
+)
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation import evaluate
-from causalvae_pyro.metrics import seeds_interval
+from causalvae_pyro.metrics import Predictor, seeds_interval
 from causalvae_pyro.networks import layers
 from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.training import resolve_device
 
 # What a variant trains with, in words.
 VARIANTS = {
@@ -40,13 +50,18 @@ VARIANTS = {
     "sprites_alone": "sprites with their start, but no price, true concepts or sleep phase",
     "conv": "convolutions instead of sprites",
     "conv_alone": "convolutions, and the bound on log p(x, u) alone",
+    "predictors": "predictors, trained on real images, read drawn interventions instead of the sleep phase",
+    "and_predictors": "predictors beside the sleep phase",
+    "conv_predictors": "convolutions, with predictors instead of the sleep phase",
     "more_scenes": "three times as many scenes, drawn at random, in as many steps",
 }
 # Scored with the weights of another.
 ONE_READING = "one_reading", "all", "the guide does not read its own drawing"
-NO_PRICE = ("no_price", "sprites_alone", "conv", "conv_alone")
+CONV = ("conv", "conv_alone", "conv_predictors")
+NO_PRICE = ("no_price", "sprites_alone", *CONV)
 NO_SHARE = ("no_prior_share", "sprites_alone", "conv_alone")
-NO_SLEEP = ("no_sleep", "sprites_alone", "conv_alone")
+NO_SLEEP = ("no_sleep", "sprites_alone", "conv_alone", "predictors", "conv_predictors")
+READ = ("predictors", "and_predictors", "conv_predictors")
 
 
 def main() -> None:
@@ -93,7 +108,7 @@ def run(variant: str, seed: int, epochs: int, size: int, limit: int, device: str
     recipe = Recipe(decoder="sprites")
     pair = recipe.build(graph, images, labels)
     model, n = pair.model, len(graph)
-    if variant in ("conv", "conv_alone"):
+    if variant in CONV:
         model.decoder = ConvDecoder.from_images(images, n)
     elif variant == "no_regression":
         model.decoder = SpriteDecoder.from_images(images, n)
@@ -116,14 +131,27 @@ def run(variant: str, seed: int, epochs: int, size: int, limit: int, device: str
         terms.append(SparseEffects(lambda progress: recipe.effect_price * growth**progress))
     if variant not in NO_SLEEP:
         terms.append(SleepPhase(pair.guide))
-    objective = CausalELBO(prior_share=0.0 if variant in NO_SHARE else 1.0, terms=terms)
     start = time.perf_counter()
+    if variant in READ:
+        terms.append(PredictorConsistency(predictors(images, labels, seed, device)))
+    objective = CausalELBO(prior_share=0.0 if variant in NO_SHARE else 1.0, terms=terms)
     fit(model, pair.guide, (images, labels), objective=objective, epochs=epochs, seed=seed, device=device, progress=False)
     result = {"seconds": time.perf_counter() - start, "scores": score(pair, test, limit)}
     if variant == ONE_READING[1]:
         pair.guide.refinements = 0
         result[ONE_READING[0]] = score(pair, test, limit)
     return result
+
+
+def predictors(images: torch.Tensor, labels: torch.Tensor, seed: int, device: str) -> list[Predictor]:
+    """Three of them, trained on the real images as they are: where and how large something is tells the concepts."""
+    found = []
+    for i in range(3):
+        torch.manual_seed(1000 * (seed + 1) + i)
+        predictor = Predictor(images.shape[1:], labels.shape[1]).to(resolve_device(device))
+        predictor.fit(images, labels, epochs=12, seed=i)
+        found.append(predictor)
+    return found
 
 
 def scenes(data: Pendulum, count: int) -> tuple[torch.Tensor, torch.Tensor]:
