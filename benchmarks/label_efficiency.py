@@ -25,6 +25,9 @@ COLUMNS = {
     "r2_min": ("R² of the worst concept", lambda m: m["summary"]["r2_min"]),
 }
 
+# Okabe & Ito's, which nearly everyone can tell apart.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,6 +61,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     x = [100 * float(share) for share in shares]
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=COLOURS)
     for key, (title, _) in COLUMNS.items():
         cells = [result["shares"][share][key] for share in shares]
         errors = [cell["interval"][1] - cell["mean"] if "interval" in cell else 0.0 for cell in cells]

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from environment import describe, write_json
-from morphomnist_judges import TwoJudges
+from morphomnist_judges import Judges
 from torch import Tensor
 
 from causalvae_pyro import (
@@ -136,7 +136,7 @@ def run(
     fit(*pair, (images, labels), objective=objective, epochs=epochs, lr=3e-3, seed=seed, device=device)
     scores: dict[str, Any] = {"seconds": time.perf_counter() - started, "parameters": _count(*pair)}
 
-    panel = TwoJudges.load_or_train(judges / f"{seed}{'' if limit is None else f'-{limit}'}.pt", train, seed, limit, where)
+    panel = Judges.load_or_train(judges / f"{seed}{'' if limit is None else f'-{limit}'}.pt", train, seed, limit, where)
     scores["real images"] = panel(x, test.labels, test.digits)
     if ours:
         r2 = r2_score(pair[0].prior.to_labels(encode(Run(*pair), x)).cpu(), test.labels)
@@ -165,7 +165,7 @@ def conditional_vae(images: Tensor, labels: Tensor, names: tuple[str, ...], nois
     return model, CVAEGuide(encoder, prior, noise_dim=noise_dim)
 
 
-def judge(test: MorphoMNIST, judges: TwoJudges, draw: Callable[[dict[str, Tensor]], Tensor]) -> dict[str, dict[str, float]]:
+def judge(test: MorphoMNIST, judges: Judges, draw: Callable[[dict[str, Tensor]], Tensor]) -> dict[str, dict[str, float]]:
     """What the judges read from reconstructions and from counterfactuals, against the closed-form truth."""
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
     scores = {"reconstructions": judges(draw({}).cpu().clamp(0, 1), test.labels, test.digits)}

@@ -105,8 +105,8 @@ _PAPER = {
     "paper_code": Row(_of_recipe("CausalVAE, as in the authors' code", PaperRecipe.of_the_code())),
 }
 _UNIT = {
-    "paper_unit": Row(_of_recipe("as published, p(x | z) of scale 1", PaperRecipe(learn_scale=False))),
-    "paper_code_unit": Row(_of_recipe("as in the code, p(x | z) of scale 1", PaperRecipe.of_the_code(learn_scale=False))),
+    "paper_unit": Row(_of_recipe("as published, likelihood of scale 1", PaperRecipe(learn_scale=False))),
+    "paper_code_unit": Row(_of_recipe("as in the code, likelihood of scale 1", PaperRecipe.of_the_code(learn_scale=False))),
 }
 _OTHERS = {name: Row(method) for name, method in METHODS.items()}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from counterfactual_tables import value
+from label_efficiency import COLUMNS as LABEL_COLUMNS
 from table1_methods import SOURCES
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +130,9 @@ def markdown(result: dict) -> str:
 
 def _hardware(result: dict) -> str:
     found = result["hardware"]
+    if "cores" not in found:
+        # Of each data set, where they ran on different machines.
+        return " and ".join(f"{_hardware({'hardware': one})} ({SOURCES[data].title})" for data, one in found.items())
     return f"one {found['gpu']}" if "gpu" in found else f"{found['cores']} cores of {found['cpu']}"
 
 
@@ -176,7 +180,19 @@ def results_page(text: str) -> str:
     start, end = "<!-- table1:start -->", "<!-- table1:end -->"
     head, rest = text.split(start)
     found = [RESULT, *(path for name in OTHERS if (path := RESULTS / f"table1_{name}.json").is_file())]
-    return f"{head}{start}\n{chr(10).join(markdown(load(path)) + chr(10) for path in found)}{end}{rest.split(end)[1]}"
+    text = f"{head}{start}\n{chr(10).join(markdown(load(path)) + chr(10) for path in found)}{end}{rest.split(end)[1]}"
+    start, end = "<!-- labels:start -->", "<!-- labels:end -->"
+    head, rest = text.split(start)
+    return f"{head}{start}\n{labels(load(RESULTS / 'label_efficiency.json'))}\n{end}{rest.split(end)[1]}"
+
+
+def labels(result: dict) -> str:
+    """Scores against the share of images that have labels."""
+    lines = [f"| images with labels | {' | '.join(title for title, _ in LABEL_COLUMNS.values())} |", "|---|---|---|---|---|"]
+    for share, scores in sorted(result["shares"].items(), key=lambda item: -float(item[0])):
+        cells = [percent(scores[key]) if key in ("mic", "tic") else value(scores[key], 4) for key in LABEL_COLUMNS]
+        lines.append(f"| {100 * float(share):g} % | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def draw(result: dict, folder: Path) -> None:

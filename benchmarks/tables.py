@@ -33,7 +33,7 @@ def results() -> str:
         "",
         table1_tables.short(table1_tables.load()),
         "",
-        *_scale(json.loads((RESULTS / "table1_scale.json").read_text())["data"]["pendulum"]),
+        *_scale(json.loads((RESULTS / "table1_scale.json").read_text())["data"]),
         "",
         *_time_to_score(json.loads((RESULTS / "time_to_score.json").read_text())),
         "",
@@ -50,14 +50,17 @@ def results() -> str:
     return "\n".join(lines)
 
 
-def _scale(rows: dict) -> list[str]:
+def _scale(data: dict) -> list[str]:
     paper, code = (
-        f"{table1_tables.percent(rows[row]['mic'])} / {table1_tables.percent(rows[row]['tic'])}"
+        " and ".join(
+            f"{table1_tables.percent(data[name][row]['mic'])} / {table1_tables.percent(data[name][row]['tic'])}"
+            for name in ("pendulum", "flow")
+        )
         for row in ("paper_unit", "paper_code_unit")
     )
     return [
         "All rows learn the likelihood's scale. With a scale of 1 the published objective comes to",
-        f"{paper} on Pendulum, that of the authors' code to {code} ([why](docs/results.md#how-to-read-it)).",
+        f"{paper} on Pendulum and Flow, that of the authors' code to {code} ([why](docs/results.md#how-to-read-it)).",
     ]
 
 

@@ -1,6 +1,9 @@
 """Parts of the benchmarks that can be wrong without a run that takes hours."""
 
+import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +114,27 @@ def test_throughput_compares_like_with_like():
     found = throughput.images_per_second(run, data, 8, 2)
     assert all(value > 0 for value in found.values())
     assert found["predict over decoder, images/s"] < 2
+
+
+@pytest.mark.slow
+def test_morphomnist(tmp_path):
+    """All models from one seed on a few digits; a second call has nothing left to train."""
+    import test_morphomnist
+
+    (tmp_path / "digits").mkdir()
+    test_morphomnist.write(tmp_path / "digits", 160)
+    options = ["--root", str(tmp_path / "digits"), "--limit", "96", "--epochs", "1", "--seeds", "1", "--device", "cpu"]
+    options += ["--cells", str(tmp_path / "cells"), "--judges", str(tmp_path / "judges"), "--out", str(tmp_path / "out.json")]
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, ROOT / "benchmarks" / "morphomnist.py", *options], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+    scores = json.loads((tmp_path / "out.json").read_text())["scores"]
+    for model in ("ours", "ours_alone", "cvae", "cvae_read"):
+        told = "true labels told" if model.startswith("cvae") else "labels known"
+        for what in ("do(thickness)", f"{told} do(intensity)", "real images"):
+            assert scores[f"{model} {what} second_thickness_mae_px"]["mean"] > 0
+    assert scores["ours real images thickness_mae_px"] == scores["cvae real images thickness_mae_px"]
+    assert len(list((tmp_path / "cells").iterdir())) == 4
+    assert seconds[1] < 0.7 * seconds[0]

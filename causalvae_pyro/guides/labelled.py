@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from causalvae_pyro.divergences import endogenous_base
 from causalvae_pyro.guides.base import EndogenousGuide
 from causalvae_pyro.local_params import QuietModule, local_params
 
@@ -58,7 +57,7 @@ class LabelledGuide(QuietModule):
         posterior = guide.posterior(x, labels)
         if labels is None:
             return posterior
-        base = endogenous_base(posterior["eps"], guide.scm)
+        base = posterior["eps"].base_dist
         if not (isinstance(base, Independent) and isinstance(base.base_dist, Normal)):
             raise TypeError(f"guide: its distribution of z is {type(base).__name__}; must be a diagonal Gaussian")
         known, prior = ~labels.isnan()[..., None], self._prior(labels.nan_to_num())

@@ -23,10 +23,10 @@ class GainDecoder(Configurable, nn.Module):
         g = sigmoid(level + sum_j f_j(z_j))               how bright it is, in (0, 1)
         x = g p
 
-    Each ``f_j`` is linear plus a small network. Convolutions have to learn anew for every shape how to draw it darker; here
-    that is learned once, from all shapes, and carries over to those that are never seen so dark. Concepts act on the brightness
-    *additively*, as in :class:`~causalvae_pyro.networks.SpriteDecoder`. Whether a concept acts on the brightness, the picture or
-    both is learned; :class:`~causalvae_pyro.SparseEffects` makes either of them small where it is not needed.
+    Each ``f_j`` is linear plus a small network. Convolutions would have to learn the product for every shape; here it is given,
+    and concepts act on the brightness *additively*, as in :class:`~causalvae_pyro.networks.SpriteDecoder`. Whether a concept acts
+    on the brightness, the picture or both is learned; :class:`~causalvae_pyro.SparseEffects` makes its effect on the brightness
+    small where it is not needed. What it is worth on handwriting is in docs/notes.md.
 
     Args:
         picture: Any decoder of ``z`` (and ``eps_x``), with output in logits.
