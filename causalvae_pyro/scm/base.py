@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import abstractmethod
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.transforms import Transform
@@ -44,6 +46,7 @@ class CausalLayer(Configurable, nn.Module):
         self.graph, self.dim = graph, dim
         self._levels = [[graph.index(name) for name in level] for level in graph.levels]
         self._restore = [graph.order.index(name) for name in graph.names]
+        self._inverted: tuple[Any, ...] | None = None
         self._parents = [[graph.index(parent) for parent in graph.parents(name)] for name in graph.names]
         self.register_buffer("mask", graph.adjacency, persistent=False)
         self.register_buffer("place", torch.tensor(self._restore), persistent=False)
@@ -120,14 +123,44 @@ class CausalLayer(Configurable, nn.Module):
             ]
         return torch.stack([g.abs().reshape(-1, len(self.graph), self.dim).mean((0, -1)) for g in gradients], -1)
 
+    def remember(self, eps: Tensor, z: Tensor) -> None:
+        """Notes that ``eps`` is ``f^-1(z)``, so that training the model on a guide's sample need not solve for ``z`` again.
+
+        It holds while both tensors live, gradients are recorded and no parameter of the layer changes.
+        """
+        self._inverted = weakref.ref(eps), weakref.ref(z), self._versions()
+
+    def _solution(self, eps: Tensor) -> Tensor | None:
+        # For training: worlds that are compared with each other take the same path through all of the layer.
+        if self._inverted is None or not torch.is_grad_enabled():
+            return None
+        known, z, versions = self._inverted
+        return z() if known() is eps and versions == self._versions() else None
+
+    def _versions(self) -> list[int]:
+        return [parameter._version for parameter in self.parameters()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Weak references cannot be pickled.
+        return {**self.__dict__, "_inverted": None}
+
     def _solve(self, eps: Tensor, emit: bool) -> Tensor:
         self._check_shape("eps", eps)
+        known = self._solution(eps)
+        if known is not None and not emit:
+            return known
         blocks: list[Tensor] = []
         columns: dict[int, Tensor] = {}
         for level in self._levels:
-            values = self.solve_level(level, take(eps, level, -2), self._assemble(blocks, eps))
+            if known is None:
+                values = self.solve_level(level, take(eps, level, -2), self._assemble(blocks, eps))
+            else:
+                values = take(known, level, -2)
             blocks.append(self._emit(level, values, eps, columns) if emit else values)
-        return self._assemble(blocks, eps)
+            if blocks[-1] is not values:
+                # An intervention: what comes after it is not known any more.
+                known = None
+        return self._assemble(blocks, eps) if known is None else known
 
     def _emit(self, level: list[int], values: Tensor, eps: Tensor, columns: dict[int, Tensor]) -> Tensor:
         """One site per concept of a level; returns the level with every intervention in effect and notes its ``columns``."""
@@ -152,6 +185,8 @@ class CausalLayer(Configurable, nn.Module):
         return torch.cat(blocks, -2).index_select(-2, self.place)
 
     def _site(self, name: str, natural: Tensor, parents: dict[str, Tensor], noise: Tensor) -> Tensor:
+        if not am_i_wrapped():
+            return natural
         # What pyro.deterministic does, which takes no infer of its own.
         delta = dist.Delta(natural, event_dim=1).mask(False)
         infer: Any = {"_deterministic": True, "_parents": parents, "_noise": noise}
@@ -251,7 +286,9 @@ class CausalTransform(Transform):
         return self.scm.to_endogenous(eps)
 
     def _inverse(self, z: Tensor) -> Tensor:
-        return self.scm.to_exogenous(z)
+        eps = self.scm.to_exogenous(z)
+        self.scm.remember(eps, z)
+        return eps
 
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
         return self.scm.log_abs_det_jacobian(eps, z)
