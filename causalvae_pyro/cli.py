@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -236,49 +237,50 @@ def _train(arguments: argparse.Namespace) -> None:
     }
     torch.manual_seed(arguments.seed)
     run = recipe.build(train_data.graph, images, labels, config)
-    out.mkdir(parents=True, exist_ok=True)
     # Started by accelerate launch or torchrun, one of several processes speaks, writes and scores.
     main_process = os.environ.get("RANK", "0") == "0"
     say = print if main_process else _silent
-    parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
-    say(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
-    if semi:
-        say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
-        fit_mechanisms(run.model, labels)
     checkpoint = TrainingCheckpoint(
         out, settings={"data": description, "recipe": asdict(recipe), "label_share": arguments.label_share}
     )
-    if not arguments.resume and (left := _left_over(checkpoint)) is not None:
-        say(f"{out} holds a training that was stopped in epoch {left}, and is replaced; --resume would have gone on with it")
-    callbacks: list[Callback] = [SaveCheckpoint(out, run.config)]
-    callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
-    callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]
-    history = fit(
-        run.model,
-        run.guide,
-        (images, labels),
-        objective=recipe.objective(run),
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        lr=arguments.lr,
-        max_grad_norm=arguments.max_grad_norm,
-        ema_decay=arguments.ema,
-        device=arguments.device,
-        mixed_precision=arguments.mixed_precision,
-        micro_batches=arguments.micro_batches,
-        compiled=arguments.compile,
-        deterministic=arguments.deterministic,
-        seed=arguments.seed,
-        labelled_repeats=semi.get("labelled_repeats", 1),
-        callbacks=callbacks,
-        checkpoint=checkpoint,
-        resume=arguments.resume,
-    )
-    if not main_process:
-        return
-    say(f"trained in {time.perf_counter() - started:.0f} s; scoring")
-    _score(load(out, device=device), out, history.rows, train_data=train_data)
-    say(f"done in {time.perf_counter() - started:.0f} s")
+    # Also while it is scored: another training would replace what is read then.
+    with checkpoint.alone() if main_process else nullcontext():
+        parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
+        say(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
+        if semi:
+            say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
+            fit_mechanisms(run.model, labels)
+        if not arguments.resume and (left := _left_over(checkpoint)) is not None:
+            say(f"{out} holds a training that was stopped in epoch {left}, and is replaced; --resume would have gone on with it")
+        callbacks: list[Callback] = [SaveCheckpoint(out, run.config)]
+        callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
+        callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]
+        history = fit(
+            run.model,
+            run.guide,
+            (images, labels),
+            objective=recipe.objective(run),
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            lr=arguments.lr,
+            max_grad_norm=arguments.max_grad_norm,
+            ema_decay=arguments.ema,
+            device=arguments.device,
+            mixed_precision=arguments.mixed_precision,
+            micro_batches=arguments.micro_batches,
+            compiled=arguments.compile,
+            deterministic=arguments.deterministic,
+            seed=arguments.seed,
+            labelled_repeats=semi.get("labelled_repeats", 1),
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            resume=arguments.resume,
+        )
+        if not main_process:
+            return
+        say(f"trained in {time.perf_counter() - started:.0f} s; scoring")
+        _score(load(out, device=device), out, history.rows, train_data=train_data)
+        say(f"done in {time.perf_counter() - started:.0f} s")
 
 
 def _silent(*values: Any) -> None:

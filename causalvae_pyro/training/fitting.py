@@ -110,7 +110,7 @@ def fit(
 
     Raises:
         ValueError: If an argument is out of range, images or labels are malformed, or the state to go on from is damaged or
-            that of another training.
+            that of another training, or another training is writing to the directory at this moment.
         NonFiniteLossError: If a term of the loss becomes NaN or infinite.
         KeyboardInterrupt: On Ctrl-C, after the callbacks' ``on_interrupt``.
     """

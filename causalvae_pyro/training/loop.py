@@ -118,7 +118,13 @@ class Loop:
         self.first_step, self.stopping = 0, False
 
     def run(self, resume: bool) -> History:
-        """Trains, from the start or from the state that was kept."""
+        """Trains, from the start or from the state that was kept, with no other training in the same place."""
+        # Of several processes the main one writes, and the others must not be in its way.
+        mine = self.checkpoint is not None and self.accelerator.is_main_process
+        with self.checkpoint.alone() if mine else nullcontext():  # type: ignore[union-attr]
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> History:
         state, loss = self.state, self.loss
         finished = resume and self._resume()
         if not resume and self.checkpoint is not None and self.accelerator.is_main_process:
