@@ -37,6 +37,7 @@ from causalvae_pyro.training import (
     fit,
     resolve_device,
 )
+from causalvae_pyro.training.monitor import non_finite, shortened
 
 __all__ = ["main"]
 
@@ -310,8 +311,15 @@ def _description(arguments: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+def _load(path: Path, device: torch.device | str = "cpu") -> Run:
+    run = load(path, device=device)
+    if spoilt := non_finite(model=run.model, guide=run.guide):
+        raise ValueError(f"RUN: {shortened(spoilt)} of {path} holds NaN or infinities: its training has diverged")
+    return run
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
-    run = load(arguments.path, device=resolve_device(arguments.device))
+    run = _load(arguments.path, device=resolve_device(arguments.device))
     rows: list[dict[str, float]] = []
     if (arguments.path / HISTORY).is_file():
         with open(arguments.path / HISTORY, newline="") as file:
@@ -321,7 +329,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _counterfactual(arguments: argparse.Namespace) -> None:
-    run = load(arguments.path, device=resolve_device(arguments.device))
+    run = _load(arguments.path, device=resolve_device(arguments.device))
     do: dict[str, float] = {}
     for name, value in map(_assignment, arguments.do):
         if name in do:
@@ -346,7 +354,7 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
 
 
 def _share(arguments: argparse.Namespace) -> None:
-    run, scores = load(arguments.path), arguments.path / "metrics.json"
+    run, scores = _load(arguments.path), arguments.path / "metrics.json"
     options: dict[str, Any] = {
         "scores": json.loads(scores.read_text()) if scores.is_file() else None,
         "pictures": [path for name in SHARED if (path := arguments.path / name).is_file()],

@@ -14,7 +14,7 @@ def check_count(argument: str, value: Any, other: str = "") -> None:
     """Raises a ``ValueError`` unless the value is a whole number, at least 1; ``other`` says what else is valid."""
     if not isinstance(value, Integral):
         raise ValueError(f"{argument}: got {value!r}; must be an integer, at least 1{other}")
-    if value < 1:  # type: ignore[operator]
+    if value < 1:
         raise ValueError(f"{argument}: got {value}; must be at least 1{other}")
 
 

@@ -111,7 +111,7 @@ def fit(
     Raises:
         ValueError: If an argument is out of range, images or labels are malformed, or the state to go on from is damaged or
             that of another training, or another training is writing to the directory at this moment.
-        NonFiniteLossError: If a term of the loss becomes NaN or infinite.
+        NonFiniteLossError: If a term of the loss or a parameter becomes NaN or infinite.
         KeyboardInterrupt: On Ctrl-C, after the callbacks' ``on_interrupt``.
     """
     for argument, module in (("model", model), ("guide", guide)):
