@@ -442,6 +442,14 @@ def test_usage(arguments, capsys):
     assert re.search(r"^causalvae.*: error: ", capsys.readouterr().err.splitlines()[-1])
 
 
+@pytest.mark.parametrize("arguments", [["--device=--"], ["--do=--"], ["--do", "light=12", "--out=--"]], ids=" ".join)
+def test_two_dashes_are_no_value(arguments, run, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["counterfactual", str(run), *DO, *arguments])
+    assert caught.value.code == 2
+    assert "expected one argument" in capsys.readouterr().err
+
+
 def test_divergence_exits_with_1_and_says_so(tmp_path, capsys):
     assert train(tmp_path, "--lr", "1e30", "--epochs", "3") == 1
     err = capsys.readouterr().err.splitlines()[-1]
@@ -639,3 +647,10 @@ def test_ones_own_data_are_all_or_nothing(own, capsys):
         err = capsys.readouterr().err
         assert err.startswith(f"causalvae: error: data: got {given}")
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("row", ["1,2", "1,2,3,4", "1,x,2"])
+def test_a_history_that_is_none(row, run, capsys):
+    (run / "history.csv").write_text(f"epoch,step,loss\n1,2,3\n{row}\n")
+    assert main(["evaluate", str(run), "--limit", "1", "--device", "cpu"]) == 2
+    assert_one_line(capsys.readouterr().err, f"RUN: {run / 'history.csv'} is not the history of a training")

@@ -190,7 +190,7 @@ class Attack:
         file = run / draw.choice(sorted(path.name for path in run.iterdir()))
         content = file.read_bytes()
         at = draw.randrange(len(content) + 1)
-        kind = draw.randrange(7)
+        kind = draw.randrange(9)
         file.unlink()
         if kind == 0:
             return
@@ -198,6 +198,14 @@ class Attack:
             file.mkdir()
         elif kind == 2:
             file.symlink_to(file.name)
+        elif kind == 7:
+            # Of the right form, with something else in it.
+            value = draw.choice([[], "x", 1, None, {"r2": []}, {"r2": {"light": None}}, {"cf_score": 1, "r2": {"light": "?"}}])
+            file.write_text(json.dumps(value))
+        elif kind == 8:
+            lines = content.split(b"\n")
+            lines.insert(draw.randrange(len(lines)), draw.choice([b"1,2,3,4,5", b"7", b'"', b",,", b"a,b,c", b"nan,inf,-1"]))
+            file.write_bytes(b"\n".join(lines))
         else:
             file.write_bytes(
                 {3: b"", 4: content[:at], 5: draw.randbytes(100), 6: content[:at] + draw.randbytes(9) + content[at + 9 :]}[kind]
@@ -212,7 +220,7 @@ def listing(folder):
 
 
 #: Where each command may write when all is well.
-MAY_WRITE = {"train": ("out", "run"), "evaluate": ("run",), "counterfactual": ("drawn.png", "a"), "share": ("shared",)}
+MAY_WRITE = {"train": ("out", "run"), "evaluate": ("run",), "counterfactual": ("drawn.png", "a", "a.pdf"), "share": ("shared",)}
 
 
 def late(*_):
