@@ -66,6 +66,8 @@ class Action:
         like = next((p for p in model.parameters()), torch.zeros(()))
         hard: dict[str, Tensor] = {}
         soft: dict[str, SoftIntervention] = {}
+        if not isinstance(do, Mapping):
+            raise ValueError(f"do: expected a mapping from concepts to values, got {type(do).__name__}")
         for name, given in do.items():
             if name not in graph.names:
                 raise ValueError(f"do: unknown concept {name!r}; known: {list(graph.names)}")

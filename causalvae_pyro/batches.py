@@ -75,8 +75,7 @@ class TensorBatches(_Batches):
         rows = self.rows[torch.cat(indices)].to(self.images.device) if indices else self.rows[:0]
         for index in rows.split([len(index) for index in indices]):
             x = self.images[index]
-            x = x.to(torch.get_default_dtype()).div_(255) if x.dtype == torch.uint8 else x
-            yield x, None if self.labels is None else self.labels[index], self.missing
+            yield _as_images(x), None if self.labels is None else self.labels[index], self.missing
 
 
 class LoaderBatches(_Batches):
@@ -91,7 +90,20 @@ class LoaderBatches(_Batches):
         # A generator of its own: the loader draws from the global one otherwise, once an epoch.
         for x, labels in DataLoader(self.data, batch_sampler=batches, generator=torch.Generator()):
             # Before they are on the device, where a look would have to wait.
-            yield x.to(self.device), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
+            yield _as_images(x.to(self.device)), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
+
+
+def _as_images(x: Tensor) -> Tensor:
+    """The same in the precision of the models, uint8 divided by 255."""
+    dtype = torch.get_default_dtype()
+    return x.to(dtype).div_(255) if x.dtype == torch.uint8 else x.to(dtype)
+
+
+def _is_dataset(data: Any) -> bool:
+    if isinstance(data, Tensor) or (isinstance(data, list) and any(isinstance(part, Tensor) for part in data)):
+        # Tensors in a list are indexed as if they were pairs, with a message on their shapes.
+        return False
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
 def make_batches(
@@ -115,11 +127,16 @@ def make_batches(
         ValueError: If data or arguments are malformed.
     """
     if isinstance(data, tuple):
+        if len(data) != 2 or not isinstance(data[0], Tensor) or not (data[1] is None or isinstance(data[1], Tensor)):
+            kinds = ", ".join(type(part).__name__ for part in data)
+            raise ValueError(f"data: expected a pair of tensors (images, labels or None), got ({kinds})")
         images, labels = data
     elif getattr(data, "transform", None) is None and hasattr(data, "images") and hasattr(data, "labels"):
         images, labels = data.images, data.labels
     else:
         images = labels = None
+    if images is None and not _is_dataset(data):
+        raise ValueError(f"data: expected a pair of tensors (images, labels), or a dataset of pairs, got {type(data).__name__}")
     size = len(data) if images is None else len(images)
     if batch_size < part[1]:
         raise ValueError(f"batch_size: got {batch_size} for {part[1]} processes; must be at least 1 for each")
@@ -131,6 +148,8 @@ def make_batches(
         return LoaderBatches(data, batch_size, device, part)
     if images.ndim != 4:
         raise ValueError(f"images: expected shape [N, C, H, W], got {list(images.shape)}")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"images: expected uint8, or floating point in [0, 1], got {images.dtype}")
     if images.dtype != torch.uint8 and not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError(
             f"images: pixels must lie in [0, 1] or be uint8, got {images.min().item():.4g} to {images.max().item():.4g}"

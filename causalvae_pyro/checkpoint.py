@@ -53,6 +53,9 @@ class Run:
 def save(run: Run, path: str | os.PathLike) -> None:
     """Writes ``config.json`` and ``model.safetensors`` into a directory, which is made where it is missing.
 
+    Weights are written as they are, finite or not; :class:`SaveCheckpoint` keeps those of a diverged training from the last
+    good ones.
+
     Args:
         run: The pair and its configuration.
         path: The directory.
@@ -89,7 +92,7 @@ def load(
         classes: For modules defined outside this package: the class (or a function that makes the module) by name.
 
     Returns:
-        The run, in evaluation mode.
+        The run, in evaluation mode, with whatever weights were saved: NaN and infinities are read as such.
 
     Raises:
         FileNotFoundError: If the directory or one of its files is missing.

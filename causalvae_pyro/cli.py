@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from causalvae_pyro.checkpoint import HISTORY, Run, SaveCheckpoint, load
 from causalvae_pyro.counterfactual import counterfactual
 from causalvae_pyro.datasets.simulator import PARTITIONS
 from causalvae_pyro.evaluation import evaluate, has_truth, score_table, train_judge
+from causalvae_pyro.files import open_table, write_bytes
 from causalvae_pyro.missing import keep_labels
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
@@ -36,6 +39,7 @@ from causalvae_pyro.training import (
     fit,
     resolve_device,
 )
+from causalvae_pyro.training.monitor import non_finite, shortened
 
 __all__ = ["main"]
 
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 for bad input, 1 for a failed training, 130 after Ctrl-C.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:
@@ -75,6 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"causalvae: error: {(str(error) or type(error).__name__).splitlines()[0]}", file=sys.stderr)
         return 2
     return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    for name, value in vars(arguments).items():
+        # argparse takes the value of --name=-- for no value, and lets that pass.
+        if isinstance(value, list) and (not value or [] in value):
+            parser.error(f"argument --{name.replace('_', '-')}: expected one argument")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -236,49 +250,50 @@ def _train(arguments: argparse.Namespace) -> None:
     }
     torch.manual_seed(arguments.seed)
     run = recipe.build(train_data.graph, images, labels, config)
-    out.mkdir(parents=True, exist_ok=True)
     # Started by accelerate launch or torchrun, one of several processes speaks, writes and scores.
     main_process = os.environ.get("RANK", "0") == "0"
     say = print if main_process else _silent
-    parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
-    say(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
-    if semi:
-        say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
-        fit_mechanisms(run.model, labels)
     checkpoint = TrainingCheckpoint(
         out, settings={"data": description, "recipe": asdict(recipe), "label_share": arguments.label_share}
     )
-    if not arguments.resume and (left := _left_over(checkpoint)) is not None:
-        say(f"{out} holds a training that was stopped in epoch {left}, and is replaced; --resume would have gone on with it")
-    callbacks: list[Callback] = [SaveCheckpoint(out, run.config)]
-    callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
-    callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]
-    history = fit(
-        run.model,
-        run.guide,
-        (images, labels),
-        objective=recipe.objective(run),
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        lr=arguments.lr,
-        max_grad_norm=arguments.max_grad_norm,
-        ema_decay=arguments.ema,
-        device=arguments.device,
-        mixed_precision=arguments.mixed_precision,
-        micro_batches=arguments.micro_batches,
-        compiled=arguments.compile,
-        deterministic=arguments.deterministic,
-        seed=arguments.seed,
-        labelled_repeats=semi.get("labelled_repeats", 1),
-        callbacks=callbacks,
-        checkpoint=checkpoint,
-        resume=arguments.resume,
-    )
-    if not main_process:
-        return
-    say(f"trained in {time.perf_counter() - started:.0f} s; scoring")
-    _score(load(out, device=device), out, history.rows, train_data=train_data)
-    say(f"done in {time.perf_counter() - started:.0f} s")
+    # Also while it is scored: another training would replace what is read then.
+    with checkpoint.alone() if main_process else nullcontext():
+        parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
+        say(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
+        if semi:
+            say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
+            fit_mechanisms(run.model, labels)
+        if not arguments.resume and (left := _left_over(checkpoint)) is not None:
+            say(f"{out} holds a training that was stopped in epoch {left}, and is replaced; --resume would have gone on with it")
+        callbacks: list[Callback] = [SaveCheckpoint(out, run.config)]
+        callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
+        callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]
+        history = fit(
+            run.model,
+            run.guide,
+            (images, labels),
+            objective=recipe.objective(run),
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            lr=arguments.lr,
+            max_grad_norm=arguments.max_grad_norm,
+            ema_decay=arguments.ema,
+            device=arguments.device,
+            mixed_precision=arguments.mixed_precision,
+            micro_batches=arguments.micro_batches,
+            compiled=arguments.compile,
+            deterministic=arguments.deterministic,
+            seed=arguments.seed,
+            labelled_repeats=semi.get("labelled_repeats", 1),
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            resume=arguments.resume,
+        )
+        if not main_process:
+            return
+        say(f"trained in {time.perf_counter() - started:.0f} s; scoring")
+        _score(load(out, device=device), out, history.rows, train_data=train_data)
+        say(f"done in {time.perf_counter() - started:.0f} s")
 
 
 def _silent(*values: Any) -> None:
@@ -308,18 +323,49 @@ def _description(arguments: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+def _load(path: Path, device: torch.device | str = "cpu") -> Run:
+    run = load(path, device=device)
+    if spoilt := non_finite(model=run.model, guide=run.guide):
+        raise ValueError(f"RUN: {shortened(spoilt)} of {path} holds NaN or infinities: its training has diverged")
+    return run
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    """The rows of the training history; none where there is no file."""
+    if not path.is_file():
+        return []
+    with open_table(path, f"RUN: {path}") as file:
+        try:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file, strict=True)]
+        except (TypeError, ValueError):
+            # Longer and shorter rows have lists and nothing among their values.
+            raise ValueError(f"RUN: {path} is not the history of a training") from None
+
+
+def _read_scores(path: Path) -> dict[str, Any] | None:
+    """What an evaluation has found; ``None`` where there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        means = {name: scores.get("representation", {}).get(name, 0.0) for name in ("mic_mean", "tic_mean")}
+        for name, values in (("r2", scores.get("r2", {})), ("cf_score", scores.get("cf_score", {})), ("representation", means)):
+            if not all(isinstance(value, (int, float)) for value in values.values()):
+                raise TypeError(f"{name} is not made of numbers")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"RUN: {path} does not hold the scores of a run ({type(error).__name__}: {error})") from None
+    return scores
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
-    run = load(arguments.path, device=resolve_device(arguments.device))
-    rows: list[dict[str, float]] = []
-    if (arguments.path / HISTORY).is_file():
-        with open(arguments.path / HISTORY, newline="") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    run = _load(arguments.path, device=resolve_device(arguments.device))
+    rows = _read_history(arguments.path / HISTORY)
     judge, fid = (getattr(arguments, name, None) for name in ("judge", "fid"))
     _score(run, arguments.path, rows, limit=arguments.limit, judge=judge, fid=fid)
 
 
 def _counterfactual(arguments: argparse.Namespace) -> None:
-    run = load(arguments.path, device=resolve_device(arguments.device))
+    run = _load(arguments.path, device=resolve_device(arguments.device))
     do: dict[str, float] = {}
     for name, value in map(_assignment, arguments.do):
         if name in do:
@@ -338,15 +384,17 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
             pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(run.graph.names, before, after, strict=True))
             print(f"image {i}: {', '.join(pairs)}")
     figure = plot_comparison(rows)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=130, format=arguments.out.suffix[1:] or "png")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.out, dpi=130)
+    write_bytes(arguments.out, picture.getvalue())
     print(f"wrote {arguments.out}")
 
 
 def _share(arguments: argparse.Namespace) -> None:
-    run, scores = load(arguments.path), arguments.path / "metrics.json"
+    run = _load(arguments.path)
     options: dict[str, Any] = {
-        "scores": json.loads(scores.read_text()) if scores.is_file() else None,
+        "scores": _read_scores(arguments.path / "metrics.json"),
         "pictures": [path for name in SHARED if (path := arguments.path / name).is_file()],
     }
     if arguments.to is None:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
+from numbers import Integral
 from typing import Any
 
-__all__ = ["Configurable"]
+__all__ = ["Configurable", "check_count"]
+
+
+def check_count(argument: str, value: Any, other: str = "") -> None:
+    """Raises a ``ValueError`` unless the value is a whole number, at least 1; ``other`` says what else is valid."""
+    if not isinstance(value, Integral):
+        raise ValueError(f"{argument}: got {value!r}; must be an integer, at least 1{other}")
+    if value < 1:
+        raise ValueError(f"{argument}: got {value}; must be at least 1{other}")
 
 
 class Configurable:

@@ -19,6 +19,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from causalvae_pyro.action import Action, Interventions, check_unwrapped, intervene
+from causalvae_pyro.config import check_count
 from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.local_params import local_params
 
@@ -39,8 +40,8 @@ def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samp
         The values of the guide's sites: ``eps [N, n, d]`` or ``[k, N, n, d]``, and ``eps_x`` likewise.
     """
     _check_images(x)
-    if num_samples is not None and num_samples < 1:
-        raise ValueError(f"num_samples: got {num_samples}; must be at least 1, or None for the posterior mean")
+    if num_samples is not None:
+        check_count("num_samples", num_samples, ", or None for the posterior mean")
     _check_labels(labels, x)
     # Samples are one more plate, as in Pyro's vectorised particles, so that a guide's sites may depend on one another.
     samples = nullcontext() if num_samples is None else pyro.plate("posterior_samples", num_samples, dim=-2)
@@ -138,7 +139,7 @@ def counterfactual(
     Args:
         model: A :class:`~causalvae_pyro.CausalVAE`.
         guide: Its guide.
-        x: Factual images ``[N, C, H, W]`` in [0, 1]; moved to the model's device.
+        x: Factual images ``[N, C, H, W]`` in [0, 1]; brought to the model's device and precision.
         do: For each concept, in label units, a number or one value per image ``[N]``, or a soft intervention such as
             :class:`~causalvae_pyro.Shift`; see :func:`intervene`. Empty: the reconstruction.
         labels: Factual labels ``[N, n]``, for guides that use them.
@@ -195,18 +196,18 @@ def worlds(
         ``k * B`` rows. The site ``x`` holds the mean.
     """
     _check_images(x)
-    if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}; must be at least 1")
+    check_count("batch_size", batch_size)
     check_unwrapped(model)
-    device = _device(model)
+    if num_samples is not None:
+        check_count("num_samples", num_samples, ", or None for the posterior mean")
     _check_labels(labels, x)
     actions = [Action.of(model, do, len(x), latent) for do in dos]  # check the whole of it before any work
     copies = num_samples or 1
     step = max(1, batch_size // copies)
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        batch = x[part].to(device)
-        noise = abduct(guide, batch, None if labels is None else labels[part].to(device), num_samples=num_samples)
+        batch = _moved(x[part], model)
+        noise = abduct(guide, batch, None if labels is None else _moved(labels[part], model), num_samples=num_samples)
         if num_samples is not None:
             # Samples become more rows of the batch, so that any decoder can take them.
             noise = {name: value.flatten(0, 1) for name, value in noise.items()}
@@ -233,13 +234,12 @@ def encode(run: Any, x: Tensor, labels: Tensor | None = None, *, batch_size: int
     """
     _check_images(x)
     _check_labels(labels, x)
-    if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}; must be at least 1")
-    device = _device(run.model)
+    check_count("batch_size", batch_size)
     parts = []
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)
-        noise = abduct(run.guide, x[part].to(device), None if labels is None else labels[part].to(device))
+        known = None if labels is None else _moved(labels[part], run.model)
+        noise = abduct(run.guide, _moved(x[part], run.model), known)
         with torch.no_grad():
             parts.append(run.model.scm.to_endogenous(noise["eps"]))
     return torch.cat(parts)
@@ -249,8 +249,10 @@ def _is_latent(site: Any) -> bool:
     return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
 
 
-def _device(model: Any) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+def _moved(values: Tensor, model: Any) -> Tensor:
+    """The values where the model is, and in its precision."""
+    like = next(model.parameters(), None)
+    return values if like is None else values.to(like.device, like.dtype)
 
 
 def _check_images(x: Tensor) -> None:

@@ -116,4 +116,8 @@ def _batch(x: Tensor | None, labels: Tensor | None, num_samples: int | None) -> 
     sizes = {name: len(t) for name, t in (("x", x), ("labels", labels)) if t is not None}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"labels: got {sizes['labels']} rows for {sizes['x']} images")
+    for argument, size in sizes.items():
+        if not size:
+            # Pyro's plates divide by their size.
+            raise ValueError(f"{argument}: got an empty batch")
     return next(iter(sizes.values()), 1 if num_samples is None else num_samples)

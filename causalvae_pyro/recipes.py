@@ -100,8 +100,13 @@ class Recipe:
             images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
             labels: Training labels ``[N, n]``, NaN where missing.
             config: More entries for the run's configuration.
+
+        Raises:
+            ValueError: If images or labels have a shape that graph or networks cannot take, or a concept has too few labels.
         """
         n, shape = len(graph), tuple(images.shape[1:])
+        if tuple(labels.shape) != (len(images), n):
+            raise ValueError(f"labels: expected shape {[len(images), n]} (images x concepts), got {list(labels.shape)}")
         scm = AdditiveNoiseSCM(graph, self.dim, learn_noise=True)
         prior = FixedPrior.from_labels(labels, self.dim, std=self.prior_std)
         likelihood = GaussianLikelihood(learn_scale=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from causalvae_pyro.checkpoint import CONFIG, WEIGHTS, Run, load, save
-from causalvae_pyro.files import write_text
+from causalvae_pyro.files import write_bytes, write_text
 
 __all__ = ["from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
 
@@ -51,7 +51,7 @@ def save_pretrained(
     save(public, directory)
     for picture in shown:
         if picture.resolve() != (directory / picture.name).resolve():
-            shutil.copyfile(picture, directory / picture.name)
+            write_bytes(directory / picture.name, picture.read_bytes())
     write_text(directory / CARD, model_card(public, scores=scores, pictures=names))
 
 
@@ -72,6 +72,7 @@ def from_pretrained(
 
     Raises:
         FileNotFoundError: If it is neither a folder nor the name of a repository.
+        OSError: If the repository cannot be had: :class:`ConnectionError`, or what the hub's library says.
         ModuleNotFoundError: If it is the name of a repository, and huggingface_hub is not installed.
         ValueError: If a file is damaged; see :func:`~causalvae_pyro.load`.
     """
@@ -81,7 +82,9 @@ def from_pretrained(
     parts = name.split("/")
     if len(parts) != 2 or not all(parts) or Path(name).is_absolute() or parts[0] in (".", ".."):
         raise FileNotFoundError(f"source: {name} is no folder here, and no repository's name, which is 'owner/name'")
-    folder = _hub().snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS])
+    hub = _hub()
+    with _connection():
+        folder = hub.snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS])
     return load(folder, device=device, classes=classes)
 
 
@@ -108,12 +111,16 @@ def push_to_hub(
 
     Returns:
         Its address.
+
+    Raises:
+        OSError: As :func:`from_pretrained`; what has been uploaded by then is not part of the repository.
     """
     api = _hub().HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(run, folder, scores=scores, pictures=pictures)
-        api.create_repo(repository, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message))
+        with _connection():
+            api.create_repo(repository, private=private, exist_ok=True)
+            return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message))
 
 
 def model_card(run: Run, *, scores: Mapping[str, Any] | None = None, pictures: Iterable[str] = ()) -> str:
@@ -192,6 +199,18 @@ def _without_paths(run: Run) -> Run:
     if not isinstance(data, Mapping):
         return run
     return replace(run, config={**run.config, "data": {key: value for key, value in data.items() if key not in _PRIVATE}})
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        # Of the library beneath the hub's, which is another in each of its versions.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConnectionError(f"the hub cannot be reached ({type(error).__name__}: {reason})") from error
 
 
 def _hub() -> Any:

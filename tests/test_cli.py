@@ -356,7 +356,7 @@ BAD = {
     "not json": (lambda run: (run / "config.json").write_text("?"), ["evaluate", "RUN"], "is not a run's configuration"),
     "no data": (rewrite(data=None), ["evaluate", "RUN"], "config.json names no data set of this package"),
     "other data": (rewrite(data={"name": "tides"}), ["evaluate", "RUN"], "config.json names no data set of this package"),
-    "nan weights": (diverge, ["evaluate", "RUN"], "Expected parameter"),
+    "nan weights": (diverge, ["evaluate", "RUN"], "RUN: the parameter 'model.scm."),
     "limit of evaluate": (None, ["evaluate", "RUN", "--limit", "0"], "limit: got 0; must be at least 1"),
     "negative limit of evaluate": (None, ["evaluate", "RUN", "--limit", "-5"], "limit: got -5; must be at least 1"),
     "torchmetrics": (
@@ -440,6 +440,14 @@ def test_usage(arguments, capsys):
         main(arguments)
     assert caught.value.code == 2
     assert re.search(r"^causalvae.*: error: ", capsys.readouterr().err.splitlines()[-1])
+
+
+@pytest.mark.parametrize("arguments", [["--device=--"], ["--do=--"], ["--do", "light=12", "--out=--"]], ids=" ".join)
+def test_two_dashes_are_no_value(arguments, run, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["counterfactual", str(run), *DO, *arguments])
+    assert caught.value.code == 2
+    assert "expected one argument" in capsys.readouterr().err
 
 
 def test_divergence_exits_with_1_and_says_so(tmp_path, capsys):
@@ -639,3 +647,10 @@ def test_ones_own_data_are_all_or_nothing(own, capsys):
         err = capsys.readouterr().err
         assert err.startswith(f"causalvae: error: data: got {given}")
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("row", ["1,2", "1,2,3,4", "1,x,2"])
+def test_a_history_that_is_none(row, run, capsys):
+    (run / "history.csv").write_text(f"epoch,step,loss\n1,2,3\n{row}\n")
+    assert main(["evaluate", str(run), "--limit", "1", "--device", "cpu"]) == 2
+    assert_one_line(capsys.readouterr().err, f"RUN: {run / 'history.csv'} is not the history of a training")

@@ -179,3 +179,70 @@ def test_command(run, data, tmp_path, hub, capsys):
     assert "which is the run itself" in capsys.readouterr().err
     assert cli.main(["share", str(tmp_path / "none"), "--to", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_what_was_downloaded_in_part_is_refused(run, tmp_path, hub):
+    save_pretrained(run, tmp_path / "sound")
+    folder = tmp_path / "hub" / "me" / "part"
+    weights = (tmp_path / "sound" / "model.safetensors").read_bytes()
+    config = (tmp_path / "sound" / "config.json").read_bytes()
+    for found, message in (
+        ({}, "config.json does not exist"),
+        ({"config.json": config}, "model.safetensors does not exist"),
+        ({"config.json": config, "model.safetensors": weights[: len(weights) // 2]}, "model.safetensors is truncated"),
+        ({"config.json": config, "model.safetensors": b""}, "model.safetensors is truncated"),
+        ({"config.json": config, "model.safetensors.incomplete": weights}, "model.safetensors does not exist"),
+        ({"config.json": config[:100], "model.safetensors": weights}, "config.json is not a run's configuration"),
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, content in found.items():
+            (folder / name).write_bytes(content)
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            from_pretrained("me/part")
+
+
+def test_a_hub_that_cannot_be_reached(run, tmp_path, monkeypatch, capsys):
+    # Nothing listens there. The library beneath the hub's raises errors of its own.
+    pytest.importorskip("huggingface_hub")
+    from huggingface_hub import constants
+
+    from causalvae_pyro import save
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    save(run, tmp_path / "run")
+    with pytest.raises(ConnectionError, match=r"^the hub cannot be reached \("):
+        push_to_hub(run, "me/it", token="hf_none")
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    assert cli.main(["share", str(tmp_path / "run"), "--repository", "me/it"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("causalvae: error: the hub cannot be reached (")
+    assert err.count("\n") == 1
+
+
+def test_an_error_of_the_hubs_in_the_middle_of_a_download(monkeypatch):
+    import huggingface_hub
+
+    class Breaks(Exception):
+        pass
+
+    def download(*_, **__):
+        raise Breaks("peer closed connection\nmore")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ConnectionError, match=r"^the hub cannot be reached \(Breaks: peer closed connection\)$"):
+        from_pretrained("me/it")
+
+
+@pytest.mark.parametrize(
+    "scores", ["[]", "?", '"x"', '{"r2": []}', '{"r2": {"light": null}}', '{"representation": {"mic_mean": "1"}}']
+)
+def test_scores_that_are_none(scores, run, tmp_path, capsys):
+    from causalvae_pyro import save
+
+    save(run, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text(scores)
+    assert cli.main(["share", str(tmp_path / "run"), "--to", str(tmp_path / "shared")]) == 2
+    expected = f"causalvae: error: RUN: {tmp_path / 'run' / 'metrics.json'} does not hold the scores of a run ("
+    assert capsys.readouterr().err.startswith(expected)
+    assert not (tmp_path / "shared").exists()

@@ -100,6 +100,9 @@ class AmortizedGuide(Configurable, QuietModule):
         Returns:
             ``eps [batch, n, d]``.
         """
+        if not len(x):
+            # Pyro's plates divide by their size.
+            raise ValueError("x: got an empty batch")
         with pyro.plate("data", len(x)):
             samples = {site: pyro.sample(site, q) for site, q in self.posterior(x, labels).items()}
         return samples["eps"]

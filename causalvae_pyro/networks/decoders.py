@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from causalvae_pyro.config import Configurable
-from causalvae_pyro.networks.shapes import check_image_shape
+from causalvae_pyro.networks.shapes import check_any_image_shape, check_image_shape
 
 __all__ = ["ConvDecoder", "MLPDecoder", "ModulatedDecoder"]
 
@@ -136,6 +136,7 @@ class MLPDecoder(_Decoder):
     def __init__(
         self, image_shape: Sequence[int], num_concepts: int, dim: int = 1, *, noise_dim: int = 0, hidden: int = 256
     ) -> None:
+        check_any_image_shape(image_shape)
         super().__init__(image_shape, num_concepts, dim, noise_dim)
         self.layers = nn.Sequential(
             nn.Linear(self.in_features, hidden),

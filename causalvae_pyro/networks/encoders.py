@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.config import Configurable
-from causalvae_pyro.networks.shapes import check_image_shape
+from causalvae_pyro.networks.shapes import check_any_image_shape, check_image_shape
 
 __all__ = ["AugmentedEncoder", "ConvEncoder", "MLPEncoder", "PooledEncoder", "SpatialEncoder"]
 
@@ -34,6 +34,9 @@ class _Encoder(Configurable, nn.Module):
     def _flat(self, x: Tensor) -> Tensor:
         if tuple(x.shape[-3:]) != self.image_shape:
             raise ValueError(f"x: expected images of shape [..., {', '.join(map(str, self.image_shape))}], got {list(x.shape)}")
+        dtype = next(self.parameters()).dtype
+        if x.dtype != dtype:
+            raise ValueError(f"x: expected {dtype}, as the encoder has it, got {x.dtype}")
         return x.reshape(-1, *self.image_shape)
 
     def _labels(self, labels: Tensor | None, lead: torch.Size) -> Tensor:
@@ -112,6 +115,7 @@ class MLPEncoder(_Encoder):
         label_shift: float | Sequence[float] = 0.0,
         label_scale: float | Sequence[float] = 1.0,
     ) -> None:
+        check_any_image_shape(image_shape)
         super().__init__(image_shape, label_dim, label_shift, label_scale)
         self.out_features = out_features
         self.layers = nn.Sequential(

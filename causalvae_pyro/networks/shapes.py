@@ -16,3 +16,9 @@ def check_image_shape(image_shape: Sequence[int], multiple: int = 16) -> None:
             f"image_shape: got {tuple(image_shape)}; expected (channels, height, width) "
             f"with 1, 3 or 4 channels and sides that are multiples of {multiple}"
         )
+
+
+def check_any_image_shape(image_shape: Sequence[int]) -> None:
+    """Raises a ``ValueError`` unless ``image_shape`` is ``(C, H, W)`` with all of them at least 1."""
+    if len(image_shape) != 3 or any(side < 1 for side in image_shape):
+        raise ValueError(f"image_shape: got {tuple(image_shape)}; expected (channels, height, width), each of them at least 1")

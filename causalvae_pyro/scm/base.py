@@ -216,6 +216,8 @@ class CausalLayer(Configurable, nn.Module):
         expected = (len(self.graph), self.dim)
         if tuple(value.shape[-2:]) != expected:
             raise ValueError(f"{argument}: expected shape [..., {expected[0]}, {expected[1]}], got {list(value.shape)}")
+        if value.dtype != self.mask.dtype:
+            raise ValueError(f"{argument}: expected {self.mask.dtype}, as the layer has it, got {value.dtype}")
 
 
 class AdditiveNoiseLayer(CausalLayer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from causalvae_pyro.batches import TensorBatches, make_batches
+from causalvae_pyro.config import check_count
 from causalvae_pyro.local_params import local_params
 from causalvae_pyro.objectives import CausalELBO, LabelFit
 from causalvae_pyro.training.callbacks import Callback, TrainingState
@@ -108,8 +110,8 @@ def fit(
 
     Raises:
         ValueError: If an argument is out of range, images or labels are malformed, or the state to go on from is damaged or
-            that of another training.
-        NonFiniteLossError: If a term of the loss becomes NaN or infinite.
+            that of another training, or another training is writing to the directory at this moment.
+        NonFiniteLossError: If a term of the loss or a parameter becomes NaN or infinite.
         KeyboardInterrupt: On Ctrl-C, after the callbacks' ``on_interrupt``.
     """
     for argument, module in (("model", model), ("guide", guide)):
@@ -120,12 +122,11 @@ def fit(
             )
     counts = {"epochs": epochs, "batch_size": batch_size, "labelled_repeats": labelled_repeats, "micro_batches": micro_batches}
     for argument, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{argument}: got {count}; must be at least 1")
+        check_count(argument, count)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed: got {seed}; must lie in [0, 2**32)")
-    if not lr > 0:
-        raise ValueError(f"lr: got {lr}; must be > 0")
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr: got {lr}; must be > 0 and finite")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ValueError(f"max_grad_norm: got {max_grad_norm}; must be > 0")
     if resume and checkpoint is None:

@@ -22,7 +22,7 @@ from causalvae_pyro.objectives import CausalELBO
 from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
-from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError
+from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_finite, shortened
 from causalvae_pyro.training.resuming import TrainingCheckpoint, rng_state, set_rng_state
 
 __all__ = ["Loop", "Objective"]
@@ -118,7 +118,13 @@ class Loop:
         self.first_step, self.stopping = 0, False
 
     def run(self, resume: bool) -> History:
-        """Trains, from the start or from the state that was kept."""
+        """Trains, from the start or from the state that was kept, with no other training in the same place."""
+        # Of several processes the main one writes, and the others must not be in its way.
+        mine = self.checkpoint is not None and self.accelerator.is_main_process
+        with self.checkpoint.alone() if mine else nullcontext():  # type: ignore[union-attr]
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> History:
         state, loss = self.state, self.loss
         finished = resume and self._resume()
         if not resume and self.checkpoint is not None and self.accelerator.is_main_process:
@@ -180,6 +186,7 @@ class Loop:
         for term in self.loss.terms:
             if hasattr(term, "on_epoch_end"):
                 term.on_epoch_end(state)
+        self._check_parameters()
         with self._averaged():
             for callback in self.callbacks:
                 callback.on_epoch_end(state)
@@ -187,6 +194,16 @@ class Loop:
             state.stop = self._any(state.stop)
         self.order_at_start = self.order.get_state()
         self._keep()
+
+    def _check_parameters(self) -> None:
+        """An infinity that a network takes for zero does not show in the loss, and must not replace the last good state."""
+        if all(bool(torch.isfinite(p).all()) for p in self.parameters):
+            return
+        spoilt = non_finite(model=self.state.model, guide=self.state.guide, terms=self.loss.learning)
+        raise NonFiniteLossError(
+            f"parameters: {shortened(spoilt)} became NaN or infinite by step {self.state.step} (epoch {self.state.epoch}); "
+            "a lower lr or max_grad_norm may help"
+        )
 
     def _is_to_stop(self) -> bool:
         """Whether Ctrl-C has been pressed; several processes have to agree on the step."""
@@ -272,6 +289,7 @@ class Loop:
     def _keep(self, finished: bool = False) -> None:
         if self.checkpoint is None:
             return
+        self._check_parameters()
         # What differs between processes: their random numbers, and the sums over their parts of the batches.
         own = {"random": rng_state(self.accelerator.device), "monitor": self.monitor.state_dict()}
         processes = [own]
@@ -279,7 +297,7 @@ class Loop:
             from accelerate.utils import gather_object
 
             processes = gather_object([own])
-        if not self.accelerator.is_main_process or not self._is_finite():
+        if not self.accelerator.is_main_process:
             return
         self.checkpoint.write(
             {
@@ -310,10 +328,6 @@ class Loop:
                 match.load_state_dict(own)
             elif own and self.accelerator.is_main_process:
                 raise ValueError(f"it had the callback {name}, which remembered {list(own)}, and this one has not")
-
-    def _is_finite(self) -> bool:
-        """A diverged state must not replace the last good one."""
-        return all(bool(torch.isfinite(p).all()) for p in self.parameters)
 
     def _resume(self) -> bool:
         """Takes up the state that was kept, if there is one, and returns whether that training was over."""

@@ -10,15 +10,27 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 from causalvae_pyro.training.callbacks import TrainingState
 
-__all__ = ["Monitor", "NonFiniteLossError"]
+__all__ = ["Monitor", "NonFiniteLossError", "non_finite", "shortened"]
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A term of the loss became NaN or infinite; the message names it, and the step."""
+    """A term of the loss or a parameter became NaN or infinite; the message names it, and the step."""
+
+
+def non_finite(**modules: nn.Module) -> list[str]:
+    """Names of the parameters in which there is a NaN or an infinity."""
+    named = ((f"{prefix}.{name}", p) for prefix, module in modules.items() for name, p in module.named_parameters())
+    return [name for name, parameter in named if not bool(torch.isfinite(parameter).all())]
+
+
+def shortened(names: list[str]) -> str:
+    """The first of some parameters, and how many more there are."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"the parameter {names[0]!r}{more}"
 
 
 class Monitor:
@@ -92,8 +104,11 @@ class Monitor:
             culprit = names[1:] or self._sites(*context) or names
             value = values[first, self.names.index(names[-1])].item()
             where = f"step {steps[first]} (epoch {self.state.epoch})"
+            # Known where the step's own update has not been made yet.
+            spoilt = non_finite(model=self.state.model, guide=self.state.guide) if context and first == len(steps) - 1 else []
+            cause = f", in which {shortened(spoilt)} had become so" if spoilt else ""
             raise NonFiniteLossError(
-                f"loss: the term {' and '.join(map(repr, culprit))} became {value} in {where}; "
+                f"loss: the term {' and '.join(map(repr, culprit))} became {value} in {where}{cause}; "
                 "a lower lr, a larger scale of the likelihood or larger standard deviations of the prior may help"
             )
         self.sums = values.sum(0) if self.sums is None else self.sums + values.sum(0)

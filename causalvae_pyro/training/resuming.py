@@ -6,6 +6,7 @@ import io
 import os
 import random
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 import torch
 
 from causalvae_pyro.files import write_bytes
+from causalvae_pyro.training.locking import DirectoryLock
 
-__all__ = ["STATE", "TrainingCheckpoint", "read_state", "rng_state", "set_rng_state"]
+__all__ = ["LOCK", "STATE", "TrainingCheckpoint", "read_state", "rng_state", "set_rng_state"]
 
-STATE = "training.pt"
+STATE, LOCK = "training.pt", "training.lock"
 FORMAT = 1
 
 
@@ -25,6 +27,8 @@ class TrainingCheckpoint:
 
     The file holds weights, optimiser, random numbers, place in the data, history and what callbacks and terms remember. It is
     written under another name and then renamed, so that at any moment there is a whole one, the last or the one before.
+    While a training goes on, ``training.lock`` beside it keeps other trainings out of the directory; it is void when the process
+    that holds it has ended, and does not concern those who only read.
 
     Args:
         path: The directory; the file is ``training.pt`` in it.
@@ -37,6 +41,15 @@ class TrainingCheckpoint:
         if every < 1:
             raise ValueError(f"every: got {every}; must be at least 1")
         self.file, self.every, self.settings = Path(path) / STATE, every, dict(settings or {})
+        self._lock = DirectoryLock(Path(path) / LOCK)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keeps every other training out of the directory for a while; :func:`~causalvae_pyro.fit` does so itself.
+
+        Raises:
+            ValueError: On entry, if another training is there; the message says which process.
+        """
+        return self._lock.held()
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Writes a state, atomically."""
