@@ -29,11 +29,12 @@ lint: $(STAMP)  ## formatting, lint, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## speed: renderers, training step, counterfactuals, CelebA's loader, MIC and TIC, the score card, time to the paper's scores
+bench: $(STAMP)  ## speed: renderers, training step, memory, counterfactuals, CelebA's loader, MIC and TIC, the score card, time to the paper's scores
 	$(BIN)/python benchmarks/renderer.py --data pendulum
 	$(BIN)/python benchmarks/renderer.py --data flow
 	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput.json
+	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput.json --figure docs/images/cost.png
+	$(BIN)/python benchmarks/memory.py --out benchmarks/results/memory.json
 	$(BIN)/python benchmarks/celeba_loader.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/concepts.py

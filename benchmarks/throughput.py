@@ -9,6 +9,7 @@ python benchmarks/throughput.py --out benchmarks/results/throughput.json
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--figure", type=Path, help="draw it beside the committed one of a GPU")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     result: dict[str, Any] = {"counterfactuals": {}, "milliseconds_per_step": {}}
@@ -50,8 +52,41 @@ def main() -> None:
             value = 1000 * step_seconds(decoder, size, batch, args.steps, args.device)
             result["milliseconds_per_step"][f"{decoder}, {size} x {size}, batch {batch}"] = value
             print(f"{decoder:<8} {size} x {size}, batch {batch}: {value:.1f} ms per step", flush=True)
+    result["options"] = {key: value for key, value in vars(args).items() if key not in ("out", "figure")}
     if args.out:
-        write_json(args.out, {**result, "options": {k: v for k, v in vars(args).items() if k != "out"}, **describe()})
+        write_json(args.out, {**result, **describe()})
+    if args.figure:
+        gpu = json.loads((Path(__file__).parent / "results" / "throughput_gpu.json").read_text())
+        draw({f"{args.threads} threads": result, gpu["hardware"]["gpu"]: gpu}, args.figure)
+
+
+def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Milliseconds per step against resolution and batch, a line for each decoder and machine.
+
+    Args:
+        results: What this benchmark has written, by the machine's name.
+        path: Of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for (machine, result), style in zip(results.items(), ("-", "--"), strict=False):
+        sizes, batches = result["options"]["sizes"], sorted({64, *result["options"]["batches"]})
+        for decoder, colour in (("conv", "#0072B2"), ("sprites", "#D55E00")):
+            times, options = result["milliseconds_per_step"], {"color": colour, "linestyle": style, "marker": "o"}
+            left.plot(sizes, [times[f"{decoder}, {n} x {n}, batch 64"] for n in sizes], label=f"{decoder}, {machine}", **options)
+            side = result["options"]["size"]
+            right.plot(batches, [times[f"{decoder}, {side} x {side}, batch {n}"] for n in batches], **options)
+    left.set(xscale="log", yscale="log", xlabel="side of the images, pixels (batch 64)", ylabel="ms per step")
+    right.set(xscale="log", xlabel=f"images in a batch ({side} x {side} pixels)")
+    for axes, ticks in ((left, sizes), (right, batches)):
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    left.legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
 
 
 def images_per_second(run: Any, data: Pendulum, count: int, rounds: int, device: str = "cpu") -> dict[str, float]:
