@@ -202,7 +202,10 @@ function kind(name) {
 }
 
 function showGraph() {
-  const [width, height, across, down] = [128, 52, 150, 104];
+  // 13 px of text are about 7 wide for a letter.
+  const width = Math.max(128, ...about.concepts.map((concept) => 7.5 * concept.name.length + 16));
+  const [height, across, down] = [50, width + 22, 92];
+  const margins = [4, 4];
   const widest = Math.max(...about.levels.map((level) => level.length));
   const places = {};
   about.levels.forEach((level, row) =>
@@ -221,7 +224,10 @@ function showGraph() {
     const carries = kind(cause) && kind(effect) === "moved";
     const style = kind(effect) === "set" ? "cut" : carries ? "carries" : "";
     // Past the levels in between.
-    const bend = to.row - from.row > 1 ? (from.x >= to.x ? 1 : -1) * across * 0.62 : 0;
+    const levels = to.row - from.row;
+    const side = from.x >= to.x ? 1 : -1;
+    const bend = levels > 1 ? side * (width / 2 + 14 * levels) : 0;
+    if (bend) margins[side > 0 ? 1 : 0] = Math.max(margins[side > 0 ? 1 : 0], 14 * levels);
     const [top, bottom] = [from.y + height / 2, to.y - height / 2 - 2];
     const middle = `${(from.x + to.x) / 2 + 2 * bend} ${(top + bottom) / 2}`;
     const end = carries ? "arrow-carries" : "arrow";
@@ -239,9 +245,8 @@ function showGraph() {
     const box = draw("rect", { x: x - width / 2, y: y - height / 2, width, height, rx: 8 });
     return draw("g", { class: state }, box, name, value);
   });
-  const margin = about.levels.length > 2 ? across * 0.4 : 0;
-  const size = [widest * across + 2 * margin, (about.levels.length - 1) * down + height + 8];
-  find("graph").setAttribute("viewBox", `${-margin} 0 ${size.join(" ")}`);
+  const size = [widest * across + margins[0] + margins[1], (about.levels.length - 1) * down + height + 8];
+  find("graph").setAttribute("viewBox", `${-margins[0]} 0 ${size.join(" ")}`);
   find("graph").replaceChildren(draw("defs", {}, arrow("arrow"), arrow("arrow-carries")), ...edges, ...nodes);
 }
 
