@@ -1,4 +1,4 @@
-"""The ``causalvae`` command: train, evaluate, counterfactual, share."""
+"""The ``causalvae`` command: train, evaluate, counterfactual, explore, share."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from causalvae_pyro.checkpoint import HISTORY, Run, SaveCheckpoint, load
 from causalvae_pyro.counterfactual import counterfactual
 from causalvae_pyro.datasets.simulator import PARTITIONS
 from causalvae_pyro.evaluation import evaluate, has_truth, score_table, train_judge
+from causalvae_pyro.explore import command as explore
 from causalvae_pyro.files import open_table, write_bytes
 from causalvae_pyro.missing import keep_labels
 from causalvae_pyro.plots import plot_comparison
@@ -179,6 +180,8 @@ def _parser() -> argparse.ArgumentParser:
     cf.add_argument("--out", type=Path, default=Path("counterfactual.png"), help="picture: factual, model's, true; row by row")
     _device_option(cf)
     cf.set_defaults(run=_counterfactual)
+
+    _device_option(explore.add_parser(commands, formatter))
 
     share = commands.add_parser(
         "share", help="make a folder for others, or upload it, with a model card", formatter_class=formatter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import networkx as nx
@@ -17,6 +17,7 @@ from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.training import History
 
 __all__ = [
+    "draw_graph",
     "plot_comparison",
     "plot_concepts",
     "plot_counterfactuals",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#666666"
 
 
 def plot_graph(graph: CausalGraph, weights: Tensor | None = None, *, title: str | None = None) -> Figure:
@@ -42,11 +43,49 @@ def plot_graph(graph: CausalGraph, weights: Tensor | None = None, *, title: str 
     width = max(len(level) for level in graph.levels)
     figure = Figure(figsize=(2.6 * width + 0.8, 1.6 * len(graph.levels) + 0.9), layout="constrained")
     axes = figure.subplots()
+    draw_graph(axes, graph, weights)
+    if title:
+        axes.set_title(title, fontsize=10)
+    return figure
+
+
+def draw_graph(
+    axes: Any,
+    graph: CausalGraph,
+    weights: Tensor | None = None,
+    *,
+    set_names: Collection[str] = (),
+    moved_names: Collection[str] = (),
+) -> None:
+    """Draws the causal graph into axes; see :func:`plot_graph`.
+
+    Args:
+        axes: The axes, which are turned off.
+        graph: The graph.
+        weights: ``[n, n]`` edge strengths to write beside the edges.
+        set_names: Concepts that are intervened on: squares, and the edges into them, which the intervention cuts, dotted.
+        moved_names: Concepts that moved.
+    """
     positions = {
         name: (column - (len(level) - 1) / 2, -row) for row, level in enumerate(graph.levels) for column, name in enumerate(level)
     }
     network = graph.to_networkx()
-    nx.draw_networkx_nodes(network, positions, ax=axes, node_size=3600, node_color="white", edgecolors=BLUE, linewidths=1.8)
+    fills = {name: ORANGE if name in set_names else SKY if name in moved_names else "white" for name in graph.names}
+    for shape, group in (
+        ("s", [n for n in graph.names if n in set_names]),
+        ("o", [n for n in graph.names if n not in set_names]),
+    ):
+        nx.draw_networkx_nodes(
+            network,
+            positions,
+            nodelist=group,
+            ax=axes,
+            node_size=3600,
+            node_shape=shape,
+            node_color=[fills[name] for name in group],
+            edgecolors=BLUE,
+            linewidths=1.8,
+        )
     labels = {name: name.replace("_", "\n") for name in graph.names}
     nx.draw_networkx_labels(network, positions, labels, ax=axes, font_size=9)
     strength = np.ones((len(graph), len(graph))) if weights is None else weights.detach().abs().cpu().double().numpy()
@@ -60,6 +99,7 @@ def plot_graph(graph: CausalGraph, weights: Tensor | None = None, *, title: str 
         node_size=3600,
         edge_color=GREY,
         width=[0.6 + 2.4 * strength[edge] / largest for edge in edges],
+        style=[":" if effect in set_names else "-" for _, effect in graph.edges],
         arrowsize=16,
     )
     if weights is not None:
@@ -68,9 +108,6 @@ def plot_graph(graph: CausalGraph, weights: Tensor | None = None, *, title: str 
         nx.draw_networkx_edge_labels(network, positions, texts, ax=axes, label_pos=0.3, font_size=8)
     axes.set_axis_off()
     axes.margins(0.25, 0.3)
-    if title:
-        axes.set_title(title, fontsize=10)
-    return figure
 
 
 def plot_history(history: History | Sequence[dict[str, Any]]) -> Figure:

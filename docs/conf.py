@@ -45,6 +45,7 @@ PACKAGES = {
     "causalvae_pyro.scm": "Causal layers",
     "causalvae_pyro.guides": "Guides",
     "causalvae_pyro.training": "Training",
+    "causalvae_pyro.explore": "The live page",
     "causalvae_pyro.sharing": "Sharing",
     "causalvae_pyro.evaluation": "Scores",
     "causalvae_pyro.recipes": "Recipes",

@@ -302,7 +302,7 @@ save_file({"images": images}, sys.argv[2])
     assert torch.equal(load_file(tmp_path / "images")["images"], images)
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["counterfactual"]], ids=str)
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["counterfactual"], ["explore"]], ids=str)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])
@@ -310,7 +310,7 @@ def test_help(command, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"usage: causalvae{' ' if command else ''}{' '.join(command)}")
     if not command:
-        assert all(word in out for word in ("train", "evaluate", "counterfactual"))
+        assert all(word in out for word in ("train", "evaluate", "counterfactual", "explore"))
 
 
 # What does not -------------------------------------------------------------------------------------------------------

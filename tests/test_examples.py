@@ -17,6 +17,7 @@ import torchvision.datasets
 
 from causalvae_pyro import cli, load
 from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.explore.server import Server
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--size", "16", "--epochs", "1", "--limit", "96"]
@@ -204,12 +205,24 @@ def test_model_page():
     assert trace.nodes["z"]["value"][0, 1].item() == pytest.approx(namespace["z"].item(), abs=1e-5)
 
 
+def test_explore_page():
+    page = "docs/explore.md"
+    namespace = {}
+    exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
+    answer = namespace["answer"]
+    assert (tuple(answer.image.shape), answer.true_concepts["light"]) == ((3, 16, 16), 12.0)
+
+
 def test_every_page_in_docs_with_python_is_tested():
     pages = {path.name for path in (ROOT / "docs").glob("*.md") if _blocks("python", f"docs/{path.name}")}
-    assert pages == {"discovery.md", "metrics.md", "model.md", "own_data.md", "training.md"}
+    assert pages == {"discovery.md", "explore.md", "metrics.md", "model.md", "own_data.md", "training.md"}
 
 
-def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path):
+def _stop(server):
+    raise KeyboardInterrupt
+
+
+def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path, monkeypatch):
     lines = [line.split("#")[0].strip() for block in _blocks("bash") for line in block.splitlines()]
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     checked = 0
@@ -224,6 +237,12 @@ def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path):
                 for w in words
             ]
             # The same on few small images, so that it takes seconds.
+            if words[1] == "explore":
+                # It serves until it is stopped.
+                monkeypatch.setattr(Server, "serve_forever", _stop)
+                assert cli.main(words[1:]) == 130, words
+                checked += 1
+                continue
             small = ["--size", "16", "--limit", "128", "--epochs", "1", "--batch-size", "16", "--out", str(tmp_path / "run")]
             assert cli.main([*words[1:], *(small if words[1] == "train" else [])]) == 0, words
         elif words[0] == "torchrun":

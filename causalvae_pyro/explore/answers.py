@@ -1,0 +1,295 @@
+"""Questions about one image and their answers: what the page shows, without the page.
+
+Abduction is done once for an image, so that the answer to a moved slider costs one pass through the decoder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from causalvae_pyro.action import Action
+from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.counterfactual import abduct, predict
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.scorecard import has_truth
+
+__all__ = ["Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
+
+#: A concept counts as moved from this share of its range on: what is less shows in no picture.
+MOVED = 0.005
+#: Steps of a slider over the range of the data.
+STEPS = 200
+#: How far beyond the data a slider can go, as a share of the range, on either side.
+BEYOND = 0.2
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A concept and the values that it takes in the data, in label units.
+
+    Attributes:
+        name: Its name in the graph.
+        unit: Unit of its label; empty where unknown.
+        low: Smallest label in the data.
+        high: Largest label in the data.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+    @property
+    def step(self) -> float:
+        """Distance between two values of a slider: a round number, about a two-hundredth of the range."""
+        rough = (self.high - self.low) / STEPS
+        power = 10.0 ** math.floor(math.log10(rough))
+        return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.7 * rough)
+
+    @property
+    def digits(self) -> int:
+        """Decimals that tell two neighbouring values of a slider apart."""
+        return max(0, -math.floor(math.log10(self.step) + 1e-9))
+
+    def ends(self, *, beyond: bool = False) -> tuple[float, float]:
+        """The values that a slider reaches: the range of the data, outwards to whole steps.
+
+        Args:
+            beyond: Go a fifth of the range further, on either side.
+        """
+        extra = BEYOND * (self.high - self.low) if beyond else 0.0
+        low, high = math.floor((self.low - extra) / self.step), math.ceil((self.high + extra) / self.step)
+        return round(low * self.step, self.digits), round(high * self.step, self.digits)
+
+    def describe(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{value:.{self.digits}f} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class Factual:
+    """An image and what abduction says about it.
+
+    Attributes:
+        image: ``[C, H, W]`` in [0, 1].
+        reconstruction: The decoder's mean at the posterior mean, ``[C, H, W]``.
+        concepts: Values read from the image, in label units, by name; empty where the prior cannot read labels.
+        labels: Its true labels ``[n]`` in the order of the data; ``None`` for an image of one's own.
+        source: The index of a test image, or the file name of an image of one's own.
+        noise: The exogenous noise at the posterior mean, ``[1, ...]`` for each site.
+    """
+
+    image: Tensor
+    reconstruction: Tensor
+    concepts: Mapping[str, float]
+    labels: Tensor | None
+    source: int | str
+    noise: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """How far counterfactuals of posterior samples lie apart.
+
+    Attributes:
+        image: Standard deviation of each pixel, ``[H, W]``, root mean square over the channels.
+        concepts: Standard deviation of each concept after the intervention, in label units, by name.
+        samples: Number of posterior samples.
+    """
+
+    image: Tensor
+    concepts: Mapping[str, float]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A counterfactual and what belongs to it.
+
+    Attributes:
+        do: The interventions, in label units.
+        image: The counterfactual ``[C, H, W]``.
+        concepts: Values after the intervention, in label units, by name; empty where the prior cannot read labels.
+        moved: Concepts that are not intervened on and have changed by at least 0.5 % of their range, in index order.
+        true_image: The true counterfactual ``[C, H, W]``; ``None`` where nobody can draw it.
+        true_concepts: True values after the intervention by name; empty where unknown.
+        uncertainty: ``None`` where it was not asked for.
+    """
+
+    do: Mapping[str, float]
+    image: Tensor
+    concepts: Mapping[str, float]
+    moved: tuple[str, ...]
+    true_image: Tensor | None = None
+    true_concepts: Mapping[str, float] | None = None
+    uncertainty: Uncertainty | None = None
+
+
+class Explorer:
+    """Answers what images would have looked like, one image at a time and fast enough to follow a slider.
+
+    Args:
+        run: The trained pair.
+        data: Test images with ``images``, ``labels`` and ``graph``; one with ``counterfactual`` gives the truth too, one with
+            ``units`` the units of the labels.
+        samples: Posterior samples behind an :class:`Uncertainty`, at least 2.
+        seed: Of these samples; they are the same for every question about an image.
+
+    Raises:
+        ValueError: If an argument is out of range, the data have other concepts than the run, or the label of one of them
+            does not vary.
+
+    Example:
+        >>> explorer = Explorer(load("runs/pendulum"), Pendulum("test"))       # doctest: +SKIP
+        >>> answer = explorer.answer(explorer.test_image(17), {"light": 12.0})  # doctest: +SKIP
+    """
+
+    def __init__(self, run: Run, data: Any, *, samples: int = 16, seed: int = 0) -> None:
+        if samples < 2:
+            raise ValueError(f"samples: got {samples}; a standard deviation takes at least 2")
+        if set(run.graph.names) != set(data.graph.names):
+            raise ValueError(f"data: has the concepts {list(data.graph.names)}, the run has {list(run.graph.names)}")
+        self.run, self.data, self.samples, self.seed = run, data, samples, seed
+        # The run may hold the concepts in another order than the data.
+        self._order = [data.graph.index(name) for name in run.graph.names]
+        self.concepts = tuple(_concept(data, name) for name in run.graph.names)
+        self._drawn: tuple[Factual, dict[str, Tensor]] | None = None
+
+    @property
+    def graph(self) -> CausalGraph:
+        """The run's causal graph."""
+        return self.run.graph
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        channels, height, width = self.data.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the run holds the concepts in the order of the data."""
+        return self.run.graph.names == self.data.graph.names
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the data can draw true counterfactuals."""
+        return has_truth(self.data)
+
+    def __len__(self) -> int:
+        """Number of test images."""
+        return len(self.data.labels)
+
+    def concept(self, name: str) -> Concept:
+        """A concept by its name."""
+        return self.concepts[self.graph.index(name)]
+
+    def test_image(self, index: int) -> Factual:
+        """A test image and its abduction.
+
+        Args:
+            index: From 0 to ``len(self) - 1``.
+
+        Raises:
+            ValueError: If there is no such image.
+        """
+        if not 0 <= index < len(self):
+            raise ValueError(f"index: got {index}; the test images are 0 to {len(self) - 1}")
+        image = self.data.images[index]
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        return self._abduct(image, self.data.labels[index], index)
+
+    def own_image(self, image: Tensor, name: str) -> Factual:
+        """An image from elsewhere and its abduction.
+
+        Args:
+            image: ``[C, H, W]`` in [0, 1], of the shape of the test images; see :func:`~causalvae_pyro.explore.read_image`.
+            name: Name of its file.
+
+        Raises:
+            ValueError: If it has another shape.
+        """
+        if tuple(image.shape) != self.shape:
+            raise ValueError(f"image: expected shape {list(self.shape)}, got {list(image.shape)}")
+        return self._abduct(image, None, name)
+
+    def answer(self, factual: Factual, do: Mapping[str, float], *, uncertainty: bool = False) -> Answer:
+        """The counterfactual of an image.
+
+        Args:
+            factual: From :meth:`test_image` or :meth:`own_image`.
+            do: Concept to value, in label units; empty: the reconstruction.
+            uncertainty: Find out how far posterior samples lie apart, which takes as many passes as there are samples.
+
+        Raises:
+            ValueError: If a concept is unknown or a value is no finite number.
+        """
+        action = Action.of(self.run.model, do, 1)
+        image, concepts = self._predict(action, factual.noise)
+        spread = None
+        if uncertainty:
+            images, values = self._samples(action, factual)
+            deviations = {name: column.std().item() for name, column in values.items()}
+            spread = Uncertainty(images.var(0).mean(0).sqrt(), deviations, self.samples)
+        true_image, true_concepts = self._truth(factual, do)
+        moved = tuple(
+            c.name
+            for c in self.concepts
+            if c.name not in do and concepts and abs(concepts[c.name] - factual.concepts[c.name]) >= MOVED * (c.high - c.low)
+        )
+        return Answer(dict(do), image, concepts, moved, true_image, true_concepts, spread)
+
+    def _abduct(self, image: Tensor, labels: Tensor | None, source: int | str) -> Factual:
+        x, given = self._inputs(image, labels)
+        noise = abduct(self.run.guide, x, given)
+        reconstruction, concepts = self._predict(Action.of(self.run.model, {}, 1), noise)
+        return Factual(image, reconstruction, concepts, labels, source, noise)
+
+    def _inputs(self, image: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        device = self.run.model.zero.device
+        return image[None].to(device), None if labels is None else labels[None, self._order].to(device)
+
+    def _predict(self, action: Action, noise: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        images, values = self._predict_all(action, noise)
+        return images[0], {name: column[0].item() for name, column in values.items()}
+
+    def _predict_all(self, action: Action, noise: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        nodes: Any = predict(action.on(self.run.model), noise, pixel_noise=False).nodes
+        images, z = nodes["x_mean"]["value"].cpu(), nodes["z"]["value"]
+        prior = self.run.model.prior
+        if not hasattr(prior, "to_labels"):
+            return images, {}
+        with torch.no_grad():
+            labels = prior.to_labels(z).cpu()
+        return images, dict(zip(self.graph.names, labels.unbind(-1), strict=True))
+
+    def _samples(self, action: Action, factual: Factual) -> tuple[Tensor, dict[str, Tensor]]:
+        if self._drawn is None or self._drawn[0] is not factual:
+            device = self.run.model.zero.device
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(self.seed)
+                noise = abduct(self.run.guide, *self._inputs(factual.image, factual.labels), num_samples=self.samples)
+            self._drawn = factual, {name: value.flatten(0, 1) for name, value in noise.items()}
+        return self._predict_all(action.rows(slice(0, 1), self.samples), self._drawn[1])
+
+    def _truth(self, factual: Factual, do: Mapping[str, float]) -> tuple[Tensor | None, dict[str, float] | None]:
+        if factual.labels is None or not self.has_truth:
+            return None, None
+        labels, images = self.data.counterfactual(factual.labels[None], do)
+        return images[0], dict(zip(self.data.graph.names, labels[0].tolist(), strict=True))
+
+
+def _concept(data: Any, name: str) -> Concept:
+    column = data.graph.index(name)
+    known = data.labels[:, column]
+    known = known[~known.isnan()]
+    if not len(known) or known.min() == known.max():
+        raise ValueError(f"data: the label of {name!r} does not vary over the test images, so that it has no range")
+    units = getattr(data, "units", None)
+    return Concept(name, units[column] if units else "", known.min().item(), known.max().item())

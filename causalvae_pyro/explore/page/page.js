@@ -1,0 +1,349 @@
+"use strict";
+// Asks the server whenever something changes. One question is under way at a time: of those that come up meanwhile only the
+// last is asked, so that the picture follows the slider and never lags behind it.
+
+const find = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+const about = { concepts: [], levels: [], edges: [] };
+const question = { image: 0, do: {}, uncertainty: false };
+let answered = null;
+let busy = false;
+let again = false;
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+function draw(tag, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function fail(message) {
+  find("error").textContent = message;
+  find("error").hidden = !message;
+}
+
+async function post(path, body) {
+  let reply;
+  try {
+    reply = await fetch(path, { method: "POST", body });
+  } catch {
+    throw new Error("No answer: is causalvae explore still running?");
+  }
+  if (!reply.ok) throw new Error((await reply.json()).error);
+  return reply;
+}
+
+async function ask() {
+  if (busy) {
+    again = true;
+    return;
+  }
+  busy = true;
+  do {
+    again = false;
+    const asked = JSON.stringify(question);
+    try {
+      answered = await (await post("answer", asked)).json();
+      answered.do = JSON.parse(asked).do;
+      await show();
+      fail("");
+    } catch (error) {
+      fail(error.message);
+    }
+  } while (again);
+  busy = false;
+}
+
+// The question ------------------------------------------------------------------------------------------------------
+
+function choose(image, name) {
+  question.image = image;
+  if (!name) find("index").value = image;
+  find("count").textContent = name ? `now: ${name}` : `0 to ${about.count - 1}`;
+  for (const button of find("thumbnails").children) button.setAttribute("aria-pressed", button.value === String(image));
+  ask();
+}
+
+async function take(file) {
+  if (!file) return;
+  try {
+    const { image, name } = await (await post(`image?name=${encodeURIComponent(file.name)}`, file)).json();
+    choose(image, name);
+  } catch (error) {
+    fail(error.message);
+  }
+}
+
+function intervene(concept, value) {
+  if (value === null) delete question.do[concept.name];
+  else if (Number.isFinite(value)) question.do[concept.name] = value;
+  mark();
+  ask();
+}
+
+function mark() {
+  for (const concept of about.concepts) {
+    const set = concept.name in question.do;
+    const { row, box, range, number } = concept;
+    row.classList.toggle("set", set);
+    row.classList.toggle("moved", !set && Boolean(answered?.moved.includes(concept.name)));
+    box.checked = set;
+    const after = answered?.concepts[about.concepts.indexOf(concept)].after;
+    const value = set ? question.do[concept.name] : after;
+    if (value === undefined) continue;
+    range.value = value;
+    // A number being typed is not to be overwritten.
+    if (document.activeElement !== number) number.value = value.toFixed(concept.digits);
+  }
+  find("release-all").disabled = !Object.keys(question.do).length;
+}
+
+function span() {
+  for (const concept of about.concepts) {
+    const [low, high] = find("beyond").checked ? concept.beyond : concept.ends;
+    Object.assign(concept.range, { min: low, max: high });
+    concept.lowest.textContent = low.toFixed(concept.digits);
+    concept.highest.textContent = high.toFixed(concept.digits);
+  }
+  mark();
+  place();
+}
+
+function place() {
+  about.concepts.forEach((concept, i) => {
+    const before = answered?.concepts[i].before;
+    const { min, max } = concept.range;
+    concept.factual.hidden = before === undefined || before < Number(min) || before > Number(max);
+    concept.factual.style.setProperty("--share", (before - min) / (max - min));
+  });
+}
+
+function slider(concept) {
+  const id = `slider-${concept.name}`;
+  const label = concept.name.replaceAll("_", " ");
+  concept.box = make("input", { type: "checkbox", title: "intervene on it" });
+  concept.box.setAttribute("aria-label", `intervene on ${label}`);
+  concept.range = make("input", { type: "range", id, step: concept.step });
+  concept.number = make("input", { type: "number", step: concept.step });
+  concept.number.setAttribute("aria-label", `value of ${label}`);
+  concept.factual = make("span", { className: "factual", title: "read from the image", hidden: true });
+  concept.lowest = make("span");
+  concept.highest = make("span");
+  const release = make("button", { type: "button", className: "release", textContent: "release" });
+  release.setAttribute("aria-label", `release ${label}`);
+  const unit = make("span", { className: "unit", textContent: concept.unit && ` (${concept.unit})` });
+  concept.row = make(
+    "div",
+    { className: "concept" },
+    concept.box,
+    make("label", { htmlFor: id, className: "name" }, label, unit),
+    concept.number,
+    release,
+    make("div", { className: "track" }, concept.range, concept.factual),
+    make("div", { className: "ends" }, concept.lowest, concept.highest),
+  );
+  concept.range.addEventListener("input", () => intervene(concept, Number(concept.range.value)));
+  concept.number.addEventListener("change", () => {
+    if (concept.number.value !== "") intervene(concept, Number(concept.number.value));
+    else intervene(concept, null);
+  });
+  concept.box.addEventListener("change", () => intervene(concept, concept.box.checked ? Number(concept.range.value) : null));
+  release.addEventListener("click", () => intervene(concept, null));
+  return concept.row;
+}
+
+// The answer --------------------------------------------------------------------------------------------------------
+
+const NOTES = {
+  image: () => (typeof question.image === "number" ? `test image ${question.image}` : "your own"),
+  reconstruction: () => "nothing intervened on",
+  counterfactual: () => sets() || "nothing intervened on",
+  "true counterfactual": () => "the simulator's",
+  "standard deviation": () => `${about.samples} samples; yellow is ${answered.deviation.toFixed(1)} of 255`,
+};
+
+function sets() {
+  const parts = about.concepts
+    .filter((c) => c.name in answered.do)
+    .map((c) => `${c.name.replaceAll("_", " ")} = ${answered.do[c.name].toFixed(c.digits)} ${c.unit}`.trim());
+  return parts.length ? `do(${parts.join(", ")})` : "";
+}
+
+async function show() {
+  const panels = find("panels");
+  while (panels.children.length > answered.panels.length) panels.lastChild.remove();
+  while (panels.children.length < answered.panels.length) {
+    panels.append(make("figure", {}, make("figcaption", {}, make("span"), make("small")), make("img")));
+  }
+  answered.panels.forEach(({ title, image }, i) => {
+    const figure = panels.children[i];
+    const [name, note] = figure.firstChild.children;
+    figure.className = title === "counterfactual" ? "model" : "";
+    name.textContent = title;
+    note.textContent = NOTES[title]();
+    Object.assign(figure.lastChild, { src: image, alt: title });
+  });
+  mark();
+  place();
+  showGraph();
+  showTable();
+  find("code").textContent = answered.code;
+  await Promise.all([...panels.querySelectorAll("img")].map((image) => image.decode()));
+}
+
+function kind(name) {
+  return name in answered.do ? "set" : answered.moved.includes(name) ? "moved" : "";
+}
+
+function showGraph() {
+  // 13 px of text are about 7 wide for a letter.
+  const width = Math.max(128, ...about.concepts.map((concept) => 7.5 * concept.name.length + 16));
+  const [height, across, down] = [50, width + 22, 92];
+  const margins = [4, 4];
+  const widest = Math.max(...about.levels.map((level) => level.length));
+  const places = {};
+  about.levels.forEach((level, row) =>
+    level.forEach((name, column) => {
+      places[name] = { row, x: (column + (widest - level.length) / 2 + 0.5) * across, y: row * down + height / 2 + 4 };
+    }),
+  );
+  const arrow = (name) =>
+    draw(
+      "marker",
+      { id: name, class: name, viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 9, markerHeight: 9, orient: "auto", markerUnits: "userSpaceOnUse" },
+      draw("path", { d: "M 0 0 L 10 5 L 0 10 z" }),
+    );
+  const edges = about.edges.map(([cause, effect]) => {
+    const [from, to] = [places[cause], places[effect]];
+    const carries = kind(cause) && kind(effect) === "moved";
+    const style = kind(effect) === "set" ? "cut" : carries ? "carries" : "";
+    // Past the levels in between.
+    const levels = to.row - from.row;
+    const side = from.x >= to.x ? 1 : -1;
+    const bend = levels > 1 ? side * (width / 2 + 14 * levels) : 0;
+    if (bend) margins[side > 0 ? 1 : 0] = Math.max(margins[side > 0 ? 1 : 0], 14 * levels);
+    const [top, bottom] = [from.y + height / 2, to.y - height / 2 - 2];
+    const middle = `${(from.x + to.x) / 2 + 2 * bend} ${(top + bottom) / 2}`;
+    const end = carries ? "arrow-carries" : "arrow";
+    return draw("path", { class: style, d: `M ${from.x} ${top} Q ${middle} ${to.x} ${bottom}`, "marker-end": `url(#${end})` });
+  });
+  const nodes = about.concepts.map((concept, i) => {
+    const { x, y } = places[concept.name];
+    const { before, after } = answered.concepts[i];
+    const state = kind(concept.name);
+    const sign = state === "set" ? "do " : state === "moved" ? (after > before ? "↑ " : "↓ ") : "";
+    const value = draw("text", { x, y: y + 16, class: "value" });
+    value.textContent = after === undefined ? sign : `${sign}${after.toFixed(concept.digits)} ${concept.unit}`;
+    const name = draw("text", { x, y: y - 4 });
+    name.textContent = concept.name.replaceAll("_", " ");
+    const box = draw("rect", { x: x - width / 2, y: y - height / 2, width, height, rx: 8 });
+    return draw("g", { class: state }, box, name, value);
+  });
+  const size = [widest * across + margins[0] + margins[1], (about.levels.length - 1) * down + height + 8];
+  find("graph").setAttribute("viewBox", `${-margins[0]} 0 ${size.join(" ")}`);
+  find("graph").replaceChildren(draw("defs", {}, arrow("arrow"), arrow("arrow-carries")), ...edges, ...nodes);
+}
+
+function showTable() {
+  const columns = [
+    ["label", "label"],
+    ["before", "read"],
+    ["after", "after"],
+    ["deviation", "±"],
+    ["true", "true"],
+  ].filter(([key]) => answered.concepts.some((row) => key in row));
+  const head = make("tr", {}, make("th", { textContent: "concept" }), ...columns.map(([, title]) => make("th", { textContent: title })));
+  const rows = about.concepts.map((concept, i) => {
+    const unit = make("span", { className: "unit", textContent: concept.unit && ` (${concept.unit})` });
+    const cells = columns.map(([key]) => {
+      const value = answered.concepts[i][key];
+      const text = value === undefined ? "" : key === "deviation" ? (value && value.toPrecision(2)) : value.toFixed(concept.digits);
+      return make("td", { className: key, textContent: text });
+    });
+    return make("tr", { className: kind(concept.name) }, make("td", {}, concept.name.replaceAll("_", " "), unit), ...cells);
+  });
+  find("table").replaceChildren(head, ...rows);
+  const notes = {
+    label: "label: what is true of the image",
+    before: "read: what the model reads from it",
+    after: "after: the model's counterfactual",
+    deviation: "±: its standard deviation",
+    true: "true: the simulator's counterfactual",
+  };
+  const known = columns.some(([key]) => key === "after");
+  find("table-hint").textContent = known
+    ? columns.map(([key]) => notes[key]).join("; ") + "."
+    : "This model's prior does not tell what concepts mean in label units.";
+}
+
+// The rest ----------------------------------------------------------------------------------------------------------
+
+async function download() {
+  try {
+    const picture = await (await post("picture", JSON.stringify(question))).blob();
+    const values = Object.entries(question.do).map(([name, value]) => `_${name}_${value}`);
+    const link = make("a", { href: URL.createObjectURL(picture), download: `${about.title}_${question.image}${values.join("")}.png` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  } catch (error) {
+    fail(error.message);
+  }
+}
+
+async function start() {
+  Object.assign(about, await (await fetch("state")).json());
+  document.title = `${about.title} · causalvae explore`;
+  find("subtitle").textContent = `The model of ${about.title}, on test images of ${about.data}`;
+  find("size").textContent = `${about.size[1]} x ${about.size[0]}`;
+  find("samples").textContent = about.samples;
+  find("index").max = about.count - 1;
+  for (const index of about.thumbnails) {
+    const button = make("button", { type: "button", value: index, title: `test image ${index}` });
+    button.append(make("img", { src: `thumbnails/${index}`, alt: `test image ${index}` }));
+    button.addEventListener("click", () => choose(index));
+    find("thumbnails").append(button);
+  }
+  find("concepts").append(...about.concepts.map(slider));
+  span();
+
+  find("index").addEventListener("change", () => choose(Math.min(Math.max(Math.round(find("index").value), 0), about.count - 1)));
+  find("random").addEventListener("click", () => choose(Math.floor(Math.random() * about.count)));
+  find("file").addEventListener("change", () => take(find("file").files[0]));
+  find("beyond").addEventListener("change", span);
+  find("uncertainty").addEventListener("change", () => {
+    question.uncertainty = find("uncertainty").checked;
+    ask();
+  });
+  find("release-all").addEventListener("click", () => {
+    question.do = {};
+    mark();
+    ask();
+  });
+  find("copy").addEventListener("click", async () => {
+    await navigator.clipboard.writeText(find("code").textContent);
+    find("copy").textContent = "copied";
+    setTimeout(() => (find("copy").textContent = "copy"), 1500);
+  });
+  find("download").addEventListener("click", download);
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) document.body.classList.remove("dropping");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("dropping");
+    take(event.dataTransfer.files[0]);
+  });
+  choose(about.thumbnails[Math.floor(about.thumbnails.length / 2)]);
+}
+
+start().catch((error) => fail(error.message));
