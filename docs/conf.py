@@ -1,4 +1,4 @@
-"""Sphinx: the pages of this folder, the README, and an API page for each package, written from its ``__all__``."""
+"""Sphinx: the pages of this folder, the README, a gallery of examples, and an API page for each package, from its ``__all__``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import causalvae_pyro
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 project = "causalvae_pyro"
 author = "The causalvae_pyro authors"
@@ -22,9 +22,10 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["table1.tex"]
-source_suffix = {".md": "markdown"}
+exclude_patterns = ["table1.tex", "gallery"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"
@@ -37,6 +38,21 @@ html_theme = "furo"
 html_title = "causalvae_pyro"
 copybutton_prompt_text = ">>> |... |$ "
 copybutton_prompt_is_regexp = True
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_gallery",
+    "within_subsection_order": "FileNameSortKey",
+    "image_scrapers": ("gallery_figures.scrape",),
+    "reset_modules": (),
+    # What the last line of a block returns is not worth a line of text.
+    "capture_repr": (),
+    "first_notebook_cell": "%matplotlib inline",
+    "thumbnail_size": (360, 240),
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "plot_gallery": "True",
+}
 
 #: Package, and what it holds.
 PACKAGES = {
@@ -89,9 +105,14 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text)
 
 
+# In the repository these links lead to the scripts, on the site to the pages made from them.
+_GALLERY = re.compile(r"\]\((\.\./)?gallery/(?:(\w+)\.py)?\)")
+
+
 def read_page(app: object, name: str, source: list[str]) -> None:
-    """Links to the README lead to its page, those to folders nowhere."""
-    source[0] = _FOLDER.sub(r"\1", source[0].replace("](../README.md", "](readme.md"))
+    """Links to the README lead to its page, those to the gallery's scripts to theirs, those to folders nowhere."""
+    text = _FOLDER.sub(r"\1", source[0].replace("](../README.md", "](readme.md"))
+    source[0] = _GALLERY.sub(lambda link: f"]({link[1] or ''}auto_gallery/{link[2] or 'index'}.rst)", text)
 
 
 def read_included(app: object, path: Path, name: str, source: list[str]) -> None:

@@ -2,12 +2,14 @@
 
 import importlib
 import importlib.util
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,10 +57,53 @@ def test_links_of_the_readme_lead_somewhere_on_the_site(conf):
         assert link.startswith("http") or (ROOT / "docs" / link).exists(), link
 
 
+# What the gallery's scripts are made shorter by.
+SHORT = {"IMAGES": 96, "EPOCHS": 1, "STEPS": 3, "DRAWS": 200, "SAMPLES": 100, "ROUNDS": 1, "TRAININGS": 2}
+GALLERY = sorted((ROOT / "docs" / "gallery").glob("*.py"))
+QUICK = ("plot_2_do_and_see", "plot_4_swap_prior")
+
+
+def test_every_script_of_the_gallery_is_built():
+    assert len(GALLERY) >= 4
+    # Sphinx-gallery runs no others.
+    assert all(path.name.startswith("plot_") for path in GALLERY)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem not in QUICK), id=path.stem) for path in GALLERY],
+)
+def test_gallery(path):
+    """With fewer images and steps; building the site runs them as they stand."""
+
+    def shorten(match):
+        names = match[1].split(", ")
+        return f"{match[1]} = {', '.join(str(SHORT[name]) for name in names)}"
+
+    source, count = re.subn(r"^([A-Z]+(?:, [A-Z]+)+) = \d[\d, ]*$", shorten, path.read_text(), flags=re.MULTILINE)
+    assert count == 1, "the sizes stand on one line, in capitals"
+    namespace = {}
+    exec(compile(source, path.name, "exec"), namespace)
+    figures = [value for value in namespace.values() if isinstance(value, Figure)]
+    assert len(figures) >= 1
+    for figure in figures:
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="rgba", dpi=50)
+        assert len(set(drawn.getvalue()[::4])) > 10
+        for axes in figure.axes:
+            # Pictures and graphs have no axes to name.
+            assert axes.get_xlabel() or not axes.lines, path.name
+
+
 @pytest.mark.slow
 def test_builds_without_a_warning(tmp_path):
-    pytest.importorskip("myst_parser", reason="needs the extra docs")
+    for module in ("myst_parser", "sphinx_gallery"):
+        pytest.importorskip(module, reason="needs the extra docs")
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "docs", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "api" / "causalvae_pyro.html").is_file()
+    for path in GALLERY:
+        page = (tmp_path / "auto_gallery" / f"{path.stem}.html").read_text()
+        assert f"{path.stem}_001.png" in page
+        assert f"{path.stem}.ipynb" in page

@@ -1,0 +1,41 @@
+"""Figures for the gallery: pyplot does not know of those that this package's plots return, so sphinx-gallery is told of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from sphinx_gallery.scrapers import figure_rst
+
+__all__ = ["scrape"]
+
+
+def scrape(block: tuple, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
+    """Writes every figure among an example's variables that is not written yet.
+
+    Args:
+        block: See sphinx-gallery's documentation of image scrapers, also for the other arguments.
+        block_vars: Holds the example's variables and the names for its images.
+        gallery_conf: Where the site's sources lie.
+
+    Returns:
+        The images as reStructuredText.
+    """
+    found = []
+    for value in block_vars["example_globals"].values():
+        if isinstance(value, Figure) and value.get_label() != "written":
+            path = next(block_vars["image_path_iterator"])
+            value.savefig(path, dpi=120)
+            value.set_label("written")
+            found.append(figure_rst([path], gallery_conf["src_dir"], describe(value)))
+    return "".join(found)
+
+
+def describe(figure: Figure) -> str:
+    """What is written on a figure, for those who do not see it."""
+    texts = []
+    for axes in figure.axes:
+        names = [text.get_text() for text in axes.texts[:1]]
+        texts += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), *names]
+    words = (" ".join(text.split()) for text in texts)
+    return ", ".join(dict.fromkeys(word for word in words if word))[:300]
