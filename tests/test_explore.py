@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -416,6 +417,16 @@ def test_bad_questions_over_the_network(path, body, status, words, server):
     response, content = ask(server, path, body)
     assert response.status == status
     assert words in json.loads(content)["error"]
+
+
+def test_many_questions_at_once(server):
+    # Pyro's handlers are the whole process's: mixed up, one question would see another's intervention.
+    questions = [{"image": i % 3, "do": {"light": 7.0 + i / 4, **({"pendulum": i / 100} if i % 2 else {})}} for i in range(24)]
+    expected = [server.session.answer(question) for question in questions]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda question: json.loads(ask(server, "/answer", question)[1]), questions))
+    assert [reply["concepts"] for reply in found] == [reply["concepts"] for reply in expected]
+    assert [reply["panels"] for reply in found] == [reply["panels"] for reply in expected]
 
 
 def test_large_files_are_refused_unread(server):

@@ -1,7 +1,7 @@
 """The page's server: the standard library's, on the loopback only, for one person.
 
-A framework for web applications is not worth its time here: a page on Gradio 6 answered a slider in twice the time that this one
-takes (docs/explore.md).
+A framework for web applications is not worth its time here: behind a page on Gradio 6 a slider's answer took 1.7 to 2 times as
+long (docs/explore.md).
 """
 
 from __future__ import annotations
