@@ -156,7 +156,7 @@ def test_saving(error, disk, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "more"), [(errno.ENOSPC, 5), *(pytest.param(e, 1, marks=pytest.mark.slow) for e in (errno.ENOSPC, errno.EROFS))]
+    ("error", "more"), [(errno.ENOSPC, 9), *(pytest.param(e, 1, marks=pytest.mark.slow) for e in (errno.ENOSPC, errno.EROFS))]
 )
 def test_training(error, more, disk, data, tmp_path):
     here = tmp_path / "run"

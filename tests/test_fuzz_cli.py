@@ -1,6 +1,6 @@
 """A campaign to break the console commands: bad arguments and damaged runs are refused in a line, and leave nothing behind.
 
-Each command meets 1,000 inputs as a slow test (``make test-slow``), and forty others by default (sixteen trainings).
+Each command meets 1,000 inputs as a slow test (``make test-slow``), and forty others by default (eight trainings).
 """
 
 import json
@@ -301,7 +301,7 @@ def write_report_of(out):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(command, sound, tmp_path, monkeypatch, capsys):
     # A training takes its time.
-    count = 16 if command == "train" else 40
+    count = 8 if command == "train" else 40
     found = campaign(command, range(1000, 1000 + count), sound, tmp_path, monkeypatch, capsys)
     assert found[0]
     assert found[2]

@@ -47,7 +47,7 @@ class Poison(Callback):
 
 CASES = [(recipe, name) for recipe in RECIPES for name in parameters(make(recipe)[0])]
 # Some of them by default.
-SOME = CASES[::11]
+SOME = CASES[::17]
 
 
 def spoilt_training(recipe, name, value, folder, every):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from causalvae_pyro import Run, load
+from causalvae_pyro.training import TrainingCheckpoint
 from causalvae_pyro.training.resuming import read_state
 
 SCRIPT = """
@@ -113,7 +114,7 @@ def launch(script, *arguments, processes):
     command = [*command, script, *arguments] if processes > 1 else [sys.executable, script, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-6000:]
     return done.stdout
 
 
@@ -160,3 +161,15 @@ def test_the_command_in_two_processes(tmp_path):
     assert text.count("training on") == text.count("Pictures, scores and settings") == 1
     assert isinstance(load(out), Run)
     assert Path(out, "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_command_in_two_processes_is_refused_where_another_trains(tmp_path):
+    out = tmp_path / "run"
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nfrom causalvae_pyro.cli import main\nsys.exit(main(sys.argv[1:]))\n")
+    command = ["train", "pendulum", "--size", "16", "--limit", "128", "--epochs", "1", "--device", "cpu", "--out", out]
+    with TrainingCheckpoint(out).alone(), pytest.raises(AssertionError) as caught:
+        launch(script, *command, processes=2)
+    assert f"causalvae: error: checkpoint: process {os.getpid()} on " in str(caught.value)
+    assert not out.exists()

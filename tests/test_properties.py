@@ -41,7 +41,7 @@ from causalvae_pyro.recipes import Recipe
 
 LAYERS = [LinearSCM, MaskLayer, AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM]
 every_layer = pytest.mark.parametrize("cls", LAYERS, ids=lambda cls: cls.__name__)
-few_or_many = pytest.mark.parametrize("examples", [6, pytest.param(200, marks=pytest.mark.slow)])
+few_or_many = pytest.mark.parametrize("examples", [4, pytest.param(200, marks=pytest.mark.slow)])
 
 # Relative to the largest value; the mechanisms below are tame.
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}
