@@ -356,7 +356,7 @@ BAD = {
     "not json": (lambda run: (run / "config.json").write_text("?"), ["evaluate", "RUN"], "is not a run's configuration"),
     "no data": (rewrite(data=None), ["evaluate", "RUN"], "config.json names no data set of this package"),
     "other data": (rewrite(data={"name": "tides"}), ["evaluate", "RUN"], "config.json names no data set of this package"),
-    "nan weights": (diverge, ["evaluate", "RUN"], "RUN: the parameter 'model.scm."),
+    "nan weights": (diverge, ["evaluate", "RUN"], ": the parameter 'model.scm."),
     "limit of evaluate": (None, ["evaluate", "RUN", "--limit", "0"], "limit: got 0; must be at least 1"),
     "negative limit of evaluate": (None, ["evaluate", "RUN", "--limit", "-5"], "limit: got -5; must be at least 1"),
     "torchmetrics": (

@@ -216,8 +216,10 @@ class CausalLayer(Configurable, nn.Module):
         expected = (len(self.graph), self.dim)
         if tuple(value.shape[-2:]) != expected:
             raise ValueError(f"{argument}: expected shape [..., {expected[0]}, {expected[1]}], got {list(value.shape)}")
-        if value.dtype != self.mask.dtype:
-            raise ValueError(f"{argument}: expected {self.mask.dtype}, as the layer has it, got {value.dtype}")
+        # Of the parameters: the mask is as precise as the graph was made, whatever the default is by now.
+        own = next((parameter.dtype for parameter in self.parameters()), value.dtype)
+        if value.dtype != own:
+            raise ValueError(f"{argument}: expected {own}, as the layer has it, got {value.dtype}")
 
 
 class AdditiveNoiseLayer(CausalLayer):
