@@ -216,10 +216,11 @@ class CausalLayer(Configurable, nn.Module):
         expected = (len(self.graph), self.dim)
         if tuple(value.shape[-2:]) != expected:
             raise ValueError(f"{argument}: expected shape [..., {expected[0]}, {expected[1]}], got {list(value.shape)}")
-        # Of the parameters: the mask is as precise as the graph was made, whatever the default is by now.
-        own = next((parameter.dtype for parameter in self.parameters()), value.dtype)
-        if value.dtype != own:
-            raise ValueError(f"{argument}: expected {own}, as the layer has it, got {value.dtype}")
+        # Weights made under another default than the graph was are of another precision than its mask, and mix with it.
+        known = {parameter.dtype for parameter in self.parameters()} or {value.dtype}
+        if value.dtype not in known:
+            expected_dtype = " or ".join(sorted(map(str, known)))
+            raise ValueError(f"{argument}: expected {expected_dtype}, as the layer has it, got {value.dtype}")
 
 
 class AdditiveNoiseLayer(CausalLayer):
