@@ -13,7 +13,7 @@ pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendul
 flow: $(STAMP)  ## the same on Flow
 	$(BIN)/causalvae train flow
 
-test: $(STAMP)  ## the tests (5 to 12 minutes on 2 cores)
+test: $(STAMP)  ## the tests (about a quarter of an hour on 2 cores)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: $(STAMP)  ## the long tests
