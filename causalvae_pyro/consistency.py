@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.divergences import endogenous_base
 
-__all__ = ["CounterfactualConsistency", "as_judge", "ramp", "swap_concepts"]
+__all__ = ["CounterfactualConsistency", "as_judge", "draw_swapped", "ramp", "swap_concepts"]
 
 
 class CounterfactualConsistency:
@@ -70,14 +70,11 @@ class CounterfactualConsistency:
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         z = trace.nodes["z"]["value"]
-        swapped = swap_concepts(z.detach())
-        inputs: tuple[Tensor, ...] = (swapped,)
-        if "eps_x" in trace.nodes:
-            inputs += (trace.nodes["eps_x"]["value"].detach(),)
-        images = model.likelihood(model.decoder(*inputs)).mean
+        images, *inputs = draw_swapped(model, trace)
+        swapped = inputs[0]
         if self.pixel_noise:
             images = (images + self.pixel_noise * torch.randn_like(images)).clamp(0, 1)
-        read = self._read(images.reshape(-1, *images.shape[-3:]))
+        read = self._read(images)
         error = (_endogenous_mean(read["eps"]["fn"], model.scm).reshape(z.shape) - swapped).square()
         total = error.sum((-2, -1)) / (2 * self.std**2)
         if len(inputs) > 1 and self.noise_weight:
@@ -97,6 +94,19 @@ class CounterfactualConsistency:
 def ramp(progress: float) -> float:
     """A factor that sets in after a tenth of the training and is 1 after a quarter."""
     return min(1.0, max(0.0, (progress - 0.1) / 0.15))
+
+
+def draw_swapped(model: Any, trace: Any) -> tuple[Tensor, ...]:
+    """The mean pictures ``[N, C, H, W]`` of swapped concepts with each image's own noise, and what they are drawn from.
+
+    ``N`` counts particles and batch. The concepts ``[..., batch, n, d]`` follow, and ``eps_x`` where the model has it; none of
+    them passes a gradient on.
+    """
+    inputs: tuple[Tensor, ...] = (swap_concepts(trace.nodes["z"]["value"].detach()),)
+    if "eps_x" in trace.nodes:
+        inputs += (trace.nodes["eps_x"]["value"].detach(),)
+    images = model.likelihood(model.decoder(*inputs)).mean
+    return images.reshape(-1, *images.shape[-3:]), *inputs
 
 
 def swap_concepts(z: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.consistency import as_judge, ramp, swap_concepts
+from causalvae_pyro.consistency import as_judge, draw_swapped, ramp
 
 __all__ = ["PredictorConsistency"]
 
@@ -38,7 +38,7 @@ class PredictorConsistency:
             :class:`~causalvae_pyro.RandomSymmetry`.
         weight: Factor in the loss; by default it sets in after a tenth of the training and is full after a quarter.
 
-    Source: De Sousa Ribeiro et al. 2023 (counterfactual training), who fine-tune with one predictor.
+    Source: De Sousa Ribeiro et al. 2023 (counterfactual fine-tuning), who train so with predictors of the parents.
     """
 
     name = "predictor_consistency"
@@ -60,12 +60,7 @@ class PredictorConsistency:
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         z = trace.nodes["z"]["value"]
-        swapped = swap_concepts(z.detach())
-        inputs: tuple[Tensor, ...] = (swapped,)
-        if "eps_x" in trace.nodes:
-            inputs += (trace.nodes["eps_x"]["value"].detach(),)
-        images = model.likelihood(model.decoder(*inputs)).mean
-        images = images.reshape(-1, *images.shape[-3:])
+        images, swapped, *_ = draw_swapped(model, trace)
         # Chosen on the CPU, so that no device waits.
         predictor = self.predictors[int(torch.randint(len(self.predictors), ()))].to(z.device)
         with torch.no_grad():

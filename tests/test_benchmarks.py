@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -125,16 +124,15 @@ def test_morphomnist(tmp_path):
     test_morphomnist.write(tmp_path / "digits", 160)
     options = ["--root", str(tmp_path / "digits"), "--limit", "96", "--epochs", "1", "--seeds", "1", "--device", "cpu"]
     options += ["--cells", str(tmp_path / "cells"), "--judges", str(tmp_path / "judges"), "--out", str(tmp_path / "out.json")]
-    seconds = []
+    written = []
     for _ in range(2):
-        started = time.perf_counter()
         subprocess.run([sys.executable, ROOT / "benchmarks" / "morphomnist.py", *options], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - started)
+        written.append({path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()})
     scores = json.loads((tmp_path / "out.json").read_text())["scores"]
     for model in ("ours", "ours_alone", "cvae", "cvae_read"):
         told = "true labels told" if model.startswith("cvae") else "labels known"
         for what in ("do(thickness)", f"{told} do(intensity)", "real images"):
             assert scores[f"{model} {what} second_thickness_mae_px"]["mean"] > 0
     assert scores["ours real images thickness_mae_px"] == scores["cvae real images thickness_mae_px"]
-    assert len(list((tmp_path / "cells").iterdir())) == 4
-    assert seconds[1] < 0.7 * seconds[0]
+    assert len(written[0]) == 4
+    assert written[1] == written[0]
