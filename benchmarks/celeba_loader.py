@@ -24,7 +24,7 @@ from PIL import Image
 from torch.nn import functional
 
 from causalvae_pyro import fit
-from causalvae_pyro.batches import make_batches
+from causalvae_pyro.batches import as_images, make_batches
 from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA
 from causalvae_pyro.recipes import Recipe
 
@@ -107,7 +107,7 @@ def measure(root: str) -> dict:
         speeds = {}
         for size in SIZES:
             start = time.perf_counter()
-            count = sum(len(x) for x, *_ in batches[size](order))
+            count = sum(len(as_images(x)) for x, *_ in batches[size](order))
             speeds[size] = count / (time.perf_counter() - start)
         history = fit(run.model, run.guide, (images, labels), objective=recipe.objective(run), **options)
         # The first round warms up.

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from causalvae_pyro.missing import any_missing
 
-__all__ = ["LoaderBatches", "TensorBatches", "make_batches"]
+__all__ = ["LoaderBatches", "TensorBatches", "as_images", "make_batches"]
 
 
 class _Batches:
@@ -74,8 +74,7 @@ class TensorBatches(_Batches):
         # All of them at once: each transfer would have to be waited for.
         rows = self.rows[torch.cat(indices)].to(self.images.device) if indices else self.rows[:0]
         for index in rows.split([len(index) for index in indices]):
-            x = self.images[index]
-            yield _as_images(x), None if self.labels is None else self.labels[index], self.missing
+            yield self.images[index], None if self.labels is None else self.labels[index], self.missing
 
 
 class LoaderBatches(_Batches):
@@ -90,11 +89,11 @@ class LoaderBatches(_Batches):
         # A generator of its own: the loader draws from the global one otherwise, once an epoch.
         for x, labels in DataLoader(self.data, batch_sampler=batches, generator=torch.Generator()):
             # Before they are on the device, where a look would have to wait.
-            yield _as_images(x.to(self.device)), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
+            yield x.to(self.device), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
 
 
-def _as_images(x: Tensor) -> Tensor:
-    """The same in the precision of the models, uint8 divided by 255."""
+def as_images(x: Tensor) -> Tensor:
+    """Images of a batch in the precision of the models, uint8 divided by 255."""
     dtype = torch.get_default_dtype()
     return x.to(dtype).div_(255) if x.dtype == torch.uint8 else x.to(dtype)
 
@@ -120,8 +119,8 @@ def make_batches(
         part: Number of this process and of all processes, which share each batch.
 
     Returns:
-        A callable from a generator, which orders the data, and the number of batches to skip, to an epoch's triples of images,
-        labels or ``None``, and whether labels may be missing; with a length.
+        A callable from a generator, which orders the data, and the number of batches to skip, to an epoch's triples of images
+        as they are stored, labels or ``None``, and whether labels may be missing; with a length.
 
     Raises:
         ValueError: If data or arguments are malformed.

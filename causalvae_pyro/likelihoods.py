@@ -120,15 +120,17 @@ class _Isotropic(dist.TorchDistribution):
         return self.loc + self.scale * self._noise(self._extended_shape(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self._log_density((value - self.loc) / self.scale) - self.event_shape.numel() * self.scale.log()
+        # One scale for all pixels divides their sum: nothing as large as the images is kept for the gradient but they themselves.
+        loc, value = torch.broadcast_tensors(self.loc, value)
+        return self._log_density(loc, value) - self.event_shape.numel() * self.scale.log()
 
     @abstractmethod
     def _noise(self, shape: torch.Size) -> Tensor:
         """Standard noise."""
 
     @abstractmethod
-    def _log_density(self, standard: Tensor) -> Tensor:
-        """Log-density of the standard noise, summed over an image."""
+    def _log_density(self, loc: Tensor, value: Tensor) -> Tensor:
+        """Log-density of the standard noise ``(value - loc) / scale``, summed over an image."""
 
 
 class _IsotropicNormal(_Isotropic):
@@ -139,8 +141,9 @@ class _IsotropicNormal(_Isotropic):
     def _noise(self, shape: torch.Size) -> Tensor:
         return torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
 
-    def _log_density(self, standard: Tensor) -> Tensor:
-        return -0.5 * (standard.square().sum((-3, -2, -1)) + self.event_shape.numel() * math.log(2 * math.pi))
+    def _log_density(self, loc: Tensor, value: Tensor) -> Tensor:
+        squares = nn.functional.mse_loss(loc, value, reduction="none").sum((-3, -2, -1))
+        return -0.5 * (squares / self.scale / self.scale + self.event_shape.numel() * math.log(2 * math.pi))
 
 
 class _IsotropicLaplace(_Isotropic):
@@ -152,5 +155,6 @@ class _IsotropicLaplace(_Isotropic):
         standard = torch.distributions.Laplace(torch.zeros_like(self.loc), torch.ones_like(self.loc))
         return standard.sample(shape[: len(shape) - self.loc.ndim])
 
-    def _log_density(self, standard: Tensor) -> Tensor:
-        return -standard.abs().sum((-3, -2, -1)) - self.event_shape.numel() * math.log(2)
+    def _log_density(self, loc: Tensor, value: Tensor) -> Tensor:
+        distances = nn.functional.l1_loss(loc, value, reduction="none").sum((-3, -2, -1))
+        return -distances / self.scale - self.event_shape.numel() * math.log(2)

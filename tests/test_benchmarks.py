@@ -136,3 +136,24 @@ def test_morphomnist(tmp_path):
     assert scores["ours real images thickness_mae_px"] == scores["cvae real images thickness_mae_px"]
     assert len(written[0]) == 4
     assert written[1] == written[0]
+
+
+@pytest.mark.parametrize("decoder", ["conv", "sprites"])
+def test_training_in_three_parts_takes_hardly_more_memory_than_what_it_cannot_do_without(decoder):
+    import memory
+
+    figures = memory.measure(decoder, 64, 64, 3, "cpu", epoch=False)
+    assert 1.0 < figures["tensors_ratio"] < 1.3
+    assert "process_mib" not in figures
+
+
+def test_the_peak_of_tensors_is_that_of_those_alive_at_once():
+    import memory
+
+    def one_after_the_other():
+        for _ in range(3):
+            a = torch.empty(2**20, dtype=torch.uint8)
+            b = a.clone()
+            del a, b
+
+    assert memory.peak_of_tensors(one_after_the_other) == 2 * 2**20

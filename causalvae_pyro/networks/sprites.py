@@ -202,7 +202,7 @@ class SpriteDecoder(_Decoder):
         background = (self.background * _GAIN).sigmoid().flatten(1)
         image = composite(background, (self.frame * _GAIN).flatten(), layers)
         # The likelihood takes logits.
-        return torch.logit(image.clamp(1e-6, 1 - 1e-6)).reshape(*lead, *self.image_shape)
+        return torch.logit(image, eps=1e-6).reshape(*lead, *self.image_shape)
 
     def _canvas(self) -> Tensor:
         """``[K, C + 3, S, S]``: colours and opacity in logits, the latter from ``OUTSIDE`` on, and its slopes along x and y."""

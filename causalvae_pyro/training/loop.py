@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from causalvae_pyro.batches import LoaderBatches, TensorBatches
+from causalvae_pyro.batches import LoaderBatches, TensorBatches, as_images
 from causalvae_pyro.missing import declare_missing
 from causalvae_pyro.objectives import CausalELBO
 from causalvae_pyro.training.callbacks import Callback, TrainingState
@@ -230,7 +230,7 @@ class Loop:
         for i, (images, known) in enumerate(pieces):
             # Gradients are exchanged with the last part only.
             with accelerator.no_sync(self.wrapped) if i + 1 < parts else nullcontext():
-                value = self._loss(images, known, missing)
+                value = self._loss(as_images(images), known, missing)
                 # Processes average their gradients, and accelerate those of steps that it is told to accumulate; the loss is a
                 # sum over images.
                 if self.plain:
