@@ -170,6 +170,24 @@ def test_standard_deviation_on_request(page):
     until(lambda: page.panel("standard deviation") is None)
 
 
+def test_the_picture_does_not_wait_for_the_samples(page, explorer, monkeypatch):
+    page.find("#uncertainty").click()
+    until(lambda: page.panel("standard deviation"))
+    spread, drawn = page.panel("standard deviation"), page.panel("counterfactual")
+    slow, samples = threading.Event(), explorer._samples
+    monkeypatch.setattr(explorer, "_samples", lambda *args: (slow.wait(20.0), samples(*args))[1])
+    page.drag("light", 9.5)
+    until(lambda: page.panel("counterfactual") != drawn)
+    # What the samples said about the last picture is there still, and can be seen to be old.
+    assert page.panel("standard deviation") == spread
+    assert page.classes("#panels figure")[-1] == "stale"
+    assert "num_samples" not in page.text("code")
+    slow.set()
+    until(lambda: page.panel("standard deviation") != spread)
+    assert page.classes("#panels figure")[-1] == ""
+    assert "num_samples=16" in page.text("code")
+
+
 def test_another_image_and_one_of_ones_own(page, data):
     first = page.panel("image")
     page.find("#thumbnails button:nth-child(2)").click()

@@ -47,17 +47,31 @@ async function ask() {
   busy = true;
   do {
     again = false;
-    const asked = JSON.stringify(question);
+    const asked = structuredClone(question);
     try {
-      answered = await (await post("answer", asked)).json();
-      answered.do = JSON.parse(asked).do;
-      await show();
+      // The picture first: samples take many times as long, and the slider may be elsewhere by then.
+      await answer({ ...asked, uncertainty: false }, asked.uncertainty);
+      if (asked.uncertainty && !again) await answer(asked);
       fail("");
     } catch (error) {
       fail(error.message);
     }
   } while (again);
   busy = false;
+}
+
+async function answer(asked, more = false) {
+  const before = answered;
+  const reply = await (await post("answer", JSON.stringify(asked))).json();
+  answered = { ...reply, do: asked.do, image: asked.image };
+  // Until samples say more, what they said last stays, faded, so that nothing jumps.
+  if (more && before?.deviation !== undefined && before.image === asked.image) {
+    answered.stale = true;
+    answered.deviation = before.deviation;
+    answered.panels.push(before.panels.at(-1));
+    answered.concepts.forEach((row, i) => Object.assign(row, { deviation: before.concepts[i].deviation }));
+  }
+  await show();
 }
 
 // The question ------------------------------------------------------------------------------------------------------
@@ -184,7 +198,7 @@ async function show() {
   answered.panels.forEach(({ title, image }, i) => {
     const figure = panels.children[i];
     const [name, note] = figure.firstChild.children;
-    figure.className = title === "counterfactual" ? "model" : "";
+    figure.className = title === "counterfactual" ? "model" : title === "standard deviation" && answered.stale ? "stale" : "";
     name.textContent = title;
     note.textContent = NOTES[title]();
     Object.assign(figure.lastChild, { src: image, alt: title });
@@ -264,7 +278,7 @@ function showTable() {
     const cells = columns.map(([key]) => {
       const value = answered.concepts[i][key];
       const text = value === undefined ? "" : key === "deviation" ? (value && value.toPrecision(2)) : value.toFixed(concept.digits);
-      return make("td", { className: key, textContent: text });
+      return make("td", { className: key === "deviation" && answered.stale ? "deviation stale" : key, textContent: text });
     });
     return make("tr", { className: kind(concept.name) }, make("td", {}, concept.name.replaceAll("_", " "), unit), ...cells);
   });
