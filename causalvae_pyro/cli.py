@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import os
 import sys
@@ -23,13 +22,14 @@ from causalvae_pyro.checkpoint import HISTORY, Run, SaveCheckpoint, load
 from causalvae_pyro.cli_arguments import PRESETS, parse
 from causalvae_pyro.counterfactual import counterfactual
 from causalvae_pyro.evaluation import evaluate, has_truth, score_table, train_judge
-from causalvae_pyro.files import open_table, write_bytes
+from causalvae_pyro.files import open_table
 from causalvae_pyro.missing import keep_labels
-from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.plots import plot_comparison, units_of
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from causalvae_pyro.report import write_report
 from causalvae_pyro.sharing import push_to_hub, save_pretrained
 from causalvae_pyro.sources import FOLDER, SIMULATORS, open_data
+from causalvae_pyro.style import do_label, save_figure
 from causalvae_pyro.training import (
     Callback,
     EarlyStopping,
@@ -119,6 +119,7 @@ def _train(arguments: argparse.Namespace) -> None:
             "device": str(device),
             **semi,
         },
+        **({"units": units} if (units := units_of(train_data)) else {}),
         "versions": {
             "causalvae_pyro": causalvae_pyro.__version__,
             "torch": torch.__version__,
@@ -253,18 +254,14 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
     data = open_data(run.config.get("data"), "test")
     x, labels = data.images[: arguments.count].float() / 255, data.labels[: arguments.count]
     images = counterfactual(run.model, run.guide, x, do, labels).cpu()
-    rows = [("factual", x), ("model", images)]
+    rows = [("factual", x), (f"{do_label(do, units_of(data) or run.units)}\nmodel", images)]
     if has_truth(data):
         true_labels, true = data.counterfactual(labels, do)
         rows.append(("true", true))
         for i, (before, after) in enumerate(zip(labels.tolist(), true_labels.tolist(), strict=True)):
             pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(run.graph.names, before, after, strict=True))
             print(f"image {i}: {', '.join(pairs)}")
-    figure = plot_comparison(rows)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=130, format=arguments.out.suffix[1:] or "png")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(arguments.out, picture.getvalue())
+    save_figure(plot_comparison(rows), arguments.out)
     print(f"wrote {arguments.out}")
 
 
