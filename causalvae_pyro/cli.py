@@ -189,12 +189,17 @@ def _left_over(checkpoint: TrainingCheckpoint) -> int | None:
 
 def _description(arguments: argparse.Namespace) -> dict[str, Any]:
     own = {name: getattr(arguments, name) for name in ("images", "labels", "graph")}
-    given = [f"--{name}" for name, path in own.items() if path is not None]
+    given = [f"--{name}" for name, path in own.items() if path is not None] + ["--unit"] * bool(arguments.unit)
     common = {"size": arguments.size, "seed": arguments.seed}
     if arguments.data is not None and not given:
         return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
-    if arguments.data is None and len(given) == len(own):
-        return {"name": FOLDER, **{name: str(path.resolve()) for name, path in own.items()}, **common}
+    if arguments.data is None and None not in own.values():
+        pairs = [_unit(text) for text in arguments.unit or ()]
+        units = dict(pairs)
+        if len(units) < len(pairs):
+            raise ValueError("--unit: a concept is given twice")
+        paths = {name: str(path.resolve()) for name, path in own.items()}
+        return {"name": FOLDER, **paths, **({"units": units} if units else {}), **common}
     what = " and ".join(([arguments.data] if arguments.data else []) + given) or "neither"
     raise ValueError(
         f"data: got {what}; give a simulator ({', '.join(sorted(SIMULATORS))}) or all of --images, --labels and --graph"
@@ -306,6 +311,13 @@ def _score(
     metrics = evaluate(run, data, limit=limit, **options)
     page = write_report(run, data, metrics, rows, out)
     print(f"\n{score_table(metrics)}\n\nPictures, scores and settings: {page}")
+
+
+def _unit(text: str) -> tuple[str, str]:
+    name, _, unit = (part.strip() for part in text.partition("="))
+    if not unit:
+        raise ValueError(f"--unit: got {text!r}; expected CONCEPT=UNIT, e.g. thickness=px")
+    return name, unit
 
 
 def _assignment(text: str) -> tuple[str, float]:

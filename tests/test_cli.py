@@ -596,7 +596,8 @@ def own(tmp_path_factory):
 def test_ones_own_data_train_evaluate_and_draw(own, tmp_path, capsys):
     out = tmp_path / "run"
     train = ["train", *own, "--size", "16", "--epochs", "1", "--batch-size", "16", "--limit", "32", "--out", str(out)]
-    assert main(train) == 0
+    assert main([*train, "--unit", "light=cm"]) == 0
+    assert load(out).units == {"light": "cm"}
     assert {path.name for path in out.iterdir()} == FILES - {"scores.png"}
     printed = capsys.readouterr().out
     assert all(words in printed for words in ("R^2", "null interventions", "The whole, on 12 test images"))
@@ -646,6 +647,13 @@ def test_a_size_that_no_judge_takes(own, tmp_path, monkeypatch):
 
 
 def test_ones_own_data_are_all_or_nothing(own, capsys):
+    for unit, error in (("light", "'light'; expected"), ("light=", "'light='; expected"), ("hue=nm", "one for 'hue'")):
+        assert main(["train", *own, "--unit", unit]) == 2
+        assert f"got {error}" in capsys.readouterr().err
+    assert main(["train", *own, "--unit", "light=cm", "--unit", "light=m"]) == 2
+    assert "--unit: a concept is given twice" in capsys.readouterr().err
+    assert main(["train", "pendulum", "--unit", "light=cm"]) == 2
+    assert "data: got pendulum and --unit" in capsys.readouterr().err
     for arguments, given in ((own[:4], "--images and --labels"), (["pendulum", *own], "pendulum and --images"), ([], "neither")):
         assert main(["train", *arguments]) == 2
         err = capsys.readouterr().err
