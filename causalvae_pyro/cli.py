@@ -24,12 +24,12 @@ from causalvae_pyro.counterfactual import counterfactual
 from causalvae_pyro.evaluation import evaluate, has_truth, score_table, train_judge
 from causalvae_pyro.files import open_table
 from causalvae_pyro.missing import keep_labels
-from causalvae_pyro.plots import plot_comparison, units_of
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from causalvae_pyro.report import write_report
 from causalvae_pyro.sharing import push_to_hub, save_pretrained
 from causalvae_pyro.sources import FOLDER, SIMULATORS, open_data
-from causalvae_pyro.style import do_label, save_figure
+from causalvae_pyro.style import do_label, save_figure, units_of
 from causalvae_pyro.training import (
     Callback,
     EarlyStopping,

@@ -29,6 +29,7 @@ from causalvae_pyro.style import (
     figure_style,
     readable,
     subplots,
+    units_of,
     value_label,
 )
 from causalvae_pyro.training import History
@@ -43,7 +44,6 @@ __all__ = [
     "plot_matrix",
     "plot_reconstructions",
     "plot_scores",
-    "units_of",
 ]
 
 #: Inches of a row's name, for each of its letters.
@@ -307,16 +307,6 @@ def plot_scores(
     axes.set_xlabel("CF-score: 1 true image, 0 no change")
     axes.grid(axis="x", alpha=0.3)
     return figure
-
-
-def units_of(data: Any) -> dict[str, str]:
-    """The unit of each concept of a data set, from its ``units`` in the order of its graph, as far as it has any.
-
-    Args:
-        data: A data set with ``graph``.
-    """
-    units = zip(data.graph.names, getattr(data, "units", None) or (), strict=False)
-    return {name: unit for name, unit in units if unit}
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Any]]:

@@ -17,7 +17,7 @@ from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.files import write_bytes, write_text
 from causalvae_pyro.scm import CausalLayer
 from causalvae_pyro.scoretable import score_sections
-from causalvae_pyro.style import figure_style
+from causalvae_pyro.style import figure_style, units_of
 
 __all__ = ["write_report"]
 
@@ -79,7 +79,7 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
     directory.mkdir(parents=True, exist_ok=True)
     # The run may hold the concepts in another order than the data.
     order = [data.graph.index(name) for name in run.graph.names]
-    labels, units = data.labels[:, order], plots.units_of(data) or run.units
+    labels, units = data.labels[:, order], units_of(data) or run.units
     with figure_style():
         figures = {
             "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data), labels_for_guide=True),

@@ -39,6 +39,7 @@ __all__ = [
     "readable",
     "save_figure",
     "subplots",
+    "units_of",
     "value_label",
 ]
 
@@ -161,6 +162,16 @@ def axis_label(name: str, unit: str | None = None) -> str:
         'shadow length (units)'
     """
     return f"{readable(name)} ({unit})" if unit else readable(name)
+
+
+def units_of(data: Any) -> dict[str, str]:
+    """The unit of each concept of a data set, from its ``units`` in the order of its graph, as far as it has any.
+
+    Args:
+        data: A data set with ``graph``.
+    """
+    units = zip(data.graph.names, getattr(data, "units", None) or (), strict=False)
+    return {name: unit for name, unit in units if unit}
 
 
 def value_label(value: float, unit: str | None = None) -> str:

@@ -36,8 +36,8 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.metrics import Predictor
-from causalvae_pyro.plots import plot_comparison, units_of
-from causalvae_pyro.style import do_label, save_figure
+from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.style import do_label, save_figure, units_of
 from causalvae_pyro.training import resolve_device
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from causalvae_pyro.datasets import FolderDataset, read_graph
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.plots import units_of
+from causalvae_pyro.style import units_of
 
 GRAPH = {"size": [], "shade": ["size"]}
 

@@ -188,8 +188,8 @@ def test_many_concepts_stand_below_each_other():
 
 
 def test_units_of_the_data(data, figures):
-    assert plots.units_of(data) == UNITS
-    assert plots.units_of(Some(data)) == {}
+    assert style.units_of(data) == UNITS
+    assert style.units_of(Some(data)) == {}
     labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figures["plot_concepts"].axes]
     assert labels[0] == ("label: pendulum (rad)", "read: pendulum (rad)")
     assert labels[3] == ("label: shadow position (units)", "read: shadow position (units)")

@@ -17,8 +17,8 @@ from causalvae_pyro.action import Action
 from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.counterfactual import abduct, predict
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.plots import units_of
 from causalvae_pyro.scorecard import has_truth
+from causalvae_pyro.style import units_of
 
 __all__ = ["Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
 
