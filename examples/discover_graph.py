@@ -90,6 +90,7 @@ def draw(labels: list[torch.Tensor], images: list[torch.Tensor], graph: cv.Causa
             axes.text(i, j, f"{matrix[j, i]:.2f}", ha="center", va="center", fontsize=MIN_FONT, color=colour)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
+    figure.suptitle("strength of the edge from each cause to each effect")
     return figure
 
 
