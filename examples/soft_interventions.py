@@ -32,11 +32,12 @@ def main():
         rows = torch.arange(count) * len(data) // count  # spread over the grid of scenes
         return data.images[rows].float() / 255, data.labels[rows]
 
+    unit = data.units[data.graph.index("light")]
     changes = {
-        f"light + {args.shift:g} {data.units[1]}": {"light": Shift(args.shift)},
+        f"light + {args.shift:g} {unit}": {"light": Shift(args.shift)},
         f"pendulum x {args.scale:g}": {"pendulum": Scale(args.scale)},
         # Hard and soft interventions mix, and any function of the natural value and the parents (none here) does.
-        f"light = 10 {data.units[1]}, |pendulum|": {"light": 10.0, "pendulum": lambda natural, parents: natural.abs()},
+        f"light = 10 {unit}, |pendulum|": {"light": 10.0, "pendulum": lambda natural, parents: natural.abs()},
         # Half the spread about the middle. The light keeps its noise, which is standard normal in the model.
         "new mechanism": {"light": Replace(lambda parents, noise: 9 + 2 * noise)},
     }
@@ -49,7 +50,7 @@ def main():
 
     # Average effects over images, with the guide's uncertainty in 5 posterior samples; the simulator knows the true ones.
     x, labels = choose(args.average)
-    change = changes[f"light + {args.shift:g}"]
+    change = changes[f"light + {args.shift:g} {unit}"]
     true_labels, true_images = data.counterfactual(labels, do={"light": labels[:, 1] + args.shift})
     for concept in ("shadow_length", "shadow_position"):
         effect = ate(run.model, run.guide, x, change, outcome=concept, num_samples=5)

@@ -136,8 +136,7 @@ def main():
         for what, reading in guides.items():
             after = counterfactual(model, reading, x, do, test.labels).cpu().clamp(0, 1)
             scores[f"do({name}), {what}"] = read_errors(judge, after, truth)
-        for quantile in (0.05, 0.5, 0.95):
-            value = test.labels[:, column].quantile(quantile).item()
+        for value in test.labels[:, column].quantile(torch.tensor([0.05, 0.5, 0.95])).tolist():
             rows.append((do_label({name: value}, units_of(test)), counterfactual(model, guide, x[:10], {name: value})))
     print(f"mean absolute errors after {seconds:.0f} s of training:")
     for name, errors in scores.items():
