@@ -17,6 +17,7 @@ from environment import describe, write_json
 from seeds import run_seed
 
 from causalvae_pyro.metrics import seeds_interval
+from causalvae_pyro.style import figure_style, save_figure, subplots
 
 COLUMNS = {
     "mic": ("MIC", lambda m: m["representation"]["mic_mean"]),
@@ -24,9 +25,6 @@ COLUMNS = {
     "cf_roots": ("CF-score of the causes", lambda m: m["summary"]["cf_roots"]),
     "r2_min": ("R² of the worst concept", lambda m: m["summary"]["r2_min"]),
 }
-
-# Okabe & Ito's, which nearly everyone can tell apart.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")
 
 
 def main() -> None:
@@ -53,26 +51,28 @@ def main() -> None:
     print(json.dumps(shares, indent=1))
 
 
+@figure_style()
 def draw(result: dict[str, Any], path: Path) -> None:
     """The scores against the share, with their intervals."""
-    from matplotlib.figure import Figure
-
     shares = sorted(result["shares"], key=float)
     x = [100 * float(share) for share in shares]
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
-    axes.set_prop_cycle(color=COLOURS)
-    for key, (title, _) in COLUMNS.items():
+    figure, grid = subplots(width=4.6, height=2.9)
+    axes = grid[0, 0]
+    for place, (key, (title, _)) in enumerate(COLUMNS.items()):
         cells = [result["shares"][share][key] for share in shares]
         errors = [cell["interval"][1] - cell["mean"] if "interval" in cell else 0.0 for cell in cells]
-        axes.errorbar(x, [cell["mean"] for cell in cells], errors, marker="o", capsize=3, label=title)
+        # A little apart, so that no interval covers another.
+        shifted = [share * 1.04 ** (place - 1.5) for share in x]
+        axes.errorbar(shifted, [cell["mean"] for cell in cells], errors, label=title)
     axes.set_xscale("log")
-    axes.set_xticks(x, [f"{share:g} %" for share in x], minor=False)
-    axes.set_xlabel("images with labels")
-    axes.set_ylabel("score")
-    axes.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    axes.set_xticks(x, [f"{share:g}" for share in x])
+    axes.minorticks_off()
+    axes.set_xlabel("images with labels (%)")
+    axes.set_ylabel("score (1 is best), mean and 95 % interval")
+    axes.set_title(f"Pendulum, {result['seeds']} seeds")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from counterfactual_tables import value
 from label_efficiency import COLUMNS as LABEL_COLUMNS
 from table1_methods import SOURCES
 
+from causalvae_pyro.style import PALETTE, figure_style, save_figure, subplots
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 RESULT = RESULTS / "table1.json"
@@ -69,8 +71,8 @@ COLUMNS = (
     ("minimality_mean", "minimality", 1, 3),
     ("seconds", "seconds", 1, 0),
 )
-# Okabe & Ito's, which nearly everyone can tell apart.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+# A marker for each method beside its colour.
+_MARKERS = "os^DvPXp*h<>d"
 # Models that have no graph over concepts.
 WITHOUT_GRAPH = ("condition_vae", "ivae", "beta_vae", "causal_vae_unsup", "ladder_vae")
 
@@ -195,41 +197,48 @@ def labels(result: dict) -> str:
     return "\n".join(lines)
 
 
+@figure_style()
 def draw(result: dict, folder: Path) -> None:
     """The bars of the table and the curves against time."""
-    from matplotlib.figure import Figure
-
     rows = list(result["names"])
-    colours = {row: _COLOURS[i % len(_COLOURS)] for i, row in enumerate(rows)}
-    styles = {row: ("-", "--", ":")[i // len(_COLOURS)] for i, row in enumerate(rows)}
-    figure = Figure(figsize=(10, 7.5), layout="constrained")
-    axes = figure.subplots(2, 2, squeeze=False)
+    looks = {
+        row: {"color": PALETTE[i % len(PALETTE)], "linestyle": ("-", "--", ":")[i // len(PALETTE)], "marker": _MARKERS[i]}
+        for i, row in enumerate(rows)
+    }
+    figure, axes = subplots(2, 2, height=6.2)
     for data, (left, right) in zip(result["data"], axes, strict=True):
         for place, row in enumerate(reversed(rows)):
             scores = result["data"][data][row]
             for shift, key, shade in ((0.2, "mic", 1.0), (-0.2, "tic", 0.5)):
                 cell = _scaled(scores[key], 100)
                 error = None if "interval" not in cell else cell["interval"][1] - cell["mean"]
-                left.barh(place + shift, cell["mean"], 0.36, xerr=error, color=colours[row], alpha=shade)
+                errors = {"elinewidth": 0.9, "capsize": 0}
+                left.barh(place + shift, cell["mean"], 0.36, xerr=error, color=looks[row]["color"], alpha=shade, error_kw=errors)
                 if row in PUBLISHED[data]:
                     published = float(PUBLISHED[data][row][key == "tic"].split()[0])
-                    left.plot(published, place + shift, "kd", markersize=3.5, label="published", zorder=3)
-        left.set_yticks(range(len(rows)), [result["names"][row] for row in reversed(rows)], fontsize=8)
-        left.set_xlabel(f"{SOURCES[data].title}: MIC (dark) and TIC (light), %; diamonds: published")
+                    left.plot(
+                        published, place + shift, "kd", markersize=3, markeredgecolor="white", markeredgewidth=0.4, zorder=3
+                    )
+        left.set_yticks(range(len(rows)), [result["names"][row] for row in reversed(rows)])
+        left.set_title(f"{SOURCES[data].title}; diamonds: published")
+        left.set_xlabel("MIC (dark) and TIC (light) (%)")
+        left.set_ylabel("method")
         left.set_xlim(0, 100)
         for row in rows:
             curve = result["data"][data][row]["curve"]
             seconds = [point["seconds"]["mean"] for point in curve]
             tic = [100 * point["tic"]["mean"] for point in curve]
-            right.plot(seconds, tic, styles[row], color=colours[row], label=result["names"][row])
-        right.set_xlabel("seconds of training")
-        right.set_ylabel(f"{SOURCES[data].title}: TIC, %")
+            right.plot(seconds, tic, markersize=3, markevery=3, label=result["names"][row], **looks[row])
+        right.set_title(SOURCES[data].title)
+        right.set_xlabel("time of training (s)")
+        right.set_ylabel("TIC (%)")
+        right.grid(alpha=0.3)
         right.set_xscale("log")
         right.minorticks_off()
         ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if right.get_xlim()[0] <= t <= right.get_xlim()[1]]
         right.set_xticks(ticks, [str(tick) for tick in ticks])
-    figure.legend(*axes[0][1].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
-    figure.savefig(folder / "table1.png", dpi=130)
+    figure.legend(*axes[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    save_figure(figure, folder / "table1.png")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from causalvae_pyro import counterfactual, fit, intervene, predict
 from causalvae_pyro.counterfactual import abduct
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.style import BLUE, VERMILION, figure_style, save_figure, subplots
 
 
 def main() -> None:
@@ -60,6 +61,7 @@ def main() -> None:
         draw({f"{args.threads} threads": result, gpu["hardware"]["gpu"]: gpu}, args.figure)
 
 
+@figure_style()
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     """Milliseconds per step against resolution and batch, a line for each decoder and machine.
 
@@ -67,26 +69,28 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
         results: What this benchmark has written, by the machine's name.
         path: Of the picture.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, grid = subplots(1, 2, height=2.9, sharey=True)
+    left, right = grid[0]
     for (machine, result), style in zip(results.items(), ("-", "--"), strict=False):
         sizes, batches = result["options"]["sizes"], sorted({64, *result["options"]["batches"]})
-        for decoder, colour in (("conv", "#0072B2"), ("sprites", "#D55E00")):
-            times, options = result["milliseconds_per_step"], {"color": colour, "linestyle": style, "marker": "o"}
+        for decoder, colour, marker in (("conv", BLUE, "o"), ("sprites", VERMILION, "s")):
+            times, options = result["milliseconds_per_step"], {"color": colour, "linestyle": style, "marker": marker}
             left.plot(sizes, [times[f"{decoder}, {n} x {n}, batch 64"] for n in sizes], label=f"{decoder}, {machine}", **options)
             side = result["options"]["size"]
             right.plot(batches, [times[f"{decoder}, {side} x {side}, batch {n}"] for n in batches], **options)
-    left.set(xscale="log", yscale="log", xlabel="side of the images, pixels (batch 64)", ylabel="ms per step")
-    right.set(xscale="log", xlabel=f"images in a batch ({side} x {side} pixels)")
+    left.set(xscale="log", yscale="log", xlabel="side of the images (pixels)", title="batches of 64 images")
+    right.set(xscale="log", xlabel="images in a batch", title=f"images of {side} x {side} pixels")
+    times_shown = [10, 20, 50, 100, 200, 500, 1000, 2000]
     for axes, ticks in ((left, sizes), (right, batches)):
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        low, high = axes.get_ylim()
+        shown = [time for time in times_shown if low <= time <= high]
+        axes.set_yticks(shown, [str(time) for time in shown])
+        axes.set_ylabel("time of a training step (ms)")
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    left.legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    left.legend()
+    save_figure(figure, path)
 
 
 def images_per_second(run: Any, data: Pendulum, count: int, rounds: int, device: str = "cpu") -> dict[str, float]:

@@ -37,7 +37,8 @@ class Run:
     Attributes:
         model: The :class:`~causalvae_pyro.CausalVAE`.
         guide: Its guide.
-        config: What ``config.json`` holds beside the modules: any JSON-able mapping, e.g. data set and training options.
+        config: What ``config.json`` holds beside the modules: any JSON-able mapping, e.g. data set and training options. Under
+            ``"units"`` it may map concepts to the units of their labels, which figures then show.
     """
 
     model: CausalVAE
@@ -48,6 +49,14 @@ class Run:
     def graph(self) -> CausalGraph:
         """The causal graph over the concepts."""
         return self.model.graph
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The units of the labels by concept, as far as the configuration knows them."""
+        units = self.config.get("units")
+        if not isinstance(units, Mapping):
+            return {}
+        return {name: unit for name in self.graph.names if isinstance(unit := units.get(name), str) and unit}
 
 
 def save(run: Run, path: str | os.PathLike) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import os
 import sys
@@ -23,13 +22,14 @@ from causalvae_pyro.checkpoint import HISTORY, Run, SaveCheckpoint, load
 from causalvae_pyro.cli_arguments import PRESETS, parse
 from causalvae_pyro.counterfactual import counterfactual
 from causalvae_pyro.evaluation import evaluate, has_truth, score_table, train_judge
-from causalvae_pyro.files import open_table, write_bytes
+from causalvae_pyro.files import open_table
 from causalvae_pyro.missing import keep_labels
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from causalvae_pyro.report import write_report
 from causalvae_pyro.sharing import push_to_hub, save_pretrained
 from causalvae_pyro.sources import FOLDER, SIMULATORS, open_data
+from causalvae_pyro.style import do_label, save_figure, units_of
 from causalvae_pyro.training import (
     Callback,
     EarlyStopping,
@@ -119,6 +119,7 @@ def _train(arguments: argparse.Namespace) -> None:
             "device": str(device),
             **semi,
         },
+        **({"units": units} if (units := units_of(train_data)) else {}),
         "versions": {
             "causalvae_pyro": causalvae_pyro.__version__,
             "torch": torch.__version__,
@@ -188,12 +189,17 @@ def _left_over(checkpoint: TrainingCheckpoint) -> int | None:
 
 def _description(arguments: argparse.Namespace) -> dict[str, Any]:
     own = {name: getattr(arguments, name) for name in ("images", "labels", "graph")}
-    given = [f"--{name}" for name, path in own.items() if path is not None]
+    given = [f"--{name}" for name, path in own.items() if path is not None] + ["--unit"] * bool(arguments.unit)
     common = {"size": arguments.size, "seed": arguments.seed}
     if arguments.data is not None and not given:
         return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
-    if arguments.data is None and len(given) == len(own):
-        return {"name": FOLDER, **{name: str(path.resolve()) for name, path in own.items()}, **common}
+    if arguments.data is None and None not in own.values():
+        pairs = [_unit(text) for text in arguments.unit or ()]
+        units = dict(pairs)
+        if len(units) < len(pairs):
+            raise ValueError("--unit: a concept is given twice")
+        paths = {name: str(path.resolve()) for name, path in own.items()}
+        return {"name": FOLDER, **paths, **({"units": units} if units else {}), **common}
     what = " and ".join(([arguments.data] if arguments.data else []) + given) or "neither"
     raise ValueError(
         f"data: got {what}; give a simulator ({', '.join(sorted(SIMULATORS))}) or all of --images, --labels and --graph"
@@ -253,18 +259,14 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
     data = open_data(run.config.get("data"), "test")
     x, labels = data.images[: arguments.count].float() / 255, data.labels[: arguments.count]
     images = counterfactual(run.model, run.guide, x, do, labels).cpu()
-    rows = [("factual", x), ("model", images)]
+    rows = [("factual", x), (f"{do_label(do, units_of(data) or run.units)}\nmodel", images)]
     if has_truth(data):
         true_labels, true = data.counterfactual(labels, do)
         rows.append(("true", true))
         for i, (before, after) in enumerate(zip(labels.tolist(), true_labels.tolist(), strict=True)):
             pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(run.graph.names, before, after, strict=True))
             print(f"image {i}: {', '.join(pairs)}")
-    figure = plot_comparison(rows)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=130, format=arguments.out.suffix[1:] or "png")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(arguments.out, picture.getvalue())
+    save_figure(plot_comparison(rows), arguments.out)
     print(f"wrote {arguments.out}")
 
 
@@ -309,6 +311,13 @@ def _score(
     metrics = evaluate(run, data, limit=limit, **options)
     page = write_report(run, data, metrics, rows, out)
     print(f"\n{score_table(metrics)}\n\nPictures, scores and settings: {page}")
+
+
+def _unit(text: str) -> tuple[str, str]:
+    name, _, unit = (part.strip() for part in text.partition("="))
+    if not unit:
+        raise ValueError(f"--unit: got {text!r}; expected CONCEPT=UNIT, e.g. thickness=px")
+    return name, unit
 
 
 def _assignment(text: str) -> tuple[str, float]:

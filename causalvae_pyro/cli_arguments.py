@@ -57,6 +57,9 @@ def _make_parser(run: Commands) -> argparse.ArgumentParser:
     own.add_argument("--images", type=Path, metavar="DIR", help="folder of images")
     own.add_argument("--labels", type=Path, metavar="FILE", help="CSV table: files in the first column, a column per concept")
     own.add_argument("--graph", type=Path, metavar="FILE", help="the graph: .json or .yaml of parents, or .csv adjacency")
+    own.add_argument(
+        "--unit", action="append", metavar="CONCEPT=UNIT", help="of a label, for figures; may be given several times"
+    )
     train.add_argument("--out", type=Path, help="directory of the run (default: runs/DATA, or runs/folder)")
     train.add_argument("--size", type=int, default=64, help="side of the images in pixels, a multiple of 16")
     train.add_argument("--noise", type=float, default=0.0, help="simulators: mechanism noise in label standard deviations")

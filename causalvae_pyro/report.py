@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 
 from causalvae_pyro import plots
@@ -18,6 +17,7 @@ from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.files import write_bytes, write_text
 from causalvae_pyro.scm import CausalLayer
 from causalvae_pyro.scoretable import score_sections
+from causalvae_pyro.style import figure_style, units_of
 
 __all__ = ["write_report"]
 
@@ -37,8 +37,8 @@ _SCORES = (
 _CAPTIONS = {
     "counterfactuals": (
         "Counterfactuals",
-        "The first column is the factual image. Each row sets one concept to the value above the picture; below the "
-        "model's answer stands the true counterfactual, where the data's simulator can draw it.",
+        "The first column is the factual image. Each row sets one concept to the value above the picture, in the unit on the "
+        "left; below the model's answer stands the true counterfactual, where the data's simulator can draw it.",
     ),
     "scores": (
         "Counterfactual scores",
@@ -79,11 +79,11 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
     directory.mkdir(parents=True, exist_ok=True)
     # The run may hold the concepts in another order than the data.
     order = [data.graph.index(name) for name in run.graph.names]
-    labels, units = data.labels[:, order], getattr(data, "units", None)
-    with matplotlib.rc_context({"savefig.dpi": 130}):
+    labels, units = data.labels[:, order], units_of(data) or run.units
+    with figure_style():
         figures = {
             "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data), labels_for_guide=True),
-            "concepts": plots.plot_concepts(run, data.images, labels, [units[i] for i in order] if units else None),
+            "concepts": plots.plot_concepts(run, data.images, labels, [units.get(name, "") for name in run.graph.names]),
             "reconstructions": plots.plot_reconstructions(run, data.images, labels),
             "graph": plots.plot_graph(run.graph, _sensitivity(run, labels), title="the run's graph"),
         }

@@ -61,6 +61,8 @@ PACKAGES = {
     "causalvae_pyro.scm": "Causal layers",
     "causalvae_pyro.guides": "Guides",
     "causalvae_pyro.training": "Training",
+    "causalvae_pyro.plots": "Figures",
+    "causalvae_pyro.style": "The style of figures",
     "causalvae_pyro.explore": "The live page",
     "causalvae_pyro.sharing": "Sharing",
     "causalvae_pyro.evaluation": "Scores",

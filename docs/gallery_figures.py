@@ -7,6 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
 
+from causalvae_pyro.style import save_figure
+
 __all__ = ["scrape"]
 
 
@@ -25,7 +27,7 @@ def scrape(block: tuple, block_vars: dict[str, Any], gallery_conf: dict[str, Any
     for value in block_vars["example_globals"].values():
         if isinstance(value, Figure) and value.get_label() != "written":
             path = next(block_vars["image_path_iterator"])
-            value.savefig(path, dpi=120)
+            save_figure(value, path)
             value.set_label("written")
             found.append(figure_rst([path], gallery_conf["src_dir"], describe(value)))
     return "".join(found)

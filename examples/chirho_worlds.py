@@ -16,6 +16,7 @@ from chirho.interventional.handlers import do
 from causalvae_pyro import abduct, counterfactual, load
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.style import do_label, save_figure, units_of
 
 
 def main():
@@ -57,9 +58,9 @@ def main():
         rows = [("factual", x)]
         for pendulum, light in ((0, 0), (1, 0), (0, 1), (1, 1)):
             world = gather(images, IndexSet(pendulum={pendulum}, light={light}), event_dim=3)
-            names = [name for name, set_ in (("pendulum", pendulum), ("light", light)) if set_]
-            rows.append((" and ".join(names) or "reconstruction", world.reshape(x.shape)))
-    plot_comparison(rows).savefig(args.out, dpi=130)
+            done = {name: wanted[name] for name, set_ in (("pendulum", pendulum), ("light", light)) if set_}
+            rows.append((do_label(done, units_of(data)) if done else "reconstruction", world.reshape(x.shape)))
+    save_figure(plot_comparison(rows), args.out)
 
     # Two worlds: nothing done, all of it done.
     with torch.no_grad(), TwinWorldCounterfactual(first_available_dim=-2), poutine.trace() as twins:

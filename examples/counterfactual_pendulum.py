@@ -12,6 +12,7 @@ import torch
 from causalvae_pyro import counterfactual, load
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.style import do_label, save_figure, units_of
 
 
 def main():
@@ -44,8 +45,9 @@ def main():
     images = counterfactual(run.model, run.guide, x, do={"light": args.light})
 
     true_labels, true = data.counterfactual(labels, do={"light": args.light})
-    rows = [("factual", x), ("poutine.do", by_hand), ("counterfactual()", images), ("true", true)]
-    plot_comparison(rows).savefig(args.out, dpi=130)
+    what = do_label({"light": args.light}, units_of(data))
+    rows = [("factual", x), (f"{what}\npoutine.do", by_hand), (f"{what}\ncounterfactual()", images), (f"{what}\ntrue", true)]
+    save_figure(plot_comparison(rows), args.out)
     print(f"shadow positions: factual {labels[:3, 3].tolist()}, counterfactual {true_labels[:3, 3].tolist()}")
     print(f"mean squared error to the true counterfactual: {(images - true).square().mean().item():.5f}; wrote {args.out}")
 

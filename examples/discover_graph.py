@@ -18,6 +18,7 @@ import causalvae_pyro as cv
 from causalvae_pyro.datasets import Flow, Pendulum
 from causalvae_pyro.discovery import GraphSearch, allowed_edges, discover_graph, refine_graph, with_graph
 from causalvae_pyro.metrics import shd
+from causalvae_pyro.style import MIN_FONT, figure_style, readable, save_figure, subplots
 
 
 def main() -> None:
@@ -64,28 +65,32 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     cv.save(cv.Run(model, guide, {}), args.out)
     path = args.out / "discovery.png"
-    draw([*found.snapshots], [*search.snapshots], graph, truth).savefig(path, dpi=130)
+    save_figure(draw([*found.snapshots], [*search.snapshots], graph, truth), path)
     print(f"wrote {path}")
 
 
+@figure_style()
 def draw(labels: list[torch.Tensor], images: list[torch.Tensor], graph: cv.CausalGraph, truth: cv.CausalGraph) -> Figure:
     """Strengths over rounds and epochs, the graph found and the true one."""
     rounds = sorted({0, len(labels) // 3, 2 * len(labels) // 3, len(labels) - 1})
     panels = [(f"labels, round {i + 1}", labels[i]) for i in rounds]
     panels += [(f"images, epoch {i + 1}", matrix) for i, matrix in enumerate(images)][-2:]
     panels += [("found", graph.adjacency), ("true", truth.adjacency)]
-    figure = Figure(figsize=(3.0 * ((len(panels) + 1) // 2), 6.2), layout="constrained")
-    grid = figure.subplots(2, (len(panels) + 1) // 2).flat
-    for axes, (title, matrix) in zip(grid, panels, strict=False):
-        axes.imshow(matrix.numpy(), cmap="Blues", vmin=0, vmax=1)
-        axes.set_title(title, fontsize=9)
-        axes.set_xticks(range(len(graph)), graph.names, rotation=45, ha="right", fontsize=7)
-        axes.set_yticks(range(len(graph)), graph.names, fontsize=7)
+    names = [readable(name) for name in graph.names]
+    figure, grid = subplots(2, (len(panels) + 1) // 2, height=4.6)
+    for axes, (title, matrix) in zip(grid.flat, panels, strict=False):
+        axes.imshow(matrix.numpy(), vmin=0, vmax=1)
+        axes.set_title(title)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        # The names of the row's first panel are those of all.
+        axes.set_yticks(range(len(names)), names if axes in grid[:, 0] else [])
+        axes.set(xlabel="effect", ylabel="cause")
         for j, i in (matrix >= 0.05).nonzero().tolist():
-            colour = "white" if matrix[j, i] > 0.6 else "black"
-            axes.text(i, j, f"{matrix[j, i]:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    figure.supxlabel("effect")
-    figure.supylabel("cause")
+            colour = "white" if matrix[j, i] < 0.6 else "black"
+            axes.text(i, j, f"{matrix[j, i]:.2f}", ha="center", va="center", fontsize=MIN_FONT, color=colour)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    figure.suptitle("strength of the edge from each cause to each effect")
     return figure
 
 

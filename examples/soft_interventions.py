@@ -11,6 +11,7 @@ import torch
 from causalvae_pyro import Replace, Scale, Shift, ate, counterfactual, load, twin_worlds
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.style import save_figure
 
 
 def main():
@@ -31,11 +32,12 @@ def main():
         rows = torch.arange(count) * len(data) // count  # spread over the grid of scenes
         return data.images[rows].float() / 255, data.labels[rows]
 
+    unit = data.units[data.graph.index("light")]
     changes = {
-        f"light + {args.shift:g}": {"light": Shift(args.shift)},
+        f"light + {args.shift:g} {unit}": {"light": Shift(args.shift)},
         f"pendulum x {args.scale:g}": {"pendulum": Scale(args.scale)},
         # Hard and soft interventions mix, and any function of the natural value and the parents (none here) does.
-        "light = 10, |angle|": {"light": 10.0, "pendulum": lambda natural, parents: natural.abs()},
+        f"light = 10 {unit}, |pendulum|": {"light": 10.0, "pendulum": lambda natural, parents: natural.abs()},
         # Half the spread about the middle. The light keeps its noise, which is standard normal in the model.
         "new mechanism": {"light": Replace(lambda parents, noise: 9 + 2 * noise)},
     }
@@ -43,12 +45,12 @@ def main():
     x, _ = choose(args.count)
     rows = [("factual", x)]
     rows += [(title, counterfactual(run.model, run.guide, x, do=change)) for title, change in changes.items()]
-    plot_comparison(rows).savefig(args.out, dpi=130)
+    save_figure(plot_comparison(rows), args.out)
     print(f"wrote {args.out}")
 
     # Average effects over images, with the guide's uncertainty in 5 posterior samples; the simulator knows the true ones.
     x, labels = choose(args.average)
-    change = changes[f"light + {args.shift:g}"]
+    change = changes[f"light + {args.shift:g} {unit}"]
     true_labels, true_images = data.counterfactual(labels, do={"light": labels[:, 1] + args.shift})
     for concept in ("shadow_length", "shadow_position"):
         effect = ate(run.model, run.guide, x, change, outcome=concept, num_samples=5)

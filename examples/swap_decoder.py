@@ -32,6 +32,7 @@ from causalvae_pyro import (
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation import evaluate
 from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.style import save_figure
 
 
 def make(data, images, labels, name):
@@ -75,9 +76,9 @@ def main():
         fit(model, guide, (images, labels), objective=objective, epochs=args.epochs, seed=args.seed, progress=False)
         scores = evaluate(Run(model, guide), test, limit=200, pairs=False)
         print(name, "CF-scores", {concept: round(score, 3) for concept, score in scores["cf_score"].items()}, flush=True)
-        rows.append((name, counterfactual(model, guide, x, do)))
+        rows.append((f"do(shadow position)\n{name}", counterfactual(model, guide, x, do)))
     rows.append(("true", test.counterfactual(factual, do)[1]))
-    plot_comparison(rows).savefig(args.out, dpi=130)
+    save_figure(plot_comparison(rows), args.out)
     print("wrote", args.out)
 
 

@@ -23,6 +23,7 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA
 from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.style import do_label, save_figure
 
 
 def make(images, labels, graph, noise_dim):
@@ -67,8 +68,8 @@ def main():
     rows = [("factual", faces)]
     for name in test.concepts:
         for value in (0.0, 1.0):
-            rows.append((f"do({name}\n= {value:.0f})", counterfactual(model, guide, faces, {name: value})))
-    plot_comparison(rows).savefig(f"{args.out}/counterfactuals.png", dpi=130)
+            rows.append((do_label({name: value}), counterfactual(model, guide, faces, {name: value})))
+    save_figure(plot_comparison(rows), f"{args.out}/counterfactuals.png")
     print(f"wrote {args.out}/counterfactuals.png")
 
 

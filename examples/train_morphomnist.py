@@ -37,6 +37,7 @@ from causalvae_pyro import (
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.metrics import Predictor
 from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.style import do_label, save_figure, units_of
 from causalvae_pyro.training import resolve_device
 
 
@@ -135,14 +136,13 @@ def main():
         for what, reading in guides.items():
             after = counterfactual(model, reading, x, do, test.labels).cpu().clamp(0, 1)
             scores[f"do({name}), {what}"] = read_errors(judge, after, truth)
-        for quantile in (0.05, 0.5, 0.95):
-            value = test.labels[:, column].quantile(quantile).item()
-            rows.append((f"do({name}\n= {value:.3g})", counterfactual(model, guide, x[:10], {name: value})))
+        for value in test.labels[:, column].quantile(torch.tensor([0.05, 0.5, 0.95])).tolist():
+            rows.append((do_label({name: value}, units_of(test)), counterfactual(model, guide, x[:10], {name: value})))
     print(f"mean absolute errors after {seconds:.0f} s of training:")
     for name, errors in scores.items():
         print(f"{name:<28}" + ", ".join(f"{what.replace('_', ' ')} {error:.3f}" for what, error in errors.items()))
     Path(args.out, "metrics.json").write_text(json.dumps({"seconds": seconds, **scores}, indent=1) + "\n")
-    plot_comparison(rows).savefig(f"{args.out}/counterfactuals.png", dpi=130)
+    save_figure(plot_comparison(rows), f"{args.out}/counterfactuals.png")
     print(f"wrote {args.out}/counterfactuals.png")
 
 

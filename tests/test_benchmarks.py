@@ -98,7 +98,7 @@ def test_label_efficiency_figure(tmp_path):
 
     cell = {"mean": 0.5, "interval": [0.4, 0.6]}
     shares = {share: dict.fromkeys(label_efficiency.COLUMNS, cell) for share in ("1", "0.1", "0.01")}
-    label_efficiency.draw({"shares": shares}, tmp_path / "figures" / "figure.png")
+    label_efficiency.draw({"seeds": 5, "shares": shares}, tmp_path / "figures" / "figure.png")
     assert (tmp_path / "figures" / "figure.png").stat().st_size > 5_000
 
 

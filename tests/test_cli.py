@@ -104,6 +104,7 @@ def test_train_leaves_a_whole_run(finished):
     assert config["recipe"].items() >= {"dim": 2, "w_eps": 0.3, "w_z": 1.0}.items()
     assert {"epochs": 1, "batch_size": 16, "lr": 2e-3, "images": 64, "device": "cpu"}.items() <= config["training"].items()
     assert config["progress"] == {"epoch": 1, "step": 4, "interrupted": False}
+    assert config["units"] == dict(zip(Pendulum.graph.names, Pendulum.units, strict=True))
     with open(finished / "history.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert {"epoch", "step", "seconds", "images_per_second", "lr", "loss", "reconstruction", "kl_z", "label_fit"} <= row.keys()
@@ -272,12 +273,15 @@ def test_the_distance_is_by_inception_unless_told_otherwise(run, monkeypatch):
     assert asked.pop() == {"limit": None}
 
 
-def test_counterfactual_draws(run, tmp_path, capsys):
+def test_counterfactual_draws(run, tmp_path, capsys, monkeypatch):
+    rows, draw = [], cli.plot_comparison
+    monkeypatch.setattr(cli, "plot_comparison", lambda named: rows.extend(name for name, _ in named) or draw(named))
     out = tmp_path / "pictures" / "cf.png"
     arguments = ["--do", "light=12", "--do", "pendulum=0.2", "--count", "3", "--out", str(out), "--device", "cpu"]
     assert main(["counterfactual", str(run), *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"wrote {out}"
+    assert rows == ["factual", "do(light = 12 units, pendulum = 0.2 rad)\nmodel", "true"]
     test = Small("test", size=16, noise=0.1, seed=3)
     true = test.counterfactual(test.labels[:3], {"light": 12.0, "pendulum": 0.2})[0]
     for i, line in enumerate(lines[:3]):
@@ -592,7 +596,8 @@ def own(tmp_path_factory):
 def test_ones_own_data_train_evaluate_and_draw(own, tmp_path, capsys):
     out = tmp_path / "run"
     train = ["train", *own, "--size", "16", "--epochs", "1", "--batch-size", "16", "--limit", "32", "--out", str(out)]
-    assert main(train) == 0
+    assert main([*train, "--unit", "light=cm"]) == 0
+    assert load(out).units == {"light": "cm"}
     assert {path.name for path in out.iterdir()} == FILES - {"scores.png"}
     printed = capsys.readouterr().out
     assert all(words in printed for words in ("R^2", "null interventions", "The whole, on 12 test images"))
@@ -642,6 +647,13 @@ def test_a_size_that_no_judge_takes(own, tmp_path, monkeypatch):
 
 
 def test_ones_own_data_are_all_or_nothing(own, capsys):
+    for unit, error in (("light", "'light'; expected"), ("light=", "'light='; expected"), ("hue=nm", "one for 'hue'")):
+        assert main(["train", *own, "--unit", unit]) == 2
+        assert f"got {error}" in capsys.readouterr().err
+    assert main(["train", *own, "--unit", "light=cm", "--unit", "light=m"]) == 2
+    assert "--unit: a concept is given twice" in capsys.readouterr().err
+    assert main(["train", "pendulum", "--unit", "light=cm"]) == 2
+    assert "data: got pendulum and --unit" in capsys.readouterr().err
     for arguments, given in ((own[:4], "--images and --labels"), (["pendulum", *own], "pendulum and --images"), ([], "neither")):
         assert main(["train", *arguments]) == 2
         err = capsys.readouterr().err

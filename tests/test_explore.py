@@ -132,7 +132,7 @@ def test_a_run_with_its_concepts_in_another_order(data):
     graph = CausalGraph([NAMES[i] for i in order], data.graph.edges)
     explorer = Explorer(make_run(data, "pendulum", graph, order), data)
     assert [concept.name for concept in explorer.concepts] == list(graph.names)
-    assert [concept.unit for concept in explorer.concepts] == ["length", "rad", "x", "x"]
+    assert [concept.unit for concept in explorer.concepts] == ["units", "rad", "units", "units"]
     answer = explorer.answer(explorer.test_image(4), {"light": 12.0})
     assert answer.concepts["light"] == pytest.approx(12.0, abs=1e-4)
     true = data.counterfactual(data.labels[[4]], {"light": 12.0})[0][0]
@@ -353,7 +353,9 @@ def test_the_page_and_its_files(server):
         assert response.headers["Content-Security-Policy"].startswith("default-src 'self';")
     state = json.loads(ask(server, "/state")[1])
     assert (state["title"], state["data"], state["count"], state["truth"]) == ("tiny", "Small", 50, True)
-    assert [(c["name"], c["unit"]) for c in state["concepts"]] == list(zip(NAMES, ("rad", "x", "length", "x"), strict=True))
+    assert [(c["name"], c["unit"]) for c in state["concepts"]] == list(
+        zip(NAMES, ("rad", "units", "units", "units"), strict=True)
+    )
     assert len(state["thumbnails"]) == len(set(state["thumbnails"])) == 12
     thumbnail = ask(server, f"/thumbnails/{state['thumbnails'][3]}")[1]
     assert Image.open(io.BytesIO(thumbnail)).size == (16, 16)

@@ -1,6 +1,7 @@
 """Your own data: folders, tables and graphs."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 
 from causalvae_pyro.datasets import FolderDataset, read_graph
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.style import units_of
 
 GRAPH = {"size": [], "shade": ["size"]}
 
@@ -50,6 +52,21 @@ def test_splits_and_sizes(tmp_path):
     position = train.files.index(train.files[3])
     assert torch.equal(train.images[position], images[int(train.files[3].removesuffix(".png"))])
     assert load(tmp_path, size=16).images.shape == (10, 3, 16, 16)
+
+
+def test_units(tmp_path):
+    write(tmp_path)
+    assert load(tmp_path).units == ("", "")
+    assert load(tmp_path, units={"size": "px"}).units == ("px", "")
+    assert units_of(load(tmp_path)) == {}
+    assert units_of(load(tmp_path, units={"size": "px"})) == {"size": "px"}
+    for units, message in (
+        ({"hue": "nm"}, "got one for 'hue'; the concepts are size, shade"),
+        (["size"], "got ['size']"),
+        ({"size": 3}, "3"),
+    ):
+        with pytest.raises(ValueError, match=r"^units: .*" + re.escape(message)):
+            load(tmp_path, units=units)
 
 
 def test_other_file_column(tmp_path):

@@ -28,7 +28,7 @@ WATER_BASE = 5.0
 class Flow(ImageSimulator):
     """8,100 scenes of a cup of water with a ball in it and a hole in its wall (Yang et al. 2021).
 
-    Labels, in data coordinates of the published drawing:
+    Labels, in units of the published drawing's axes:
 
     ================  ================================================================  ================
     concept           meaning                                                           range
@@ -56,7 +56,7 @@ class Flow(ImageSimulator):
         ["ball_size", "water_height", "hole", "water_flow"],
         [("ball_size", "water_height"), ("water_height", "water_flow"), ("hole", "water_flow")],
     )
-    units = ("radius", "height", "height", "x")
+    units = ("units", "units", "units", "units")
 
     @classmethod
     def published_labels(cls) -> Tensor:

@@ -81,17 +81,19 @@ class FolderDataset(Dataset):
         size: Side to which images are resized (shorter side) and centre-cropped; ``None`` takes them as they are, which then
             have to be of one size.
         seed: Fixes the split.
+        units: The unit of each concept's label, or of some; figures show them.
 
     Attributes:
         images: ``[N, C, H, W]`` uint8; one channel for grey images, three for RGB, four for RGBA.
         labels: ``[N, n]`` float32.
         files: Names of the ``N`` files.
+        units: The unit of each label, empty where none is given.
 
     Raises:
         FileNotFoundError: If the folder, the table or an image is missing.
         ValueError: If the table lacks a concept's column, a label is missing or no finite number, a column is constant, a
             file occurs twice, an image cannot be decoded, or images differ in size or mode; the message names the file, row
-            and column.
+            and column. If ``units`` is no such mapping, or names a concept that the graph does not have.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class FolderDataset(Dataset):
         file_column: str | None = None,
         size: int | None = None,
         seed: int = 0,
+        units: Mapping[str, str] | None = None,
     ) -> None:
         check_split(split)
         folder, table = Path(images), Path(labels)
@@ -116,6 +119,7 @@ class FolderDataset(Dataset):
         file_column = header[0] if file_column is None else file_column
         self.graph = read_graph(graph, [name for name in header if name != file_column])
         self.split, self.transform, self.seed = split, transform, seed
+        self.units = _units(units, self.graph.names)
         files, values = _read_table(table, file_column, self.graph.names)
         if len(files) < 2:
             raise ValueError(f"labels: {table} has {len(files)} rows; need at least 2")
@@ -138,6 +142,15 @@ class FolderDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = self.images[index].float() / 255
         return (self.transform(image) if self.transform else image), self.labels[index]
+
+
+def _units(units: Mapping[str, str] | None, concepts: Sequence[str]) -> tuple[str, ...]:
+    units = {} if units is None else units
+    if not isinstance(units, Mapping) or not all(isinstance(unit, str) for unit in units.values()):
+        raise ValueError(f"units: expected names of concepts, each with its unit, got {units!r}")
+    if unknown := [name for name in units if name not in concepts]:
+        raise ValueError(f"units: got one for {unknown[0]!r}; the concepts are {', '.join(concepts)}")
+    return tuple(units.get(name, "") for name in concepts)
 
 
 def _header(table: Path) -> list[str]:

@@ -51,7 +51,7 @@ class MorphoMNIST(Dataset):
     """
 
     graph = CausalGraph(["thickness", "intensity"], [("thickness", "intensity")])
-    units = ("px", "grey level")
+    units = ("px", "grey levels")
 
     def __init__(
         self,

@@ -28,13 +28,13 @@ MIN_SHADOW = 3.0
 class Pendulum(ImageSimulator):
     """7,308 scenes of a pendulum, a light and the shadow that they cast (Yang et al. 2021).
 
-    Labels, in physical units:
+    Labels, in radians and in units of the published drawing's axes, 20 of them from left to right:
 
     ========================  =====================================================  ==================
     concept                   meaning                                                range
     ========================  =====================================================  ==================
     ``pendulum``              angle of the pendulum, radians                         [-0.628, 0.675]
-    ``light``                 horizontal position of the light, data coordinates     [0.90, 17.27]
+    ``light``                 horizontal position of the light                       [0.90, 17.27]
     ``shadow_length``         length of the shadow, at least 3                       [3, 12.58]
     ``shadow_position``       horizontal middle of the shadow                        [2.01, 19.61]
     ========================  =====================================================  ==================
@@ -54,7 +54,7 @@ class Pendulum(ImageSimulator):
         ["pendulum", "light", "shadow_length", "shadow_position"],
         [(cause, effect) for effect in ("shadow_length", "shadow_position") for cause in ("pendulum", "light")],
     )
-    units = ("rad", "x", "length", "x")
+    units = ("rad", "units", "units", "units")
 
     @classmethod
     def published_labels(cls) -> Tensor:

@@ -18,6 +18,7 @@ from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.counterfactual import abduct, predict
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.scorecard import has_truth
+from causalvae_pyro.style import units_of
 
 __all__ = ["Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
 
@@ -137,7 +138,7 @@ class Explorer:
     Args:
         run: The trained pair.
         data: Test images with ``images``, ``labels`` and ``graph``; one with ``counterfactual`` gives the truth too, one with
-            ``units`` the units of the labels.
+            ``units`` the units of the labels, which else are those that the run knows.
         samples: Posterior samples behind an :class:`Uncertainty`, at least 2.
         seed: Of these samples; they are the same for every question about an image.
 
@@ -158,7 +159,8 @@ class Explorer:
         self.run, self.data, self.samples, self.seed = run, data, samples, seed
         # The run may hold the concepts in another order than the data.
         self._order = [data.graph.index(name) for name in run.graph.names]
-        self.concepts = tuple(_concept(data, name) for name in run.graph.names)
+        units = units_of(data) or run.units
+        self.concepts = tuple(_concept(data, name, units.get(name, "")) for name in run.graph.names)
         self._drawn: tuple[Factual, dict[str, Tensor]] | None = None
 
     @property
@@ -285,11 +287,10 @@ class Explorer:
         return images[0], dict(zip(self.data.graph.names, labels[0].tolist(), strict=True))
 
 
-def _concept(data: Any, name: str) -> Concept:
+def _concept(data: Any, name: str, unit: str) -> Concept:
     column = data.graph.index(name)
     known = data.labels[:, column]
     known = known[~known.isnan()]
     if not len(known) or known.min() == known.max():
         raise ValueError(f"data: the label of {name!r} does not vary over the test images, so that it has no range")
-    units = getattr(data, "units", None)
-    return Concept(name, units[column] if units else "", known.min().item(), known.max().item())
+    return Concept(name, unit, known.min().item(), known.max().item())

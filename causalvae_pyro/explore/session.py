@@ -20,6 +20,7 @@ from causalvae_pyro.explore.answers import Explorer, Factual
 from causalvae_pyro.explore.images import read_image
 from causalvae_pyro.explore.picture import panels, plot_answer
 from causalvae_pyro.explore.snippet import python_lines
+from causalvae_pyro.style import SEQUENTIAL, figure_style
 
 __all__ = ["Session", "encode_png"]
 
@@ -149,7 +150,7 @@ class Session:
 
     def picture(self, question: Any) -> bytes:
         """The answer as one figure, PNG; the argument and the errors are those of :meth:`answer`."""
-        with self._lock, matplotlib.rc_context({"savefig.dpi": 150}):
+        with self._lock, figure_style():
             factual, do, uncertainty = self._understand(question)
             figure = plot_answer(self.explorer, factual, self.explorer.answer(factual, do, uncertainty=uncertainty))
             buffer = io.BytesIO()
@@ -193,7 +194,7 @@ def encode_png(image: Tensor) -> bytes:
 def _heat_map(values: Tensor) -> bytes:
     """Values ``[H, W]`` from 0 to their largest, in colours that colour-blind readers can order."""
     shares = (values / values.max().clamp(min=1e-12)).numpy()
-    return _png((matplotlib.colormaps["cividis"](shares)[..., :3] * 255).round().astype(np.uint8))
+    return _png((matplotlib.colormaps[SEQUENTIAL](shares)[..., :3] * 255).round().astype(np.uint8))
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -10,14 +10,13 @@ the simulator.
 """
 
 import torch
-from matplotlib.figure import Figure
 
 from causalvae_pyro import sample_interventional
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.plots import plot_comparison, plot_graph
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
+from causalvae_pyro.style import BLUE, VERMILION, axis_label, do_label, figure_style, subplots
 
-BLUE, VERMILION = "#0072B2", "#D55E00"  # of Okabe and Ito's palette
 STEPS, DRAWS = 300, 2000
 
 torch.manual_seed(0)
@@ -58,15 +57,17 @@ curves = {
     ("doing", "model"): [done(place.item()) for place in places],
     ("doing", "truth"): [data.counterfactual(truth, {"shadow_position": place})[0][:, light].mean().item() for place in places],
 }
-figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-axes = figure.subplots()
-for (question, source), values in curves.items():
-    colour, line = (BLUE if question == "seeing" else VERMILION), ("-" if source == "model" else "--")
-    axes.plot(places.tolist(), values, line, color=colour, marker="o", markersize=4, label=f"{question}, {source}")
-axes.set_xlabel(f"shadow position ({units[position]})")
-axes.set_ylabel(f"mean position of the light ({units[light]})")
-axes.grid(alpha=0.3)
-axes.legend(frameon=False, fontsize=8)
+with figure_style():
+    figure, grid = subplots(width=4.6, height=3.0)
+    axes = grid[0, 0]
+    for (question, source), values in curves.items():
+        colour, marker = (BLUE, "o") if question == "seeing" else (VERMILION, "s")
+        line = "-" if source == "model" else "--"
+        axes.plot(places.tolist(), values, linestyle=line, color=colour, marker=marker, label=f"{question}, {source}")
+    axes.set_xlabel(axis_label("shadow_position", units[position]))
+    axes.set_ylabel(axis_label("mean position of the light", units[light]))
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 for key, values in curves.items():
     print(f"{', '.join(key):<16}" + "  ".join(f"{value:6.2f}" for value in values))
@@ -80,4 +81,6 @@ for key, values in curves.items():
 place = 14.0
 observed = natural[(natural[:, position] - place).abs() < 0.5][:8]
 intervened = model.prior.to_labels(sample_interventional(model, {"shadow_position": place}, 8).z)
-pictures = plot_comparison([("seeing", data.render(observed, 64)), ("doing", data.render(intervened, 64))])
+seeing = f"seeing:\nshadow position\nnear {place:g} {units[position]}"
+doing = do_label({"shadow_position": place}, {"shadow_position": units[position]})
+pictures = plot_comparison([(seeing, data.render(observed, 64)), (doing, data.render(intervened, 64))])

@@ -7,14 +7,13 @@ half the swing, another rule for where the light hangs. How far does the shadow 
 """
 
 import torch
-from matplotlib.figure import Figure
 
 from causalvae_pyro import Replace, Scale, Shift, ate, counterfactual, fit
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.style import BLUE, VERMILION, axis_label, figure_style, subplots
 
-BLUE, VERMILION = "#0072B2", "#D55E00"  # of Okabe and Ito's palette
 IMAGES, EPOCHS = 900, 8
 
 train, test = (Pendulum(split, size=32) for split in ("train", "test"))
@@ -33,10 +32,10 @@ rows = torch.arange(8) * len(test) // 8
 x, u = test.images[rows].float() / 255, test.labels[rows]
 pendulum, light = (test.graph.index(name) for name in ("pendulum", "light"))
 changes = {
-    "light + 2": ({"light": Shift(2.0)}, {"light": u[:, light] + 2}),
+    "light + 2 units": ({"light": Shift(2.0)}, {"light": u[:, light] + 2}),
     "pendulum x 0.5": ({"pendulum": Scale(0.5)}, {"pendulum": u[:, pendulum] / 2}),
     "|pendulum|": ({"pendulum": lambda natural, parents: natural.abs()}, {"pendulum": u[:, pendulum].abs()}),
-    "light = 9 + noise": ({"light": Replace(lambda parents, noise: 9 + noise)}, None),
+    "light = 9 units + noise": ({"light": Replace(lambda parents, noise: 9 + noise)}, None),
 }
 panels = [("factual", x)]
 for title, (change, truth) in changes.items():
@@ -52,26 +51,26 @@ pictures = plot_comparison(panels)
 many = torch.arange(0, len(test), 7)
 x, u = test.images[many].float() / 255, test.labels[many]
 shifts = torch.linspace(-3, 3, 7)
-figure = Figure(figsize=(8.2, 3.2), layout="constrained")
-for axes, outcome in zip(figure.subplots(1, 2), ("shadow_length", "shadow_position"), strict=True):
-    column = test.graph.index(outcome)
-    effects = [ate(run.model, run.guide, x, {"light": Shift(shift.item())}, outcome=outcome) for shift in shifts]
-    true = [(test.counterfactual(u, {"light": u[:, light] + shift})[0] - u)[:, column].mean() for shift in shifts]
-    values = torch.tensor([effect.value for effect in effects])
-    ends = torch.tensor([effect.interval for effect in effects]).T
-    axes.errorbar(
-        shifts.numpy(),
-        values.numpy(),
-        (ends - values).abs().numpy(),
-        color=BLUE,
-        marker="o",
-        markersize=4,
-        capsize=3,
-        label="model",
-    )
-    axes.plot(shifts.numpy(), torch.stack(true).numpy(), "--", color=VERMILION, label="true")
-    axes.set_xlabel(f"shift of the light ({test.units[light]})")
-    axes.set_ylabel(f"mean change of {outcome.replace('_', ' ')} ({test.units[column]})")
-    axes.grid(alpha=0.3)
-    print(f"{outcome}: largest error {(values - torch.stack(true)).abs().max():.3f} ({test.units[column]})")
-figure.axes[0].legend(frameon=False, fontsize=8)
+with figure_style():
+    figure, grid = subplots(1, 2, height=2.8)
+    for axes, outcome in zip(grid[0], ("shadow_length", "shadow_position"), strict=True):
+        column = test.graph.index(outcome)
+        effects = [ate(run.model, run.guide, x, {"light": Shift(shift.item())}, outcome=outcome) for shift in shifts]
+        true = [(test.counterfactual(u, {"light": u[:, light] + shift})[0] - u)[:, column].mean() for shift in shifts]
+        values = torch.tensor([effect.value for effect in effects])
+        ends = torch.tensor([effect.interval for effect in effects]).T
+        axes.errorbar(
+            shifts.numpy(),
+            values.numpy(),
+            (ends - values).abs().numpy(),
+            color=BLUE,
+            linestyle="-",
+            marker="o",
+            label="model",
+        )
+        axes.plot(shifts.numpy(), torch.stack(true).numpy(), color=VERMILION, linestyle="--", marker="s", label="true")
+        axes.set_xlabel(axis_label("shift of the light", test.units[light]))
+        axes.set_ylabel(axis_label(f"mean change of {outcome}", test.units[column]))
+        axes.grid(alpha=0.3)
+        print(f"{outcome}: largest error {(values - torch.stack(true)).abs().max():.3f} ({test.units[column]})")
+    figure.axes[0].legend()

@@ -9,7 +9,6 @@ worse than those of a full training and say how *fast* each prior ties the conce
 
 import pyro.distributions as dist
 import torch
-from matplotlib.figure import Figure
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
@@ -28,8 +27,8 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.metrics import r2_score
+from causalvae_pyro.style import BLUE, GREY, MIN_FONT, axis_label, figure_style, subplots
 
-BLUE, GREY = "#0072B2", "#666666"  # of Okabe and Ito's palette
 IMAGES, EPOCHS = 640, 8
 
 train, test = (Pendulum(split, size=32) for split in ("train", "test"))
@@ -65,8 +64,8 @@ for name, prior in priors.items():
 # %%
 # What is read from test images, against the labels. The columns are priors; perfect reading is the grey line.
 
-figure = Figure(figsize=(9.0, 4.6), layout="constrained")
-panels = figure.subplots(2, len(runs), sharex="row", sharey="row")
+with figure_style():
+    figure, panels = subplots(2, len(runs), height=4.0, sharex="row", sharey="row")
 for column, (name, run) in enumerate(runs.items()):
     read = run.model.prior.to_labels(encode(run, x))
     r2 = r2_score(read.double(), u.double())
@@ -76,17 +75,14 @@ for column, (name, run) in enumerate(runs.items()):
     for row, concept in enumerate(("light", "shadow_position")):
         index, axes = test.graph.index(concept), panels[row, column]
         low, high = u[:, index].min().item(), u[:, index].max().item()
-        axes.plot([low, high], [low, high], color=GREY, linewidth=0.8)
+        axes.plot([low, high], [low, high], color=GREY, linestyle="-", marker="", linewidth=0.8)
         axes.scatter(u[:, index].tolist(), read[:, index].tolist(), s=4, color=BLUE, alpha=0.5, linewidths=0)
         axes.set_ylim(low - 6, high + 6)
-        axes.text(0.04, 0.9, f"R² {r2[index]:.3f}", transform=axes.transAxes, fontsize=8)
-        readable = f"{concept.replace('_', ' ')} ({test.units[index]})"
-        axes.set_xlabel(f"label: {readable}", fontsize=8)
-        if column == 0:
-            axes.set_ylabel(f"read: {readable}", fontsize=8)
-        if row == 0:
-            axes.set_title(name, fontsize=9)
-        axes.tick_params(labelsize=7)
+        axes.text(0.04, 0.9, f"R² {r2[index]:.3f}", transform=axes.transAxes, fontsize=MIN_FONT)
+        named = axis_label(concept, test.units[index])
+        axes.set_xlabel(f"label: {named}", fontsize=MIN_FONT)
+        axes.set_ylabel(f"read: {named}", fontsize=MIN_FONT)
+        axes.set_title(name, fontsize=MIN_FONT)
         axes.grid(alpha=0.3)
 
 # %%

@@ -7,14 +7,13 @@ the *guide* leaves open; what another training would have answered is not in it.
 """
 
 import torch
-from matplotlib.figure import Figure
 
 from causalvae_pyro import counterfactual, fit
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.style import BLUE, GREY, MIN_FONT, ORANGE, axis_label, do_label, figure_style, subplots, units_of
 
-BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"  # of Okabe and Ito's palette
 IMAGES, EPOCHS, TRAININGS = 640, 8, 3
 
 train, test = (Pendulum(split, size=32) for split in ("train", "test"))
@@ -49,8 +48,14 @@ samples, _ = counterfactual(runs[0].model, runs[0].guide, x, do, num_samples=40,
 spread = samples.std(0).mean(1, keepdim=True).expand_as(x)
 true = test.counterfactual(u, do)[1]
 print(f"largest spread: {spread.max():.3f} of the range from black to white")
+what = do_label(do, units_of(test))
 pictures = plot_comparison(
-    [("factual", x), ("mean of 40", samples.mean(0)), ("spread", 1 - spread / spread.max()), ("true", true)]
+    [
+        ("factual", x),
+        (f"{what}\nmean of 40", samples.mean(0)),
+        ("spread of 40", 1 - spread / spread.max()),
+        (f"{what}\ntrue", true),
+    ]
 )
 
 # %%
@@ -68,21 +73,22 @@ for run in runs:
 answers = torch.stack(read)  # [trainings, samples, images]
 means = answers.mean(1)
 widths = {
-    "2 sd of the guide's samples": (2 * answers[0].std(0), (means[0] - truth).abs(), BLUE),
-    "2 sd between trainings": (2 * means.std(0), (means.mean(0) - truth).abs(), ORANGE),
+    "2 sd of the guide's samples": (2 * answers[0].std(0), (means[0] - truth).abs(), BLUE, "o"),
+    "2 sd between trainings": (2 * means.std(0), (means.mean(0) - truth).abs(), ORANGE, "s"),
 }
-figure = Figure(figsize=(7.6, 3.4), layout="constrained")
 unit = test.units[position]
-for axes, (title, (width, error, colour)) in zip(figure.subplots(1, 2, sharex=True, sharey=True), widths.items(), strict=True):
-    axes.loglog(width.tolist(), error.tolist(), "o", color=colour, markersize=3.5, alpha=0.7)
-    ends = [1e-3, 3]
-    axes.plot(ends, ends, color=GREY, linewidth=0.8)
-    inside = (error <= width).float().mean().item()
-    axes.set_title(f"{inside:.0%} of the errors are smaller", fontsize=9)
-    axes.set_xlabel(f"{title}, shadow position ({unit})", fontsize=8)
-    axes.grid(alpha=0.3)
-    print(f"{title}: {inside:.0%} of the true values lie within")
-figure.axes[0].set_ylabel(f"error of the shadow position ({unit})", fontsize=8)
+with figure_style():
+    figure, grid = subplots(1, 2, height=3.0, sharex=True, sharey=True)
+    for axes, (title, (width, error, colour, marker)) in zip(grid[0], widths.items(), strict=True):
+        axes.loglog(width.tolist(), error.tolist(), linestyle="", color=colour, marker=marker, markersize=3.5, alpha=0.7)
+        ends = [1e-3, 3]
+        axes.plot(ends, ends, color=GREY, linestyle="-", marker="", linewidth=0.8)
+        inside = (error <= width).float().mean().item()
+        axes.set_title(f"{inside:.0%} of the errors are smaller")
+        axes.set_xlabel(axis_label(f"{title}, shadow position", unit), fontsize=MIN_FONT)
+        axes.set_ylabel(axis_label("error of the shadow position", unit))
+        axes.grid(alpha=0.3)
+        print(f"{title}: {inside:.0%} of the true values lie within")
 
 # %%
 # A width of about 0.005 label standard deviations is what the prior asks of the guide, and says how exact the *labels* are, not how well the network reads. For an interval that covers, train
