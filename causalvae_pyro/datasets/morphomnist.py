@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.splits import check_split, random_fifth
-from causalvae_pyro.files import open_table
+from causalvae_pyro.files import ends_with_line_break, open_table
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["MorphoMNIST"]
@@ -150,7 +150,7 @@ def _read_idx(path: Path, magic: int) -> Tensor:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"root: {path} is damaged ({error})") from None
+        raise ValueError(f"root: {path} is damaged ({error}); copy or download it again") from None
     found = int.from_bytes(content[:4], "big")
     if found != magic:
         raise ValueError(f"root: {path} is not the IDX file that its name says: its magic number is {found}, expected {magic}")
@@ -159,7 +159,10 @@ def _read_idx(path: Path, magic: int) -> Tensor:
     shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
     expected = header + torch.Size(shape).numel()
     if len(content) != expected:
-        raise ValueError(f"root: {path} is truncated or too long: {len(content)} bytes, its header announces {expected}")
+        raise ValueError(
+            f"root: {path} is truncated or too long: {len(content)} bytes, its header announces {expected}; copy or download it "
+            "again"
+        )
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
 
 
@@ -189,4 +192,8 @@ def _read_csv(path: Path, count: int) -> Tensor:
     missing = labels[:, 0].isnan().nonzero().flatten()
     if len(missing):
         raise ValueError(f"root: {path} has no row for image {missing[0].item()} ({len(missing)} of {count} rows are missing)")
+    if not ends_with_line_break(path):
+        raise ValueError(
+            f"root: {path} is truncated: its last line is not ended, and its last number may lack digits; copy it again"
+        )
     return labels
