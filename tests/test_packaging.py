@@ -131,7 +131,7 @@ def elsewhere(source):
         probe += ["--constraint", str(constraints), "torch", "torchvision", "pyro-ppl", "setuptools"]
         done = subprocess.run(probe, cwd=folder, capture_output=True, text=True)
         if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "pip gave no reason")
             pytest.skip(f"no package index, or it does not have the releases of this environment ({reason})")
         call(sys.executable, "-m", "build", "--wheel", "--sdist", "--outdir", folder / "dist", source, cwd=folder)
         yield Elsewhere(folder, constraints)
