@@ -289,7 +289,9 @@ def test_morphomnist_that_was_cut_off(kind, compress, tmp_path):
     pixels = test_morphomnist.write(tmp_path, compress=compress)
     (path,) = tmp_path.glob(f"t10k-{kind}*")
     whole = path.read_bytes()
-    for size in cuts(whole, more=range(len(whole)) if len(whole) < 400 else range(0, 40)):
+    # Once every image has its row, nobody can tell whether the very last number lacks digits.
+    last = whole.rindex(b",") + 2 if kind == "morpho" else len(whole)
+    for size in cuts(whole[:last], more=range(last) if len(whole) < 400 else range(0, 40)):
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=rf"^root: \S+{path.name}") as caught:
             MorphoMNIST(tmp_path)

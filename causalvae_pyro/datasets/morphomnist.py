@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.splits import check_split, random_fifth
-from causalvae_pyro.files import ends_with_line_break, open_table
+from causalvae_pyro.files import open_table
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["MorphoMNIST"]
@@ -192,8 +192,4 @@ def _read_csv(path: Path, count: int) -> Tensor:
     missing = labels[:, 0].isnan().nonzero().flatten()
     if len(missing):
         raise ValueError(f"root: {path} has no row for image {missing[0].item()} ({len(missing)} of {count} rows are missing)")
-    if not ends_with_line_break(path):
-        raise ValueError(
-            f"root: {path} is truncated: its last line is not ended, and its last number may lack digits; copy it again"
-        )
     return labels
