@@ -5,6 +5,7 @@ Nothing is pickled. A file is written under another name first and then renamed,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from causalvae_pyro import guides, likelihoods, networks, priors, scm
@@ -28,6 +29,7 @@ __all__ = ["Run", "SaveCheckpoint", "load", "save"]
 
 FORMAT = 1
 CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.csv"
+_DIGEST = "modules"
 
 
 @dataclass
@@ -86,7 +88,7 @@ def save(run: Run, path: str | os.PathLike) -> None:
         for prefix, module in (("model", run.model), ("guide", run.guide))
         for name, tensor in module.state_dict().items()
     }
-    write_bytes(directory / WEIGHTS, safetensors.torch.save(weights))
+    write_bytes(directory / WEIGHTS, safetensors.torch.save(weights, {_DIGEST: _digest(modules)}))
     write_text(directory / CONFIG, json.dumps(config, indent=1) + "\n")
 
 
@@ -105,7 +107,8 @@ def load(
 
     Raises:
         FileNotFoundError: If the directory or one of its files is missing.
-        ValueError: If a file is damaged, of another format, or names a class that is neither ours nor in ``classes``.
+        ValueError: If a file is damaged or of another format, the two were not saved together, or a class is neither ours nor in
+            ``classes``.
     """
     directory = Path(path)
     for name in (CONFIG, WEIGHTS):
@@ -122,9 +125,11 @@ def load(
     if found != FORMAT:
         raise ValueError(f"path: {directory / CONFIG} has format {found!r}; this version reads format {FORMAT}")
     try:
-        weights = safetensors.torch.load_file(directory / WEIGHTS)
+        weights, digest = _read_weights(directory / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"path: {directory / WEIGHTS} is truncated or not a safetensors file ({error})") from None
+        raise ValueError(
+            f"path: {directory / WEIGHTS} is truncated or not a safetensors file ({error}); copy or save the run again"
+        ) from None
     known = {**_own_classes(), **(classes or {})}
     try:
         model = _restore(modules["model"], known, {})
@@ -148,6 +153,11 @@ def load(
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"path: {directory / WEIGHTS} does not fit {directory / CONFIG}: {reason}") from None
+    if digest not in (None, _digest(modules)):
+        raise ValueError(
+            f"path: {directory / WEIGHTS} was saved with other modules than {directory / CONFIG} describes, as when saving or "
+            "copying a run over another is cut off; copy or save the run again"
+        )
     model.to(device).eval()
     guide.to(device).eval()
     return Run(model, guide, {k: v for k, v in config.items() if k not in ("format", "modules")})
@@ -184,6 +194,17 @@ class SaveCheckpoint(Callback):
 
 class _UnknownClassError(ValueError):
     pass
+
+
+def _digest(modules: Any) -> str:
+    """Ties the weights to their configuration: two files are not replaced at one moment, and other weights may fit by chance."""
+    return hashlib.sha256(json.dumps(modules, sort_keys=True).encode()).hexdigest()
+
+
+def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
+    with safe_open(path, framework="pt") as file:
+        # Without the digest: written by an older version.
+        return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(_DIGEST)  # noqa: SIM118
 
 
 def _save_history(history: History, directory: Path) -> None:

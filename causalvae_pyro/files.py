@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["open_table", "write_bytes", "write_text"]
+__all__ = ["ends_with_line_break", "open_table", "write_bytes", "write_text"]
 
 
 @contextmanager
@@ -20,6 +20,14 @@ def open_table(path: str | os.PathLike, what: str) -> Iterator[TextIO]:
             yield file
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{what} is not a CSV table ({error})") from None
+
+
+def ends_with_line_break(path: str | os.PathLike) -> bool:
+    """Whether the last line of a file is ended. That of a table that was cut off seldom is, and its last number lacks digits."""
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(file.tell() - 1, 0))
+        return file.read() in (b"\n", b"\r")
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:

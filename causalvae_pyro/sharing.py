@@ -59,6 +59,7 @@ def from_pretrained(
     source: str | os.PathLike,
     *,
     revision: str | None = None,
+    force_download: bool = False,
     device: str | torch.device = "cpu",
     classes: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Run:
@@ -67,11 +68,13 @@ def from_pretrained(
     Args:
         source: A folder, or the name of a repository on the hub, ``owner/name``.
         revision: Branch, tag or commit of the repository.
+        force_download: Download the repository's files even where the hub's library has kept them from an earlier time: what is
+            damaged there, it does not notice.
         device: Where to put model and guide.
         classes: As for :func:`~causalvae_pyro.load`.
 
     Raises:
-        FileNotFoundError: If it is neither a folder nor the name of a repository.
+        FileNotFoundError: If it is neither a folder nor the name of a repository, or one of its two files is missing.
         OSError: If the repository cannot be had: :class:`ConnectionError`, or what the hub's library says.
         ModuleNotFoundError: If it is the name of a repository, and huggingface_hub is not installed.
         ValueError: If a file is damaged; see :func:`~causalvae_pyro.load`.
@@ -83,9 +86,17 @@ def from_pretrained(
     if len(parts) != 2 or not all(parts) or Path(name).is_absolute() or parts[0] in (".", ".."):
         raise FileNotFoundError(f"source: {name} is no folder here, and no repository's name, which is 'owner/name'")
     hub = _hub()
-    with _connection():
-        folder = hub.snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS])
-    return load(folder, device=device, classes=classes)
+    with _connection(name):
+        folder = hub.snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS], force_download=force_download)
+    try:
+        return load(folder, device=device, classes=classes)
+    except (FileNotFoundError, ValueError) as error:
+        if not str(error).startswith("path: "):
+            raise
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(
+            f"{error}; if the download of {name} was cut off, from_pretrained(..., force_download=True) repeats it"
+        ) from None
 
 
 def push_to_hub(
@@ -118,7 +129,7 @@ def push_to_hub(
     api = _hub().HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(run, folder, scores=scores, pictures=pictures)
-        with _connection():
+        with _connection(repository):
             api.create_repo(repository, private=private, exist_ok=True)
             return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message))
 
@@ -202,7 +213,7 @@ def _without_paths(run: Run) -> Run:
 
 
 @contextmanager
-def _connection() -> Iterator[None]:
+def _connection(repository: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError):
@@ -210,7 +221,9 @@ def _connection() -> Iterator[None]:
     except Exception as error:
         # Of the library beneath the hub's, which is another in each of its versions.
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConnectionError(f"the hub cannot be reached ({type(error).__name__}: {reason})") from error
+        raise ConnectionError(
+            f"the hub cannot be reached ({type(error).__name__}: {reason}); {repository} is as it was before, try again"
+        ) from error
 
 
 def _hub() -> Any:

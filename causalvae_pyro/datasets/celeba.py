@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from causalvae_pyro.datasets.celeba_files import ARCHIVE, FOLDER, check_images, open_files
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["CELEBA_GROUPS", "CelebA", "ConceptGroup"]
@@ -97,7 +98,7 @@ class CelebA(Dataset):
         split: ``"train"``, ``"valid"``, ``"test"`` or ``"all"``.
         transform: Optional callable on the float image ``[3, size, size]`` that indexing returns.
         size: 64 or 128, or any side up to 128.
-        download: Let torchvision download the data.
+        download: Download with torchvision what is missing or damaged (takes the package gdown), and unpack the images.
         workers: Processes that decode while the cache is made; by default one per core that this process may use.
         progress: Show a progress bar while the cache is made.
 
@@ -106,10 +107,10 @@ class CelebA(Dataset):
         labels: ``[N, n]`` float32.
 
     Raises:
-        ValueError: If the group or an attribute is unknown, the size is out of range, an image cannot be decoded or the
-            cache is damaged.
-        FileNotFoundError: If the data are not there.
-        OSError: If the cache cannot be written.
+        ValueError: If the group or an attribute is unknown, the size is out of range, a table has another checksum than the
+            published one, an image cannot be decoded or the cache is damaged.
+        FileNotFoundError: If the data, or some of the images, are not there.
+        OSError: If a file cannot be downloaded, or the cache or the unpacked images cannot be written.
     """
 
     def __init__(
@@ -124,9 +125,6 @@ class CelebA(Dataset):
         workers: int | None = None,
         progress: bool = True,
     ) -> None:
-        # Here and not above: its import takes two seconds, and only this class needs it.
-        from torchvision.datasets import CelebA as Files
-
         if isinstance(group, str):
             if group not in CELEBA_GROUPS:
                 raise ValueError(f"group: got {group!r}; valid: {list(CELEBA_GROUPS)}, or a ConceptGroup")
@@ -135,10 +133,8 @@ class CelebA(Dataset):
             raise ValueError(f"split: got {split!r}; valid: ['train', 'valid', 'test', 'all']")
         if not 8 <= size <= _CROP:
             raise ValueError(f"size: got {size}; must lie between 8 and {_CROP}")
-        try:
-            files = Files(str(root), split=split, target_type="attr", transform=_Prepare(size), download=download)
-        except (RuntimeError, FileNotFoundError) as error:
-            raise FileNotFoundError(f"root: no CelebA in {root} ({str(error).splitlines()[0]})") from None
+        root = Path(root).expanduser()
+        files = open_files(root, split, _Prepare(size), download=download)
         self.graph, self.split, self.transform = group.graph, split, transform
         names = [name for name in files.attr_names if name]
         columns = []
@@ -149,8 +145,9 @@ class CelebA(Dataset):
             column = files.attr[:, names.index(attribute.removeprefix("-"))].float()
             columns.append(1 - column if attribute.startswith("-") else column)
         self.labels = torch.stack(columns, 1)
-        cache = Path(root) / "celeba" / f"cache_{split}_{size}_{len(files)}.npy"
+        cache = root / FOLDER / f"cache_{split}_{size}_{len(files)}.npy"
         if not cache.is_file():
+            check_images(cache.parent, files.filename)
             _fill(cache, files, size, _cores() if workers is None else workers, progress)
         try:
             # Copy on write: torch refuses tensors on read-only memory, and nobody writes here.
@@ -242,4 +239,4 @@ def _fill(cache: Path, files: Dataset, size: int, workers: int, progress: bool) 
     finally:
         temporary.unlink(missing_ok=True)
     # Out here, where the error's context does not keep the loader's processes alive.
-    raise ValueError(f"root: an image of {cache.parent} cannot be decoded ({reason})")
+    raise ValueError(f"root: an image of {cache.parent} cannot be decoded ({reason}); unpack it again from {ARCHIVE}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.splits import check_split, random_fifth
-from causalvae_pyro.files import open_table
+from causalvae_pyro.files import ends_with_line_break, open_table
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["FolderDataset", "read_graph"]
@@ -92,8 +92,9 @@ class FolderDataset(Dataset):
     Raises:
         FileNotFoundError: If the folder, the table or an image is missing.
         ValueError: If the table lacks a concept's column, a label is missing or no finite number, a column is constant, a
-            file occurs twice, an image cannot be decoded, or images differ in size or mode; the message names the file, row
-            and column. If ``units`` is no such mapping, or names a concept that the graph does not have.
+            file occurs twice, the table seems to be cut off (its last line is not ended, and there are images that it does not
+            name), an image cannot be decoded, or images differ in size or mode; the message names the file, row and column.
+            If ``units`` is no such mapping, or names a concept that the graph does not have.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class FolderDataset(Dataset):
         self.split, self.transform, self.seed = split, transform, seed
         self.units = _units(units, self.graph.names)
         files, values = _read_table(table, file_column, self.graph.names)
+        _check_end(table, folder, files)
         if len(files) < 2:
             raise ValueError(f"labels: {table} has {len(files)} rows; need at least 2")
         constant = [name for name, column in zip(self.graph.names, values.T, strict=True) if bool((column == column[0]).all())]
@@ -190,6 +192,21 @@ def _read_table(table: Path, file_column: str, concepts: Sequence[str]) -> tuple
     return list(files), torch.tensor(rows).reshape(len(rows), len(concepts))
 
 
+def _check_end(table: Path, folder: Path, files: Sequence[str]) -> None:
+    """Refuses a table whose last line is not ended while there are images that it does not name: it has been cut off."""
+    if ends_with_line_break(table):
+        return
+    named = {folder / name for name in files}
+    kinds = {path.suffix for path in named}
+    folders = sorted({path.parent for path in named if path.parent.is_dir()})
+    others = [path for parent in folders for path in sorted(parent.iterdir()) if path.suffix in kinds and path not in named]
+    if others:
+        raise ValueError(
+            f"labels: {table} seems to be cut off: its last line is not ended, and it does not name {others[0]} ({len(others)} "
+            f"of {len(others) + len(named)} images are not named); copy it again, or, if it is whole, end its last line"
+        )
+
+
 def _load(folder: Path, files: Sequence[str], size: int | None) -> Tensor:
     result: Tensor | None = None
     for position, name in enumerate(files):
@@ -213,14 +230,21 @@ def _read_image(path: Path, size: int | None) -> Tensor:
         image: Image.Image
         with Image.open(path) as image:
             if image.mode not in _MODES:
-                raise ValueError(f"images: {path} has mode {image.mode}; valid: {', '.join(_MODES)}")
+                raise _ModeError(f"images: {path} has mode {image.mode}; valid: {', '.join(_MODES)}")
             if size is not None:
                 # Shorter side to size, then the middle.
                 image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
             pixels = np.array(image)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"images: {path} cannot be decoded ({str(error).splitlines()[0]})") from None
+    except _ModeError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        # Pillow's readers of other formats raise ValueError where a file has been cut off.
+        raise ValueError(f"images: {path} cannot be decoded ({(str(error) or type(error).__name__).splitlines()[0]})") from None
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).movedim(-1, 0)
+
+
+class _ModeError(ValueError):
+    pass
 
 
 def _describe(shape: torch.Size) -> str:

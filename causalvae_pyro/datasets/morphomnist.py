@@ -150,7 +150,7 @@ def _read_idx(path: Path, magic: int) -> Tensor:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"root: {path} is damaged ({error})") from None
+        raise ValueError(f"root: {path} is damaged ({error}); copy or download it again") from None
     found = int.from_bytes(content[:4], "big")
     if found != magic:
         raise ValueError(f"root: {path} is not the IDX file that its name says: its magic number is {found}, expected {magic}")
@@ -159,7 +159,10 @@ def _read_idx(path: Path, magic: int) -> Tensor:
     shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
     expected = header + torch.Size(shape).numel()
     if len(content) != expected:
-        raise ValueError(f"root: {path} is truncated or too long: {len(content)} bytes, its header announces {expected}")
+        raise ValueError(
+            f"root: {path} is truncated or too long: {len(content)} bytes, its header announces {expected}; copy or download it "
+            "again"
+        )
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
 
 

@@ -41,16 +41,17 @@ def read_image(source: str | os.PathLike | bytes, shape: Sequence[int]) -> Tenso
             # Pillow only warns of an image that decompresses to far more than its file; here it is an error.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-                if min(file.size) < 8:
-                    raise ValueError(f"image: {name} is {file.width} x {file.height}; needs at least 8 pixels a side")
-                image = _eight_bits(ImageOps.exif_transpose(file)).convert(_MODES[channels])
+                size = file.size
+                image = _eight_bits(ImageOps.exif_transpose(file)).convert(_MODES[channels]) if min(size) >= 8 else None
     except FileNotFoundError:
         raise FileNotFoundError(f"image: {name} does not exist") from None
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         # Where Pillow knows no such format it only says where the bytes lie in memory.
         known = not isinstance(error, UnidentifiedImageError) and str(error)
         reason = f" ({str(error).splitlines()[0]})" if known else ""
         raise ValueError(f"image: {name} is no image that can be decoded{reason}") from None
+    if image is None:
+        raise ValueError(f"image: {name} is {size[0]} x {size[1]}; needs at least 8 pixels a side")
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image)).reshape(height, width, channels)
