@@ -41,8 +41,8 @@ def hand_written(model, guide, images, labels, steps, batch_size, lr):
             loc, std = head(encoder(x))
             z = loc + std * torch.randn_like(std)
             sigma = likelihood.scale
-            error = (x - decoder(z).sigmoid()) / sigma
-            reconstruction = -0.5 * error.square().sum() - x.numel() * (sigma.log() + 0.5 * log_two_pi)
+            squares = torch.nn.functional.mse_loss(decoder(z).sigmoid(), x, reduction="sum")
+            reconstruction = -0.5 * squares / sigma.square() - x.numel() * (sigma.log() + 0.5 * log_two_pi)
             lam = prior_std[:, None]
             kl = ((std / lam).square() + ((loc - target) / lam).square() - 1).sum() / 2 + (lam.log() - std.log()).sum()
             noise = scm.noise_scale

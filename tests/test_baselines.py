@@ -221,6 +221,7 @@ def test_align_errors():
         align(lines(), data.images, data.labels, ("a", "m"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_and_is_scored(name):
     method, data = METHODS[name], Pendulum("test", size=16)

@@ -138,6 +138,7 @@ def test_morphomnist(tmp_path):
     assert written[1] == written[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("decoder", ["conv", "sprites"])
 def test_training_in_three_parts_takes_hardly_more_memory_than_what_it_cannot_do_without(decoder):
     import memory

@@ -123,6 +123,7 @@ def test_round_trip_is_exact(variant, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "deep" / "down" / name).read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_fresh_process_gives_the_same_images(tmp_path):
     for variant in VARIANTS:
         run = make(variant)

@@ -97,6 +97,7 @@ def run(finished, tmp_path):
 # What works ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_train_leaves_a_whole_run(finished):
     assert {path.name for path in finished.iterdir()} == FILES
     config = json.loads((finished / "config.json").read_text())
@@ -131,6 +132,7 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
     assert given == [(12, 1), (30, 2), (3, 2), (30, 0), (12, 3)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "decoder", "encoder"),
     [
@@ -150,6 +152,7 @@ def test_train_with_another_decoder_or_encoder(options, decoder, encoder, tmp_pa
     assert [type(module).__name__ for module in (run.model.decoder, run.guide.encoder)] == [decoder, encoder]
 
 
+@pytest.mark.thorough
 def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
     assert train(tmp_path, *OPTIONS) == 0
     out, err = capsys.readouterr()
@@ -167,6 +170,7 @@ def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
         assert (finished / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("share", "labelled", "repeats"), [("0.1", 6, 2), ("1e-9", 2, 6)])
 def test_train_with_a_share_of_the_labels(share, labelled, repeats, tmp_path, capsys, monkeypatch):
     given = []
@@ -196,6 +200,7 @@ def test_train_with_a_share_of_the_labels(share, labelled, repeats, tmp_path, ca
     torch.testing.assert_close(load(tmp_path).model.prior.shift, labels[known].mean(0).float())
 
 
+@pytest.mark.thorough
 def test_all_labels_are_the_default(finished, run, capsys):
     config = json.loads((finished / "config.json").read_text())
     assert "label_share" not in config["training"]
@@ -204,6 +209,7 @@ def test_all_labels_are_the_default(finished, run, capsys):
     assert (finished / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
+@pytest.mark.thorough
 def test_evaluate_scores_again(run, capsys, monkeypatch):
     before = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").unlink()
@@ -221,6 +227,7 @@ def test_evaluate_scores_again(run, capsys, monkeypatch):
     assert "20 test images" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_evaluate_with_a_judge_where_the_truth_is_known(run, capsys):
     before = json.loads((run / "metrics.json").read_text())
     for flags in (["--judge"], [], ["--no-judge"]):
@@ -244,6 +251,7 @@ def test_evaluate_with_a_judge_where_the_truth_is_known(run, capsys):
             assert found["factual"] == pytest.approx(expected["factual"], rel=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("judge", [[], ["--judge"]], ids=["no judge", "judge"])
 def test_evaluate_with_the_distance_by_the_judges_features(judge, run, capsys):
     assert main(["evaluate", str(run), "--device", "cpu", "--limit", "30", "--fid", "judge", *judge]) == 0
@@ -290,6 +298,7 @@ def test_counterfactual_draws(run, tmp_path, capsys, monkeypatch):
     assert matplotlib.image.imread(out)[..., :3].std() > 0.05
 
 
+@pytest.mark.thorough
 def test_a_fresh_process_gives_the_same_counterfactuals(finished, tmp_path):
     program = """
 import sys
@@ -417,6 +426,7 @@ def assert_one_line(err, words):
     assert words in err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_takes_one_line(name, run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -428,6 +438,7 @@ def test_bad_input_takes_one_line(name, run, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["truncated", "file in the way"])
 def test_bad_input_takes_one_line_in_a_process(name, run, tmp_path):
     arguments, words = prepare(name, run, tmp_path)
@@ -460,6 +471,7 @@ def test_divergence_exits_with_1_and_says_so(tmp_path, capsys):
     assert re.match(r"causalvae: error: loss: the term '.*' became \S+ in step 2 \(epoch 2\)", err)
 
 
+@pytest.mark.thorough
 def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     arguments = [
         "train",
@@ -497,6 +509,7 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+@pytest.mark.thorough
 def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     scored = []
     monkeypatch.setattr(cli, "_score", lambda run, out, *_, **__: scored.append(out.name))
@@ -593,6 +606,7 @@ def own(tmp_path_factory):
     return ["--images", str(folder), "--labels", str(folder / "labels.csv"), "--graph", str(folder / "graph.json")]
 
 
+@pytest.mark.thorough
 def test_ones_own_data_train_evaluate_and_draw(own, tmp_path, capsys):
     out = tmp_path / "run"
     train = ["train", *own, "--size", "16", "--epochs", "1", "--batch-size", "16", "--limit", "32", "--out", str(out)]
@@ -631,6 +645,7 @@ def test_ones_own_data_train_evaluate_and_draw(own, tmp_path, capsys):
     assert (tmp_path / "a.png").is_file()
 
 
+@pytest.mark.thorough
 def test_a_size_that_no_judge_takes(own, tmp_path, monkeypatch):
     out, asked = tmp_path / "run", []
     assert main(["train", *own, "--size", "16", "--epochs", "1", "--batch-size", "16", "--out", str(out)]) == 0

@@ -131,6 +131,7 @@ def test_it_samples_with_labels_and_without():
     assert_close(poutine.trace(model).get_trace(None, u).nodes["z"]["value"], model.prior(u).mean)
 
 
+@pytest.mark.thorough
 def test_it_learns_what_labels_do_not_say():
     """Pixels that the labels set and one that they do not: after training all of them are right, and do() moves its own."""
     torch.manual_seed(0)

@@ -93,6 +93,7 @@ def test_depth_is_that_of_the_longest_path():
     assert sorted(set(expected)) == [0, 1, 2, 3]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "seed"), [*itertools.product(["chain", "collider"], range(3)), ("four", 0), ("four", 1)])
 def test_independent_graph_finds_known_graphs(name, seed):
     data, truth = nonlinear(name, seed)

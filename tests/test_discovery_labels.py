@@ -48,6 +48,7 @@ def linear(seed):
 # What it finds -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("name", "edges"), [("chain", {("q", "r"), ("r", "p")}), ("collider", {("p", "q"), ("r", "q")})])
 def test_finds_the_graph(name, edges, seed, fast):
@@ -57,6 +58,7 @@ def test_finds_the_graph(name, edges, seed, fast):
     assert found.graph.names == found.continuous.names == tuple(NAMES)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("fast")
 def test_units_and_the_order_of_columns_do_not_matter():
     data, _ = nonlinear("chain", 0)

@@ -69,6 +69,7 @@ def test_every_script_of_the_gallery_is_built():
     assert all(path.name.startswith("plot_") for path in GALLERY)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, marks=[pytest.mark.slow] * (path.stem not in QUICK), id=path.stem) for path in GALLERY],

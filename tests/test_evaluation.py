@@ -311,6 +311,7 @@ def test_untrained_pendulum_model(pendulum):
     assert max(scores["cf_score"].values()) < 0.9
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("names", "absent"), [(("a", "b"), "children"), (("a",), "pairs")])
 def test_worlds_without_children_or_pairs(names, absent, tmp_path):
     data = Stripes(edges=(), names=names)
@@ -580,6 +581,7 @@ def check_report(run, data, scores, history, directory, absent):
     return text
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("history", [HISTORY, []], ids=["history", "no history"])
 def test_report(history, data, tmp_path):
     run = make(data)
@@ -599,6 +601,7 @@ def test_report(history, data, tmp_path):
     assert not list(directory.glob("*.tmp"))
 
 
+@pytest.mark.thorough
 def test_report_of_another_graph_shows_both(data, tmp_path, monkeypatch):
     run = make(data, graph=CausalGraph(("a", "b"), [("b", "a")]), slope=0.0)
     drawn = []
@@ -616,11 +619,13 @@ def test_report_without_the_truth(data, tmp_path):
     assert "do(a)" not in check_report(run, photos, evaluate(run, photos), [], tmp_path, absent)
 
 
+@pytest.mark.thorough
 def test_report_of_few_images(data, tmp_path):
     scores = evaluate(make(data), data, limit=7)
     check_report(make(data), data, scores, [], tmp_path, ["true_graph.png", "information.png", "training.png"])
 
 
+@pytest.mark.thorough
 def test_report_hands_the_guide_its_labels(data, tmp_path, monkeypatch):
     shown = []
     original = plots.plot_concepts
@@ -641,12 +646,14 @@ def test_report_hands_the_guide_its_labels(data, tmp_path, monkeypatch):
             np.testing.assert_allclose(axes.collections[0].get_offsets(), data.labels[:, [column, column]], atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_pendulum_report(pendulum, tmp_path):
     run, data = pendulum
     write_report(run, data, evaluate(run, data, limit=60, pairs=False), [], tmp_path)
     assert "shadow_position" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.thorough
 def test_a_report_leaves_no_figure_of_an_earlier_one(data, tmp_path):
     run = make(data)
     write_report(run, data, evaluate(run, data), [{"epoch": 1.0, "loss": 2.0}], tmp_path)

@@ -76,6 +76,7 @@ def test_every_example_is_tested():
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name, tmp_path, tiny_run, monkeypatch, capsys):
     if name == "chirho_worlds.py":
@@ -134,6 +135,7 @@ def test_readme_python_blocks_run_in_order():
 NUMBER = re.compile(r"-?\d+\.\d+")
 
 
+@pytest.mark.thorough
 def test_metrics_page_runs_in_order_and_prints_what_it_shows(capsys):
     page = "docs/metrics.md"
     blocks = re.findall(r"```python\n(.*?)```\n(?:```text\n(.*?)```\n)?", (ROOT / page).read_text(), flags=re.DOTALL)
@@ -151,6 +153,7 @@ def test_metrics_page_runs_in_order_and_prints_what_it_shows(capsys):
             assert numbers == pytest.approx(expected, abs=0.01, rel=0.01), source
 
 
+@pytest.mark.thorough
 def test_own_data_page_runs(tmp_path, monkeypatch):
     page = "docs/own_data.md"
     images = tmp_path / "fruit" / "images"
@@ -177,6 +180,7 @@ def test_own_data_page_runs(tmp_path, monkeypatch):
         assert cli.main([*words, *small]) == 0, words
 
 
+@pytest.mark.thorough
 def test_discovery_page():
     page = "docs/discovery.md"
     namespace = {}
@@ -225,6 +229,7 @@ def _stop(server):
     raise KeyboardInterrupt
 
 
+@pytest.mark.thorough
 def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path, monkeypatch):
     lines = [line.split("#")[0].strip() for block in _blocks("bash") for line in block.splitlines()]
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))

@@ -145,6 +145,7 @@ def test_every_piece_counts(bins):
     assert scm.output_bias.shape == (1, 1, 3 * bins + 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 2e-12), (torch.float32, 2e-3)])
 @pytest.mark.parametrize("size", [0.5, 3.0, 10.0])
 def test_the_inverse_is_as_exact_as_the_slopes_allow(size, dtype, tolerance):
@@ -246,6 +247,7 @@ def test_a_roots_marginal_is_learned(cls):
     assert_close(z.quantile(q), labels.quantile(q), rtol=0, atol=0.08)
 
 
+@pytest.mark.thorough
 def test_the_affine_flow_recovers_a_scale_that_depends_on_the_parent():
     def scale(a):
         return 0.1 + 0.3 * torch.sigmoid(2 * a)
@@ -268,6 +270,7 @@ NOISES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", NOISES)
 def test_the_spline_flow_fits_skewed_noise_better_than_the_affine_one(kind):
     def draw(n):

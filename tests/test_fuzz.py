@@ -223,6 +223,7 @@ def attack(name, sound, tmp_path, seeds):
     return good
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", READERS)
 def test_readers(name, sound, tmp_path, capsys):

@@ -297,6 +297,7 @@ def write_report_of(out):
     return out / "report.html"
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(command, sound, tmp_path, monkeypatch, capsys):

@@ -193,6 +193,7 @@ def test_a_fresh_samples_density_is_that_of_any_value(cls, sample_shape):
     assert not torch.equal(eps, other)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scm", [LinearSCM, AdditiveNoiseSCM, MaskLayer])
 @every_guide
 def test_objectives_train_it(cls, scm):
@@ -214,6 +215,7 @@ def test_objectives_train_it(cls, scm):
         assert all(not torch.equal(p, old) for p, old in zip(guide.head.parameters(), before, strict=True))
 
 
+@pytest.mark.thorough
 @every_guide
 def test_particles_in_one_pass_are_particles_in_a_loop(cls):
     model, guide, x = make(cls)
@@ -258,6 +260,7 @@ def test_abduction_and_counterfactuals(cls):
     assert (z[..., GRAPH.index("a"), :] == 2.0).all()
 
 
+@pytest.mark.thorough
 @every_guide
 def test_fit_trains_it(cls):
     model, guide, x = make(cls, dtype=torch.float32, size=0.0)
@@ -328,6 +331,7 @@ class Constant(nn.Module):
         return torch.ones(len(x), 3).to(x)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("transforms", [1, 2])
 @every_flow
 def test_a_flows_density_integrates_to_one(cls, transforms):

@@ -212,6 +212,7 @@ def test_full_rank_reaches_the_evidence(cls):
     assert_close(-objective(0.0, 1.0).loss(model, guide, x, labels), given.evidence().sum().item(), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.thorough
 @guides(MEAN_FIELD + FULL_RANK)
 def test_training_closes_the_gap_that_a_diagonal_gaussian_has_to_leave(cls):
     model, guide, x, _ = make(cls, size=0.2)
@@ -268,6 +269,7 @@ class Bend(nn.Module):
         return (z[..., 0, :].square() + z[..., 1, :])[..., None, None]
 
 
+@pytest.mark.thorough
 @guides([*MEAN_FIELD, *FULL_RANK, FlowExogenousGuide, FlowEndogenousGuide])
 def test_a_flow_follows_a_curved_posterior(cls):
     scm = LinearSCM(CausalGraph(["a", "b"], [("a", "b")]))

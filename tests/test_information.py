@@ -194,6 +194,7 @@ CASES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_the_slow_implementation(case, monkeypatch):
     function, size, noise, ties = case

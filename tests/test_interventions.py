@@ -84,6 +84,7 @@ def equations(scm, adjacency, eps, changes, do=()):
     return torch.stack([z[i] for i in range(n)], 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", CHANGES)
 @pytest.mark.parametrize("n", [4, 10, 40])
 @every_layer

@@ -110,6 +110,7 @@ class ExactMissing(Exact):
 # The golden test -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("weights", [(0.0, 1.0), (1.0, 1.0), (0.3, 2.5)], ids=str)
 @every_pattern
 @pytest.mark.parametrize("prior", PRIORS)
@@ -180,6 +181,7 @@ def nonlinear(kind):
     return scm
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM, MaskLayer], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("family", [ExogenousGuide, EndogenousGuide, FullRankEndogenousGuide], ids=lambda f: f.__name__)
 def test_the_divergence_with_every_causal_layer(kind, family):
@@ -427,6 +429,7 @@ def test_from_labels_standardises_by_the_known_ones(prior):
         prior.from_labels(hidden)
 
 
+@pytest.mark.thorough
 def test_fit_mechanisms_is_maximum_likelihood_on_complete_images():
     labels = torch.randn(400, N)
     labels[:, 1] += 2 * labels[:, 0]

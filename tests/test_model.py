@@ -356,6 +356,7 @@ def test_labels_masked_by_a_handler(guide):
     assert (trace.nodes["x"]["log_prob"] != 0).all()
 
 
+@pytest.mark.thorough
 @every_guide
 def test_two_models_in_one_process_both_train_under_svi(guide):
     # Pitfall: under SVI, parameters live in one store, keyed by name.
@@ -477,6 +478,7 @@ def swapped(part):
     return *make(**{part: module}), [module]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("objective", [CausalELBO, lambda: CausalELBO(1, 1), Trace_ELBO], ids=["default", "paper", "Trace_ELBO"])
 @pytest.mark.parametrize("part", ["prior", "decoder", "likelihood", "scm_module", "guide", "all"])
 def test_a_part_of_the_users_own_trains_and_can_be_intervened_on(part, objective):

@@ -217,6 +217,7 @@ def assert_same_with_gradients(actual, expected, modules, tolerance=1e-10):
 # The golden test -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("guide", GUIDES)

@@ -79,6 +79,7 @@ def test_the_codes_objective_decodes_the_mean_and_takes_1_for_the_variance(data)
     assert_close(abduct(run.guide, x, num_samples=3)["eps"], loc.expand(3, *loc.shape))
 
 
+@pytest.mark.thorough
 def test_the_graph_is_found_from_labels_or_given():
     labels = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
     labels[:, 1] = 0.9 * labels[:, 0] + 0.3 * labels[:, 1]
@@ -115,6 +116,7 @@ def test_label_fit_reaches_the_strengths_only():
     assert model.scm.weight.grad.count_nonzero() == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("recipe", [PaperRecipe(), PaperRecipe.of_the_code()], ids=["paper", "code"])
 def test_it_trains_and_is_scored(data, recipe):
     torch.manual_seed(0)

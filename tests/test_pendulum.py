@@ -107,6 +107,7 @@ def test_the_clamp_holds_where_the_shadow_would_be_shorter(data):
 # Splits --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_train_and_test_divide_all_scenes(partition, noise):

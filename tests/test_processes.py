@@ -119,6 +119,7 @@ def launch(script, *arguments, processes):
 
 
 # Batches of 25 in two: 13 and 12; the last of 98 has 12 and 11. That of 76 is one image, and does not reach for both.
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [98, pytest.param(76, marks=pytest.mark.slow)])
 def test_two_processes_take_the_steps_of_one(count, tmp_path):
     script = tmp_path / "script.py"

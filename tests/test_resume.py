@@ -184,6 +184,7 @@ def same_pair(first, second):
         equal(dict(a.state_dict()), dict(b.state_dict()))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_it_ends_as_if_it_had_never_been_stopped(case, data, tmp_path):
     whole, history, snapshots = train(case, data, tmp_path / "whole")
@@ -500,6 +501,7 @@ print("killed", kills)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kills", "epochs"), [(3, 30), pytest.param(20, 150, marks=pytest.mark.slow)])
 def test_killed_at_random(kills, epochs, tmp_path):
     script = tmp_path / "script.py"

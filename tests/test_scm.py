@@ -283,6 +283,7 @@ VALUES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("n", [4, 10, 40])

@@ -297,6 +297,7 @@ def test_what_a_judge_is_shown(data):
         assert x.max() <= 1
 
 
+@pytest.mark.thorough
 def test_a_trained_judge_reads_images_it_has_not_seen():
     train, world = Stripes(edges=(), count=200), Stripes(edges=())
     world.labels = world.labels[20:]
@@ -457,6 +458,7 @@ def test_concepts_of_the_run_that_the_data_has_not(wide):
     assert few["composition"] == pytest.approx(all_of_it["composition"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("truth", [True, False])
 def test_the_order_of_the_datas_concepts_makes_no_difference(truth, wide):
     other = Reordered(wide, [2, 0, 3, 1])

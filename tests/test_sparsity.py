@@ -183,6 +183,7 @@ def needed(weight):
     return int((sizes > 0.05 * sizes.max()).sum()), error.item()
 
 
+@pytest.mark.thorough
 def test_of_concepts_that_say_the_same_one_draws():
     without, with_price = needed(0.0), needed(30.0)
     assert with_price[0] < without[0]

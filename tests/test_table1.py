@@ -173,6 +173,7 @@ def photographs(data, folder, monkeypatch):
     return {"morphomnist_root": str(folder), "celeba_root": str(folder)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("data", "row"),
     [("morphomnist", row) for row in ("best", "paper", "condition_vae", "ivae", "beta_vae", "causal_vae_unsup", "ladder_vae")]
@@ -220,6 +221,7 @@ def test_a_real_cell(row, table1):
     assert summary["curve"][0]["mic"]["mean"] == pytest.approx(point["mic"])
 
 
+@pytest.mark.thorough
 def test_cells_run_in_processes_of_their_own(tmp_path, table1):
     settings = SETTINGS | {"limit": 30}
     assert table1.run_all([("pendulum", "conv", 0), ("flow", "conv", 0)], settings, tmp_path, 2) == 0
