@@ -92,3 +92,20 @@ def test_handwriting_beside_the_conditional_vae(tables, tmp_path, monkeypatch):
 def test_counterfactuals_page_agrees_with_the_committed_results(tables):
     text = (ROOT / "docs" / "counterfactuals.md").read_text()
     assert tables.counterfactuals_page(text) == text
+
+
+def test_training_page_agrees_with_the_committed_costs(tables):
+    lines = (ROOT / "docs" / "training.md").read_text().splitlines()
+    found = json.loads((tables.RESULTS / "memory.json").read_text())["micro_batches"]
+    for parts in (1, 2, 3, 4, 8):
+        cells = [found[f"{decoder}, {parts}"] for decoder in ("conv", "sprites")]
+        row = " | ".join(f"{cell['tensors_ratio']:.2f} | {cell['seconds']:.1f} s" for cell in cells)
+        assert f"  | {parts} | {row} |" in lines
+    words = " ".join(" ".join(lines).split())
+    one, three = ([f"{found[f'{d}, {p}']['process_ratio']:.2f}" for d in ("conv", "sprites")] for p in (1, 3))
+    assert f"{one[0]} and {one[1]} times at one part and {three[0]} and {three[1]} at three" in words
+    for name, place in (("step", "a hand-written one of the same maths on two cores"), ("step_one_core", "on one")):
+        step = json.loads((tables.RESULTS / f"{name}.json").read_text())
+        low, high = step["ratio_range"]
+        assert f"{step['ratio_median']:.2f} times {place} (" in words
+        assert f"{low:.2f} to {high:.2f})" in words
