@@ -23,10 +23,13 @@ from pathlib import Path
 
 import torch
 from environment import describe, write_json
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from causalvae_pyro import fit
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.training.devices import networks_of
 
 _MIB = 2**20
 
@@ -38,27 +41,36 @@ def main() -> None:
     parser.add_argument(
         "--micro-batches", type=int, nargs="+", default=[1, 2, 3, 4, 8], help="parts in which a batch goes through"
     )
+    parser.add_argument(
+        "--recompute",
+        type=int,
+        default=0,
+        help="recompute encoders and decoder for so many images at a time; 0: keep activations",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--decoder", choices=("conv", "sprites"), help="this one only, as JSON to standard output")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     if args.decoder:
-        print(json.dumps(measure(args.decoder, args.size, args.batch_size, args.micro_batches[0], args.device)))
+        options = {"parts": args.micro_batches[0], "device": args.device, "recompute": args.recompute}
+        print(json.dumps(measure(args.decoder, args.size, args.batch_size, **options)))
         return
     found = {}
     for decoder in ("conv", "sprites"):
         for parts in args.micro_batches:
             command = [sys.executable, __file__, "--decoder", decoder, "--device", args.device, "--size", str(args.size)]
-            command += ["--batch-size", str(args.batch_size), "--micro-batches", str(parts)]
+            command += ["--batch-size", str(args.batch_size), "--micro-batches", str(parts), "--recompute", str(args.recompute)]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             found[f"{decoder}, {parts}"] = figures = json.loads(output.splitlines()[-1])
             print(f"{decoder}, {parts} parts: " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items()), flush=True)
     if args.out is not None:
-        options = {"size": args.size, "batch_size": args.batch_size, "device": args.device}
+        options = {"size": args.size, "batch_size": args.batch_size, "device": args.device, "recompute": args.recompute}
         write_json(args.out, {"options": options, "micro_batches": found, **describe()})
 
 
-def measure(decoder: str, size: int, batch: int, parts: int, device: str, epoch: bool = True) -> dict[str, float]:
+def measure(
+    decoder: str, size: int, batch: int, parts: int, device: str, recompute: int = 0, epoch: bool = True
+) -> dict[str, float]:
     """Sizes in MiB, their ratios to what is needed, and the seconds of an epoch; without ``epoch`` of a few steps only."""
     torch.manual_seed(0)
     recipe, options = Recipe(decoder=decoder), {"device": device, "progress": False, "epochs": 1}
@@ -73,6 +85,9 @@ def measure(decoder: str, size: int, batch: int, parts: int, device: str, epoch:
     data = Pendulum("train", size=size)
     images, labels = data.images, data.labels
     run = recipe.build(data.graph, images, labels)
+    if recompute:
+        for network in networks_of(run.model, run.guide):
+            network.forward = _recomputed(network.forward, recompute)
     weights = sum(p.numel() * p.element_size() for module in (run.model, run.guide) for p in module.parameters())
     stored = images.numel() * images.element_size() + labels.numel() * labels.element_size()
     # Adam keeps two moments, and a gradient is as large as its weight.
@@ -100,6 +115,16 @@ def measure(decoder: str, size: int, batch: int, parts: int, device: str, epoch:
             process = found.pop("peak")
             found |= {"process_mib": process / _MIB, "process_ratio": process / needed}
     return {**found, "tensors_mib": tensors / _MIB, "tensors_ratio": tensors / needed}
+
+
+def _recomputed(forward: Callable[..., Tensor], images: int) -> Callable[..., Tensor]:
+    """A network that keeps its inputs only and computes the rest again in the backward pass."""
+
+    def run(*inputs: Tensor | None) -> Tensor:
+        given = [tensor.split(images) for tensor in inputs if tensor is not None]
+        return torch.cat([checkpoint(forward, *part, use_reentrant=False) for part in zip(*given, strict=True)])
+
+    return run
 
 
 def peak_of_tensors(function: Callable[[], object]) -> int:

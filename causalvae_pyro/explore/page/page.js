@@ -242,7 +242,8 @@ function showGraph() {
     const side = from.x >= to.x ? 1 : -1;
     const bend = levels > 1 ? side * (width / 2 + 14 * levels) : 0;
     if (bend) margins[side > 0 ? 1 : 0] = Math.max(margins[side > 0 ? 1 : 0], 14 * levels);
-    const [top, bottom] = [from.y + height / 2, to.y - height / 2 - 2];
+    // Thicker borders reach further out.
+    const [top, bottom] = [from.y + height / 2, to.y - height / 2 - (kind(effect) ? 4 : 2)];
     const middle = `${(from.x + to.x) / 2 + 2 * bend} ${(top + bottom) / 2}`;
     const end = carries ? "arrow-carries" : "arrow";
     return draw("path", { class: style, d: `M ${from.x} ${top} Q ${middle} ${to.x} ${bottom}`, "marker-end": `url(#${end})` });
