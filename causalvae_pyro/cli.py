@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:
-        print("causalvae: interrupted", file=sys.stderr)
+        on = "; the same command with --resume goes on from here" if arguments.run is _train else ""
+        print(f"causalvae: interrupted{on}", file=sys.stderr)
         return 130
     except NonFiniteLossError as error:
         print(f"causalvae: error: {error}", file=sys.stderr)
@@ -137,7 +138,8 @@ def _train(arguments: argparse.Namespace) -> None:
     # Also while it is scored: another training would replace what is read then.
     with checkpoint.alone() if main_process else nullcontext():
         parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
-        say(f"training on {len(images)} images of {train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
+        count = f"{len(images)} images of " if len(images) < len(train_data) else ""
+        say(f"training on {count}{train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
         if semi:
             say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
             fit_mechanisms(run.model, labels)
@@ -257,13 +259,16 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
     if arguments.count < 1:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
     data = open_data(run.config.get("data"), "test")
-    x, labels = data.images[: arguments.count].float() / 255, data.labels[: arguments.count]
+    # Evenly spaced: the first of a simulator's images are all alike in its first concept.
+    count = min(arguments.count, len(data))
+    chosen = torch.arange(count) * len(data) // count
+    x, labels = data.images[chosen].float() / 255, data.labels[chosen]
     images = counterfactual(run.model, run.guide, x, do, labels).cpu()
     rows = [("factual", x), (f"{do_label(do, units_of(data) or run.units)}\nmodel", images)]
     if has_truth(data):
         true_labels, true = data.counterfactual(labels, do)
         rows.append(("true", true))
-        for i, (before, after) in enumerate(zip(labels.tolist(), true_labels.tolist(), strict=True)):
+        for i, before, after in zip(chosen.tolist(), labels.tolist(), true_labels.tolist(), strict=True):
             pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(run.graph.names, before, after, strict=True))
             print(f"image {i}: {', '.join(pairs)}")
     save_figure(plot_comparison(rows), arguments.out)
@@ -304,7 +309,7 @@ def _score(
     if judge or fid == "judge":
         train_data = open_data(description, "train") if train_data is None else train_data
         print(f"training a judge on {len(train_data)} images")
-        predictor = train_judge(train_data.images, train_data.labels, device=run.model.zero.device)
+        predictor = train_judge(train_data.images, train_data.labels, device=run.model.zero.device, progress=True)
         options |= ({"judge": predictor.predict} if judge else {}) | (
             {"fid_features": predictor.features} if fid == "judge" else {}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,18 @@ def parse(argv: Sequence[str] | None, run: Commands) -> argparse.Namespace:
     return arguments
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults behind the options that have one; of others the help says what happens without them."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def _make_parser(run: Commands) -> argparse.ArgumentParser:
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="causalvae", description=causalvae_pyro.__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    formatter = _Formatter
+    # Without the marks that are for the documentation's builder.
+    words = re.sub(r":\w+:`~?([^`]*)`", r"\1", causalvae_pyro.__doc__ or "").replace("``", "")
+    parser = argparse.ArgumentParser(prog="causalvae", description=words, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--version", action="version", version=f"causalvae {causalvae_pyro.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -130,7 +138,7 @@ def _make_parser(run: Commands) -> argparse.ArgumentParser:
     cf.add_argument(
         "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
     )
-    cf.add_argument("--count", type=int, default=8, help="number of test images")
+    cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
     cf.add_argument("--out", type=Path, default=Path("counterfactual.png"), help="picture: factual, model's, true; row by row")
     _device_option(cf)
     cf.set_defaults(run=run["counterfactual"])

@@ -128,6 +128,7 @@ def train_judge(
     augment: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    progress: bool = False,
 ) -> Predictor:
     """An independent predictor of labels for :func:`evaluate`: ``predict`` is the judge, ``features`` are for the FID.
 
@@ -141,6 +142,7 @@ def train_judge(
             images and not in counterfactual ones.
         seed: Of the weights and the order of the images. The global generator stays as it was.
         device: Where to train and where to judge.
+        progress: Show a progress bar.
     """
     # Few images are seen in smaller batches, for the noise in them; of very many only so many as there are steps for.
     batch_size = min(64, max(8, len(images) // 8))
@@ -150,7 +152,8 @@ def train_judge(
         torch.manual_seed(seed)
         judge = Predictor(images.shape[1:], labels.shape[1]).to(device)
         epochs = round(steps / max(1, count // batch_size))
-        judge.fit(images[chosen], labels[chosen], epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
+        images, labels = images[chosen], labels[chosen]
+        judge.fit(images, labels, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed, progress=progress)
     return judge
 
 

@@ -58,7 +58,12 @@ _CAPTIONS = {
         "averaged over the test labels.",
     ),
     "true_graph": ("The data's graph", "Edges that differ from it are counted under Structural Hamming distance above."),
-    "training": ("Training", "Mean per image and epoch of the loss and each of its terms."),
+    "training": (
+        "Training",
+        "Mean per image and epoch of the loss and of each of its terms, before their weights. With sprites the loss rises in the "
+        "end: the price on effects (sparse effects) grows twentyfold over the training, as it is meant to, while the "
+        "reconstruction goes on to improve.",
+    ),
 }
 
 

@@ -77,7 +77,7 @@ def draw(labels: list[torch.Tensor], images: list[torch.Tensor], graph: cv.Causa
     panels += [(f"images, epoch {i + 1}", matrix) for i, matrix in enumerate(images)][-2:]
     panels += [("found", graph.adjacency), ("true", truth.adjacency)]
     names = [readable(name) for name in graph.names]
-    figure, grid = subplots(2, (len(panels) + 1) // 2, height=4.6)
+    figure, grid = subplots(2, (len(panels) + 1) // 2, height=4.8)
     for axes, (title, matrix) in zip(grid.flat, panels, strict=False):
         axes.imshow(matrix.numpy(), vmin=0, vmax=1)
         axes.set_title(title)

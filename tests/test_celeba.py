@@ -11,6 +11,10 @@ from causalvae_pyro import FixedPrior
 from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA, ConceptGroup
 from causalvae_pyro.graph import CausalGraph
 
+# Of multiprocessing's own threads, when PyTorch takes its workers down after an error: on a busy machine one of them may find its
+# pipe closed already. Nothing of ours waits for it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
 ATTRIBUTES = (
     "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry "
     "Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "

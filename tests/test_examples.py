@@ -253,6 +253,9 @@ def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path, monkeypatch)
                 continue
             small = ["--size", "16", "--limit", "128", "--epochs", "1", "--batch-size", "16", "--out", str(tmp_path / "run")]
             assert cli.main([*words[1:], *(small if words[1] == "train" else [])]) == 0, words
+        elif words[0] == "source":
+            # Where the Makefile puts it.
+            assert words[1:] == [".venv/bin/activate"]
         elif words[0] == "torchrun":
             # The rest is the command that it starts so often.
             assert words[1] == "--nproc-per-node"

@@ -102,6 +102,12 @@ def test_training_page_agrees_with_the_committed_costs(tables):
         row = " | ".join(f"{cell['tensors_ratio']:.2f} | {cell['seconds']:.1f} s" for cell in cells)
         assert f"  | {parts} | {row} |" in lines
     words = " ".join(" ".join(lines).split())
+    again = json.loads((tables.RESULTS / "memory_recompute.json").read_text())["micro_batches"]
+    ratios, seconds = (
+        " and ".join(f"{again[f'{decoder}, 1'][key]:.{digits}f}" for decoder in ("conv", "sprites"))
+        for key, digits in (("tensors_ratio", 2), ("seconds", 1))
+    )
+    assert f"{ratios}, at {seconds} s" in words
     one, three = ([f"{found[f'{d}, {p}']['process_ratio']:.2f}" for d in ("conv", "sprites")] for p in (1, 3))
     assert f"{one[0]} and {one[1]} times at one part and {three[0]} and {three[1]} at three" in words
     for name, place in (("step", "a hand-written one of the same maths on two cores"), ("step_one_core", "on one")):

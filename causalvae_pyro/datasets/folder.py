@@ -141,6 +141,12 @@ class FolderDataset(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(split={self.split!r}, concepts={list(self.graph.names)}, seed={self.seed}: "
+            f"{len(self)} images, {_describe(self.images.shape)})"
+        )
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = self.images[index].float() / 255
         return (self.transform(image) if self.transform else image), self.labels[index]

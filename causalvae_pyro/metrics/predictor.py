@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import trange
 
 __all__ = ["Predictor"]
 
@@ -79,6 +80,7 @@ class Predictor(nn.Module):
         augment: Callable[[Tensor], Tensor] | None = None,
         augment_pairs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         seed: int = 0,
+        progress: bool = False,
     ) -> None:
         """Trains on real images, and leaves the predictor in evaluation mode.
 
@@ -91,6 +93,7 @@ class Predictor(nn.Module):
             augment: Random change of a batch of images that leaves the targets as they are.
             augment_pairs: Random change of images that changes their targets too, ``(images, targets)`` to the same.
             seed: Fixes the order of the data.
+            progress: Show a progress bar.
         """
         batch_size, device = min(batch_size, len(images)), self.shift.device
         if not self.classify:
@@ -103,7 +106,7 @@ class Predictor(nn.Module):
         steps = len(images) // batch_size
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, epochs * steps)
         self.train()
-        for _ in range(epochs):
+        for _ in trange(epochs, desc="epochs of the predictor", disable=not progress, dynamic_ncols=True):
             for index in torch.randperm(len(images), generator=generator)[: steps * batch_size].split(batch_size):
                 x, target = _float(images[index].to(device)), targets[index].to(device)
                 x = x if augment is None else augment(x)
