@@ -294,9 +294,9 @@ def test_counterfactual_draws(run, tmp_path, capsys, monkeypatch):
     # Evenly spaced over the test set.
     chosen = [place * len(test) // 3 for place in range(3)]
     true = test.counterfactual(test.labels[chosen], {"light": 12.0, "pendulum": 0.2})[0]
-    for i, line in zip(chosen, lines[:3], strict=True):
+    for i, after, line in zip(chosen, true, lines[:3], strict=True):
         assert line.startswith(f"image {i}: pendulum {test.labels[i, 0]:.3g} -> 0.2, light {test.labels[i, 1]:.3g} -> 12, ")
-        assert line.endswith(f"shadow_position {test.labels[i, 3]:.3g} -> {true[i, 3]:.3g}")
+        assert line.endswith(f"shadow_position {test.labels[i, 3]:.3g} -> {after[3]:.3g}")
     assert matplotlib.image.imread(out)[..., :3].std() > 0.05
 
 

@@ -325,7 +325,7 @@ def test_a_judges_training_is_as_long_for_few_images_as_for_many(count, batch_si
     images, labels = torch.zeros(count, 1, 4, 4), torch.arange(count)[:, None].float()
     train_judge(images, labels, steps=50, seed=3)
     (((shown, targets), options),) = calls
-    assert options == {"epochs": epochs, "batch_size": batch_size, "augment": None, "seed": 3}
+    assert options == {"epochs": epochs, "batch_size": batch_size, "augment": None, "seed": 3, "progress": False}
     assert targets[:3, 0].tolist() == first
     assert len(shown) == len(targets) == min(count, 50 * 64)
 
