@@ -14,7 +14,7 @@ pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendul
 flow: $(STAMP)  ## the same on Flow
 	$(BIN)/causalvae train flow
 
-test: $(STAMP)  ## the tests (five minutes on 2 cores); make test TESTS="not slow" is what CI runs (a quarter of an hour)
+test: $(STAMP)  ## the tests (three minutes on 2 cores); make test TESTS="not slow" is what CI runs (eleven)
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(TESTS)"
 
 test-slow: $(STAMP)  ## the others
