@@ -14,6 +14,7 @@ from causalvae_pyro import RandomBrightness, encode, fit
 from causalvae_pyro.baselines import relabel
 from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.datasets import MorphoMNIST
+from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation import evaluate, has_truth, train_judge
 from causalvae_pyro.metrics import mic_tic
 from causalvae_pyro.scorecard import Scorer
@@ -45,7 +46,7 @@ def run_cell(
     method, whole = rows_of(data)[row].method, rows_of(data)[row].whole
     train, test = (open_data(_describe(data, seed, settings, roots), split) for split in ("train", "test"))
     count = min(settings["train_limit"] or len(train.labels), len(train.labels))
-    chosen = torch.arange(count) * len(train.labels) // count
+    chosen = evenly_spaced(count, len(train.labels))
     images, labels = train.images[chosen], train.labels[chosen]
     seen = train.file_name_labels(labels).float() if whole else labels
     torch.manual_seed(seed)
@@ -145,7 +146,7 @@ def scores_in_between(run: Run, test: Any, limit: int | None) -> dict[str, float
     if not has_truth(test):
         return result
     count = min(limit or _CURVE, _CURVE)
-    few = torch.arange(count) * len(test.labels) // count
+    few = evenly_spaced(count, len(test.labels))
     scorer = Scorer(run, test, test.images[few].float() / 255, test.labels[few], 0, intervals=False)
     scores, graph = scorer.counterfactuals(pairs=False)["cf_score"], test.graph
     roots, children = ([scores[name] for name in names] for names in (graph.roots, graph.children))
@@ -157,7 +158,7 @@ def _codes(run: Run, test: Any, limit: int | None) -> tuple[torch.Tensor, torch.
     """Means of the posterior of all test images, in the labels' order, and the labels."""
     # The same images as evaluate's.
     count = min(limit or len(test.labels), len(test.labels))
-    chosen = torch.arange(count) * len(test.labels) // count
+    chosen = evenly_spaced(count, len(test.labels))
     x, labels = test.images[chosen].float() / 255, test.labels[chosen]
     order = [run.graph.names.index(name) for name in test.graph.names]
     handed = labels.new_full((len(labels), len(run.graph)), torch.nan)

@@ -21,6 +21,7 @@ import causalvae_pyro
 from causalvae_pyro.checkpoint import HISTORY, Run, SaveCheckpoint, load
 from causalvae_pyro.cli_arguments import PRESETS, parse
 from causalvae_pyro.counterfactual import counterfactual
+from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation import evaluate, has_truth, score_table, train_judge
 from causalvae_pyro.files import open_table
 from causalvae_pyro.missing import keep_labels
@@ -89,7 +90,7 @@ def _train(arguments: argparse.Namespace) -> None:
     train_data = open_data(description, "train")
     count = min(arguments.limit or len(train_data), len(train_data))
     # Evenly spaced: the first scenes of the grid share one value of the first concept.
-    chosen = torch.arange(count) * len(train_data) // count
+    chosen = evenly_spaced(count, len(train_data))
     images, labels = train_data.images[chosen], train_data.labels[chosen]
     # With few labels the sprites are untried.
     decoder = arguments.decoder or ("sprites" if arguments.data and arguments.label_share == 1 else "conv")
@@ -259,9 +260,7 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
     if arguments.count < 1:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
     data = open_data(run.config.get("data"), "test")
-    # Evenly spaced: the first of a simulator's images are all alike in its first concept.
-    count = min(arguments.count, len(data))
-    chosen = torch.arange(count) * len(data) // count
+    chosen = evenly_spaced(min(arguments.count, len(data)), len(data))
     x, labels = data.images[chosen].float() / 255, data.labels[chosen]
     images = counterfactual(run.model, run.guide, x, do, labels).cpu()
     rows = [("factual", x), (f"{do_label(do, units_of(data) or run.units)}\nmodel", images)]

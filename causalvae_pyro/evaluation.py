@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.metrics import Predictor
 from causalvae_pyro.scorecard import CounterfactualData, Scorer, has_truth
 from causalvae_pyro.scoretable import score_table
@@ -84,7 +85,7 @@ def evaluate(
         raise ValueError(f"limit: got {limit}; must be at least 1")
     count = len(data.labels) if limit is None else min(limit, len(data.labels))
     # Evenly spaced: neighbours on a grid of labels are alike.
-    chosen = torch.arange(count) * len(data.labels) // count
+    chosen = evenly_spaced(count, len(data.labels))
     x, labels = data.images[chosen], data.labels[chosen]
     x = x.float() / 255 if x.dtype == torch.uint8 else x
     scorer = Scorer(run, data, x, labels, seed, intervals)
@@ -147,7 +148,7 @@ def train_judge(
     # Few images are seen in smaller batches, for the noise in them; of very many only so many as there are steps for.
     batch_size = min(64, max(8, len(images) // 8))
     count = min(len(images), steps * batch_size)
-    chosen = torch.arange(count) * len(images) // count
+    chosen = evenly_spaced(count, len(images))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge = Predictor(images.shape[1:], labels.shape[1]).to(device)

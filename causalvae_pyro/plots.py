@@ -14,6 +14,7 @@ from torch import Tensor
 
 from causalvae_pyro.checkpoint import Run
 from causalvae_pyro.counterfactual import counterfactual, encode, reconstruct
+from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.style import (
     BLUE,
@@ -163,7 +164,7 @@ def plot_reconstructions(run: Run, images: Tensor, labels: Tensor | None = None,
     """
     # Neighbours in the data are often neighbours on a grid of labels, and look alike.
     count = min(count, len(images))
-    chosen = torch.arange(count) * len(images) // max(count, 1)
+    chosen = evenly_spaced(count, len(images))
     x = _float(images[chosen])
     again = reconstruct(run.model, run.guide, x, None if labels is None else labels[chosen]).cpu()
     return plot_comparison([("image", x), ("reconstruction", again), ("difference", 1 - (again - x).abs())])
