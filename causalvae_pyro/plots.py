@@ -144,7 +144,9 @@ def plot_history(history: History | Sequence[dict[str, Any]]) -> Figure:
         axes.set_title(readable(name.replace("kl_", "KL ")))
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_ylabel("nats per image")
+        # Other terms count in nats only once they are weighted.
+        in_nats = name in ("loss", "reconstruction") or name.startswith("kl_")
+        axes.set_ylabel("nats per image" if in_nats else "per image, unweighted")
         if name.startswith("kl_"):
             # A divergence falls by orders of magnitude in the first epoch.
             axes.set_yscale("log")

@@ -395,6 +395,9 @@ def test_history_figure():
         assert [axes.get_title() for axes in figure.axes] == ["loss", "KL z"]
         assert {(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes} == {("epoch", "nats per image")}
         assert figure.axes[1].lines[0].get_xydata().tolist() == [[1, 2], [2, 1]]
+    # Terms are kept as they are before their weights, and a price is nothing in nats.
+    figure = plot_history([{"epoch": 1, "loss": 3.0, "sparse_effects": 0.5}])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["nats per image", "per image, unweighted"]
 
 
 def test_reconstruction_figure(data):
