@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import causalvae_pyro
-from causalvae_pyro import acyclicity, datasets, discovery, metrics
+from causalvae_pyro import datasets, discovery, metrics
 
 
 @pytest.fixture(autouse=True)
 def _names(doctest_namespace):
     doctest_namespace["torch"] = torch
-    for module in (causalvae_pyro, acyclicity, datasets, discovery, metrics):
+    for module in (causalvae_pyro, datasets, discovery, metrics):
         doctest_namespace.update({name: getattr(module, name) for name in module.__all__})

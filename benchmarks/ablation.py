@@ -17,20 +17,12 @@ from pathlib import Path
 import torch
 from environment import describe, write_json
 
-from causalvae_pyro import (
-    CausalELBO,
-    ConvDecoder,
-    LabelFit,
-    PredictorConsistency,
-    SleepPhase,
-    SparseEffects,
-    SpriteDecoder,
-    fit,
-)
+from causalvae_pyro import CausalELBO, ConvDecoder, fit
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.evaluation import evaluate
+from causalvae_pyro.evaluation.evaluate import evaluate
 from causalvae_pyro.metrics import Predictor, seeds_interval
-from causalvae_pyro.networks import layers
+from causalvae_pyro.networks import SpriteDecoder, layers
+from causalvae_pyro.objectives import EffectSparsity, LabelFit, PredictorConsistency, SleepPhase
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.training import resolve_device
 
@@ -127,14 +119,14 @@ def run(variant: str, seed: int, epochs: int, size: int, limit: int, device: str
         model.likelihood.min_scale = 1e-3
     terms = [LabelFit()]
     if variant not in NO_PRICE:
-        growth = 1.0 if variant == "same_price" else recipe.effect_price_growth
-        terms.append(SparseEffects(lambda progress: recipe.effect_price * growth**progress))
+        growth = 1.0 if variant == "same_price" else recipe.sparsity_weight_growth
+        terms.append(EffectSparsity(lambda progress: recipe.sparsity_weight * growth**progress))
     if variant not in NO_SLEEP:
         terms.append(SleepPhase(pair.guide))
     start = time.perf_counter()
     if variant in READ:
         terms.append(PredictorConsistency(predictors(images, labels, seed, device)))
-    objective = CausalELBO(prior_share=0.0 if variant in NO_SHARE else 1.0, terms=terms)
+    objective = CausalELBO(teacher_forcing=0.0 if variant in NO_SHARE else 1.0, terms=terms)
     fit(model, pair.guide, (images, labels), objective=objective, epochs=epochs, seed=seed, device=device, progress=False)
     result = {"seconds": time.perf_counter() - start, "scores": score(pair, test, limit)}
     if variant == ONE_READING[1]:

@@ -24,9 +24,9 @@ from PIL import Image
 from torch.nn import functional
 
 from causalvae_pyro import fit
-from causalvae_pyro.batches import as_images, make_batches
 from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA
 from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.training.batches import as_images, make_batches
 
 BATCH, ROUNDS, STEPS = 64, 9, 20
 SIZES = (64, 128)

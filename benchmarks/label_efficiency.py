@@ -17,7 +17,7 @@ from environment import describe, write_json
 from seeds import run_seed
 
 from causalvae_pyro.metrics import seeds_interval
-from causalvae_pyro.style import figure_style, save_figure, subplots
+from causalvae_pyro.plots.style import figure_style, save_figure, subplots
 
 COLUMNS = {
     "mic": ("MIC", lambda m: m["representation"]["mic_mean"]),

@@ -20,7 +20,7 @@ from environment import describe, write_json
 from matplotlib.figure import Figure
 
 from causalvae_pyro.metrics.information import mic_matrix
-from causalvae_pyro.style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure_style, save_figure, subplots
+from causalvae_pyro.plots.style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure_style, save_figure, subplots
 
 CONCEPTS = 4
 TEST_SET = 1461

@@ -26,24 +26,13 @@ from environment import describe, write_json
 from morphomnist_judges import Judges
 from torch import Tensor
 
-from causalvae_pyro import (
-    CausalELBO,
-    FixedPrior,
-    GaussianLikelihood,
-    LabelledGuide,
-    ModulatedDecoder,
-    PredictorConsistency,
-    RandomSymmetry,
-    Run,
-    SpatialEncoder,
-    counterfactual,
-    encode,
-    fit,
-    warm_up,
-)
+from causalvae_pyro import CausalELBO, FixedPrior, GaussianLikelihood, Run, counterfactual, encode, fit
 from causalvae_pyro.baselines import CVAE, CVAEGuide
 from causalvae_pyro.datasets import MorphoMNIST
+from causalvae_pyro.guides import LabelConditionedGuide
 from causalvae_pyro.metrics import r2_score, seeds_interval
+from causalvae_pyro.networks import FiLMDecoder, RandomSymmetry, SpatialEncoder
+from causalvae_pyro.objectives import PredictorConsistency, warm_up
 from causalvae_pyro.training import resolve_device
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -64,7 +53,7 @@ def main() -> None:
     parser.add_argument("--prior-std", type=float, default=0.01, help="CausalVAE's lambda2 in label standard deviations")
     parser.add_argument("--limit", type=int, help="train on the first so many images only")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--judges", type=Path, default=Path("runs/morphomnist_judges"), help="where trained judges are kept")
+    parser.add_argument("--predictors", type=Path, default=Path("runs/morphomnist_judges"), help="where trained judges are kept")
     parser.add_argument("--cells", type=Path, default=Path(__file__).parent / "results" / "morphomnist", help="finished seeds")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "morphomnist.json")
     args = parser.parse_args()
@@ -142,7 +131,7 @@ def run(
         r2 = r2_score(pair[0].prior.to_labels(encode(Run(*pair), x)).cpu(), test.labels)
         scores["r2"] = dict(zip(test.graph.names, r2.tolist(), strict=True))
         scores |= judge(test, panel, lambda do: counterfactual(*pair, x, do))
-        known = LabelledGuide(pair[1], pair[0])
+        known = LabelConditionedGuide(pair[1], pair[0])
         scores["labels known"] = judge(test, panel, lambda do: counterfactual(pair[0], known, x, do, test.labels))
         return scores
 
@@ -158,7 +147,7 @@ def run(
 def conditional_vae(images: Tensor, labels: Tensor, names: tuple[str, ...], noise_dim: int) -> tuple[CVAE, CVAEGuide]:
     """On the networks of the example."""
     n, prior = len(names), FixedPrior.from_labels(labels)
-    decoder = ModulatedDecoder.from_images(images, n, noise_dim=noise_dim)
+    decoder = FiLMDecoder.from_images(images, n, noise_dim=noise_dim)
     model = CVAE(names, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=noise_dim)
     shift, scale = labels.mean(0).tolist(), labels.std(0).tolist()
     encoder = SpatialEncoder(tuple(images.shape[1:]), label_dim=n, label_shift=shift, label_scale=scale)

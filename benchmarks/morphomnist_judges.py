@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import RandomAffine
 
-from causalvae_pyro import RandomBrightness, RandomSymmetry
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.metrics import Predictor
+from causalvae_pyro.networks import RandomBrightness, RandomSymmetry
 
 __all__ = ["Judges"]
 

@@ -24,8 +24,8 @@ from environment import describe, write_json
 from matplotlib_flow import FlowFigure
 from matplotlib_pendulum import PendulumFigure, SceneFigure
 
+from causalvae_pyro.datasets.registry import SIMULATORS
 from causalvae_pyro.datasets.simulator import ImageSimulator
-from causalvae_pyro.sources import SIMULATORS
 
 FIGURES: dict[str, type[SceneFigure]] = {"pendulum": PendulumFigure, "flow": FlowFigure}
 # Many and short, so that a pause of the machine meets few of the ratios.

@@ -21,10 +21,10 @@ from environment import describe, write_json
 
 from causalvae_pyro import fit
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.evaluation import evaluate
+from causalvae_pyro.evaluation.evaluate import evaluate
+from causalvae_pyro.evaluation.report import write_report
+from causalvae_pyro.evaluation.scorecard import Scorer
 from causalvae_pyro.recipes import Recipe
-from causalvae_pyro.report import write_report
-from causalvae_pyro.scorecard import Scorer
 
 # What stands for each method of the score card's.
 SECTIONS = {

@@ -10,15 +10,16 @@ import torch
 from environment import describe
 from table1_methods import SOURCES, rows_of
 
-from causalvae_pyro import RandomBrightness, encode, fit
+from causalvae_pyro import encode, fit
 from causalvae_pyro.baselines import relabel
-from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets import MorphoMNIST
+from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.datasets.splits import evenly_spaced
-from causalvae_pyro.evaluation import evaluate, has_truth, train_judge
+from causalvae_pyro.evaluation.evaluate import evaluate, has_truth, train_predictor
+from causalvae_pyro.evaluation.scorecard import Scorer
 from causalvae_pyro.metrics import mic_tic
-from causalvae_pyro.scorecard import Scorer
-from causalvae_pyro.sources import open_data
+from causalvae_pyro.networks import RandomBrightness
 from causalvae_pyro.training import Callback
 
 # Fewer test images than for the final scores, so that the curve of a run costs little beside the run.
@@ -44,7 +45,7 @@ def run_cell(
     """
     source = SOURCES[data]
     method, whole = rows_of(data)[row].method, rows_of(data)[row].whole
-    train, test = (open_data(_describe(data, seed, settings, roots), split) for split in ("train", "test"))
+    train, test = (load_dataset(_describe(data, seed, settings, roots), split) for split in ("train", "test"))
     count = min(settings["train_limit"] or len(train.labels), len(train.labels))
     chosen = evenly_spaced(count, len(train.labels))
     images, labels = train.images[chosen], train.labels[chosen]
@@ -81,9 +82,9 @@ def run_cell(
     if not has_truth(test):
         digits = isinstance(test, MorphoMNIST)
         # In real digits the brightness tells the thickness; after an intervention it does not.
-        judge = train_judge(images, labels, augment=RandomBrightness() if digits else None, seed=seed, device=device)
+        judge = train_predictor(images, labels, augment=RandomBrightness() if digits else None, seed=seed, device=device)
         read = _Definition(judge.predict) if digits else judge.predict
-        options = {"judge": read, "features": judge.features}
+        options = {"predictor": read, "features": judge.features}
     scores = evaluate(named, test, limit=limit, pairs=False, intervals=False, **options)
     kept = ("cf_score", "ceiling", "cf_r2", "r2", "representation", "graph", "reconstruction_mse", "summary")
     kept += ("composition", "reversibility", "effectiveness", "minimality")

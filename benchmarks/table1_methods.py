@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalvae_pyro import CausalELBO, LabelFit, Run
+from causalvae_pyro import CausalELBO, Run
 from causalvae_pyro.baselines import METHODS, Method, PaperRecipe
+from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.recipes import Recipe
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -35,7 +36,7 @@ class Source:
 
     Attributes:
         title: Its title in tables.
-        description: What :func:`causalvae_pyro.sources.open_data` opens, without ``root``, ``seed`` and ``size``.
+        description: What :func:`causalvae_pyro.datasets.registry.load_dataset` opens, without ``root``, ``seed`` and ``size``.
         best: Our method for such images.
         root: The option that says where the files lie; none for simulators.
         noise_dim: Dimensions of what the labels do not say.
@@ -102,11 +103,11 @@ SOURCES: dict[str, Source] = {
 
 _PAPER = {
     "paper": Row(_of_recipe("CausalVAE, as published", PaperRecipe())),
-    "paper_code": Row(_of_recipe("CausalVAE, as in the authors' code", PaperRecipe.of_the_code())),
+    "paper_code": Row(_of_recipe("CausalVAE, as in the authors' code", PaperRecipe.authors_code())),
 }
 _UNIT = {
     "paper_unit": Row(_of_recipe("as published, likelihood of scale 1", PaperRecipe(learn_scale=False))),
-    "paper_code_unit": Row(_of_recipe("as in the code, likelihood of scale 1", PaperRecipe.of_the_code(learn_scale=False))),
+    "paper_code_unit": Row(_of_recipe("as in the code, likelihood of scale 1", PaperRecipe.authors_code(learn_scale=False))),
 }
 _OTHERS = {name: Row(method) for name, method in METHODS.items()}
 
@@ -122,5 +123,5 @@ def rows_of(data: str) -> dict[str, Row]:
     if source.root is not None:
         return rows | _PAPER | _OTHERS
     rows["conv"] = Row(_of_recipe(f"{OURS}, convolutions", Recipe()))
-    whole = {"paper_code_whole": Row(_of_recipe("the same, with whole-number labels", PaperRecipe.of_the_code()), True)}
+    whole = {"paper_code_whole": Row(_of_recipe("the same, with whole-number labels", PaperRecipe.authors_code()), True)}
     return rows | _PAPER | _UNIT | whole | _OTHERS

@@ -14,7 +14,7 @@ from counterfactual_tables import value
 from label_efficiency import COLUMNS as LABEL_COLUMNS
 from table1_methods import SOURCES
 
-from causalvae_pyro.style import PALETTE, figure_style, save_figure, subplots
+from causalvae_pyro.plots.style import PALETTE, figure_style, save_figure, subplots
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

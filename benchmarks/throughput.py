@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from environment import describe, write_json
 
-from causalvae_pyro import counterfactual, fit, intervene, predict
-from causalvae_pyro.counterfactual import abduct
+from causalvae_pyro import counterfactual, fit, intervene
 from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.interventions import predict
+from causalvae_pyro.interventions.counterfactuals import abduct
+from causalvae_pyro.plots.style import BLUE, VERMILION, figure_style, save_figure, subplots
 from causalvae_pyro.recipes import Recipe
-from causalvae_pyro.style import BLUE, VERMILION, figure_style, save_figure, subplots
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from table1_cells import scores_in_between
 from table1_methods import rows_of
 
 from causalvae_pyro import fit
-from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.metrics import seeds_interval
 from causalvae_pyro.training import Callback

@@ -10,7 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, TransformedDistribution, constraints, register_kl
 
-__all__ = ["BlockNormal", "draw", "mean_of"]
+__all__ = ["BlockNormal", "mean_of", "sample_detached"]
 
 _FALLBACK_SAMPLES = 64
 
@@ -102,7 +102,7 @@ def _kl_block_normal(q: BlockNormal, p: Independent) -> Tensor:
     return 0.5 * terms.sum((-2, -1)) - q.log_volume
 
 
-def draw(distribution: Any) -> Tensor:
+def sample_detached(distribution: Any) -> Tensor:
     """A sample without a gradient. ``sample`` of a normal distribution looks at its scales, and a GPU is waited for meanwhile."""
     return distribution.rsample().detach() if distribution.has_rsample else distribution.sample()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from causalvae_pyro.config import Configurable
+from causalvae_pyro.utils.configurable import Configurable
 
 __all__ = ["BernoulliLikelihood", "ContinuousBernoulliLikelihood", "GaussianLikelihood", "LaplaceLikelihood"]
 

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.local_params import QuietModule
-from causalvae_pyro.missing import conditional
 from causalvae_pyro.scm import CausalLayer
+from causalvae_pyro.utils.local_params import LocalParamModule
+from causalvae_pyro.utils.missing_labels import masked_prior
 
 __all__ = ["CausalVAE"]
 
 _count = itertools.count()
 
 
-class CausalVAE(QuietModule):
+class CausalVAE(LocalParamModule):
     """p(x, z, eps | u), the generative model of Yang et al. 2021.
 
     ::
@@ -88,7 +88,7 @@ class CausalVAE(QuietModule):
             if labels is None:
                 pyro.deterministic("z", z, event_dim=2)
             else:
-                pyro.sample("z", conditional(self.prior, labels), obs=z)  # z ~ N(lambda1(u), lambda2(u)^2), known labels only
+                pyro.sample("z", masked_prior(self.prior, labels), obs=z)  # z ~ N(lambda1(u), lambda2(u)^2), known labels only
             inputs: tuple[Tensor, ...] = (z,)
             if self.noise_dim:
                 inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)  # eps_x ~ N(0, I)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from causalvae_pyro.config import Configurable
+from causalvae_pyro.utils.configurable import Configurable
 
 __all__ = ["FixedPrior", "LabelPrior", "LearnedPrior"]
 

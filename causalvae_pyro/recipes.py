@@ -9,17 +9,18 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides import EndogenousGuide, RefinedGuide
+from causalvae_pyro.guides import EndogenousGuide, IterativeGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SpatialEncoder, SpriteDecoder
-from causalvae_pyro.objectives import CausalELBO, LabelFit, Term, warm_up
+from causalvae_pyro.objectives.elbo import CausalELBO
+from causalvae_pyro.objectives.sleep_phase import SleepPhase
+from causalvae_pyro.objectives.sparsity import EffectSparsity
+from causalvae_pyro.objectives.terms import LabelFit, Term, warm_up
 from causalvae_pyro.priors import FixedPrior, LabelPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM
-from causalvae_pyro.sleep import SleepPhase
-from causalvae_pyro.sparsity import SparseEffects
 
 __all__ = ["Recipe", "fit_mechanisms"]
 
@@ -40,10 +41,10 @@ class Recipe:
     :meth:`labelled_repeats` on to the latter.
 
     With ``decoder="sprites"`` layers that the concepts move draw the image. They learn from the labels' concepts
-    (``prior_share`` of :class:`~causalvae_pyro.CausalELBO`), with a price on every effect, and the guide learns to read
-    drawn interventions too (:class:`~causalvae_pyro.SleepPhase`): then effects on children come out right as well, which
+    (``teacher_forcing`` of :class:`~causalvae_pyro.CausalELBO`), with a price on every effect, and the guide learns to read
+    drawn interventions too (:class:`~causalvae_pyro.objectives.SleepPhase`): then effects on children come out right as well, which
     other decoders draw from their causes (docs/notes.md). Once trained, the guide corrects what it reads by what it reads from
-    the drawing of it (:class:`~causalvae_pyro.RefinedGuide`). For scenes of a few moving parts.
+    the drawing of it (:class:`~causalvae_pyro.guides.IterativeGuide`). For scenes of a few moving parts.
 
     Args:
         dim: Dimensions of each concept.
@@ -53,10 +54,10 @@ class Recipe:
         decoder: ``"conv"`` or ``"sprites"``.
         encoder: ``"conv"``, or ``"spatial"``: finer, and slower.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
-        effect_price: For sprites, the weight of :class:`~causalvae_pyro.SparseEffects` at the start, >= 0.
-        effect_price_growth: By what factor it has grown in the end, > 0. While sprites find what they follow it must not hold
+        sparsity_weight: For sprites, the weight of :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0.
+        sparsity_weight_growth: By what factor it has grown in the end, > 0. While sprites find what they follow it must not hold
             them back; later on it is worth ever less beside what the smallest detail of the picture adds to its likelihood.
-        refinements: For sprites, see :class:`~causalvae_pyro.RefinedGuide`.
+        refinements: For sprites, see :class:`~causalvae_pyro.guides.IterativeGuide`.
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
             of its own, and its divergence comes in over the first tenth of the training.
@@ -69,18 +70,18 @@ class Recipe:
     labelled_share: float = 1 / 6
     decoder: str = "conv"
     encoder: str = "conv"
-    effect_price: float = 2000.0
-    effect_price_growth: float = 20.0
+    sparsity_weight: float = 2000.0
+    sparsity_weight_growth: float = 20.0
     refinements: int = 1
     noise_dim: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
             raise ValueError(f"labelled_share: got {self.labelled_share}; must lie in [0, 1)")
-        if not self.effect_price >= 0:
-            raise ValueError(f"effect_price: got {self.effect_price}; must be >= 0")
-        if not self.effect_price_growth > 0:
-            raise ValueError(f"effect_price_growth: got {self.effect_price_growth}; must be > 0")
+        if not self.sparsity_weight >= 0:
+            raise ValueError(f"sparsity_weight: got {self.sparsity_weight}; must be >= 0")
+        if not self.sparsity_weight_growth > 0:
+            raise ValueError(f"sparsity_weight_growth: got {self.sparsity_weight_growth}; must be > 0")
         if self.refinements < 0:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
         if self.noise_dim < 0 or (self.noise_dim and self.decoder == "sprites"):
@@ -120,7 +121,7 @@ class Recipe:
         model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=self.noise_dim)
         encoder = ConvEncoder(shape) if self.encoder == "conv" else SpatialEncoder(shape, 128, channels=16)
         if self.decoder == "sprites":
-            guide: EndogenousGuide = RefinedGuide(encoder, model, refinements=self.refinements, init_scale=self.prior_std)
+            guide: EndogenousGuide = IterativeGuide(encoder, model, refinements=self.refinements, init_scale=self.prior_std)
         else:
             # With no normalisation and a shared encoder eps_x is lost in the first steps.
             own = SpatialEncoder(shape) if self.noise_dim else None
@@ -135,9 +136,9 @@ class Recipe:
         """
         if self.decoder == "conv":
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
-        price = SparseEffects(lambda progress: self.effect_price * self.effect_price_growth**progress)
+        price = EffectSparsity(lambda progress: self.sparsity_weight * self.sparsity_weight_growth**progress)
         terms: list[Term] = [LabelFit(), price, SleepPhase(run.guide)]
-        return CausalELBO(self.w_eps, self.w_z, prior_share=1.0, terms=terms)
+        return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=terms)
 
     def labelled_repeats(self, labels: Tensor) -> int:
         """How often :func:`~causalvae_pyro.fit` has to show images with labels to make them ``labelled_share`` of what it shows.

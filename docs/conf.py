@@ -56,22 +56,26 @@ sphinx_gallery_conf = {
 
 #: Package, and what it holds.
 PACKAGES = {
-    "causalvae_pyro": "Models, guides, objectives, training, counterfactuals",
-    "causalvae_pyro.networks": "Encoders and decoders",
+    "causalvae_pyro": "What the first hour needs",
     "causalvae_pyro.scm": "Causal layers",
+    "causalvae_pyro.priors": "Priors",
+    "causalvae_pyro.likelihoods": "Likelihoods",
+    "causalvae_pyro.networks": "Encoders and decoders",
     "causalvae_pyro.guides": "Guides",
+    "causalvae_pyro.objectives": "Objectives",
+    "causalvae_pyro.interventions": "Interventions, counterfactuals, effects",
     "causalvae_pyro.training": "Training",
-    "causalvae_pyro.plots": "Figures",
-    "causalvae_pyro.style": "The style of figures",
-    "causalvae_pyro.explore": "The live page",
-    "causalvae_pyro.sharing": "Sharing",
-    "causalvae_pyro.evaluation": "Scores",
-    "causalvae_pyro.recipes": "Recipes",
+    "causalvae_pyro.discovery": "Graph discovery",
     "causalvae_pyro.datasets": "Data sets",
     "causalvae_pyro.metrics": "Metrics",
-    "causalvae_pyro.discovery": "Graph discovery",
-    "causalvae_pyro.acyclicity": "Acyclicity",
+    "causalvae_pyro.checkpoints": "Saving, loading and sharing",
+    "causalvae_pyro.recipes": "Recipes",
+    "causalvae_pyro.evaluation": "Scores and reports",
+    "causalvae_pyro.plots": "Figures",
+    "causalvae_pyro.explore": "The live page",
     "causalvae_pyro.baselines": "Baselines",
+    "causalvae_pyro.distributions": "Distributions",
+    "causalvae_pyro.cli": "The command",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
 
-from causalvae_pyro.style import save_figure
+from causalvae_pyro.plots.style import save_figure
 
 __all__ = ["scrape"]
 

@@ -18,7 +18,7 @@ import causalvae_pyro as cv
 from causalvae_pyro.datasets import Flow, Pendulum
 from causalvae_pyro.discovery import GraphSearch, allowed_edges, discover_graph, refine_graph, with_graph
 from causalvae_pyro.metrics import shd
-from causalvae_pyro.style import MIN_FONT, figure_style, readable, save_figure, subplots
+from causalvae_pyro.plots.style import MIN_FONT, figure_style, readable, save_figure, subplots
 
 
 def main() -> None:

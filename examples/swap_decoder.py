@@ -21,18 +21,16 @@ from causalvae_pyro import (
     EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
-    LabelFit,
     Run,
-    SleepPhase,
-    SparseEffects,
-    SpriteDecoder,
     counterfactual,
     fit,
 )
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.evaluation import evaluate
-from causalvae_pyro.plots import plot_comparison
-from causalvae_pyro.style import save_figure
+from causalvae_pyro.evaluation.evaluate import evaluate
+from causalvae_pyro.networks import SpriteDecoder
+from causalvae_pyro.objectives import EffectSparsity, LabelFit, SleepPhase
+from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots.style import save_figure
 
 
 def make(data, images, labels, name):
@@ -47,8 +45,8 @@ def make(data, images, labels, name):
         # Layers that start on what moves in the images, following the concepts that it follows.
         decoder = SpriteDecoder.from_images(images, len(data.graph), concepts=prior(labels).mean)
         # The decoder learns from the labels' concepts, the guide from drawn interventions as well as from images.
-        terms = [LabelFit(), SparseEffects(2000.0), SleepPhase(guide)]
-        objective = CausalELBO(prior_share=1.0, terms=terms)
+        terms = [LabelFit(), EffectSparsity(2000.0), SleepPhase(guide)]
+        objective = CausalELBO(teacher_forcing=1.0, terms=terms)
     likelihood = GaussianLikelihood(learn_scale=True, lr_factor=getattr(decoder, "lr_factor", 1.0))
     return CausalVAE(scm, prior, decoder, likelihood), guide, objective
 

@@ -23,12 +23,12 @@ from causalvae_pyro import (
     ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
-    LabelFit,
     counterfactual,
     fit,
 )
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.metrics import cf_score
+from causalvae_pyro.objectives import LabelFit
 
 
 class FullCovarianceGuide(PyroModule):

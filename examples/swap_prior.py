@@ -20,13 +20,13 @@ from causalvae_pyro import (
     EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
-    LabelFit,
-    LearnedPrior,
     encode,
     fit,
 )
-from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.objectives import LabelFit
+from causalvae_pyro.priors import LearnedPrior
 
 
 class HeavyTailedPrior(nn.Module):

@@ -11,33 +11,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from causalvae_pyro import (
+from causalvae_pyro import CausalELBO, CausalVAE, EndogenousGuide, FixedPrior, GaussianLikelihood, counterfactual, fit
+from causalvae_pyro.checkpoints import SaveCheckpoint
+from causalvae_pyro.datasets import MorphoMNIST
+from causalvae_pyro.guides import LabelConditionedGuide
+from causalvae_pyro.metrics import Predictor
+from causalvae_pyro.networks import (
     AugmentedEncoder,
-    CausalELBO,
-    CausalVAE,
-    CounterfactualConsistency,
-    EndogenousGuide,
-    FixedPrior,
-    GainDecoder,
-    GaussianLikelihood,
-    LabelFit,
-    LabelledGuide,
+    BrightnessDecoder,
     PooledEncoder,
-    PredictorConsistency,
     RandomBrightness,
     RandomSymmetry,
-    SaveCheckpoint,
-    SparseEffects,
     SpatialEncoder,
-    SplineFlowSCM,
-    counterfactual,
-    fit,
-    warm_up,
 )
-from causalvae_pyro.datasets import MorphoMNIST
-from causalvae_pyro.metrics import Predictor
-from causalvae_pyro.plots import plot_comparison
-from causalvae_pyro.style import do_label, save_figure, units_of
+from causalvae_pyro.objectives import CounterfactualConsistency, EffectSparsity, LabelFit, PredictorConsistency, warm_up
+from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots.style import do_label, save_figure, units_of
+from causalvae_pyro.scm import SplineFlowSCM
 from causalvae_pyro.training import resolve_device
 
 
@@ -47,7 +37,7 @@ def make(images, labels, graph, noise_dim, prior_std):
     scm = SplineFlowSCM(graph)
     prior = FixedPrior.from_labels(labels, std=prior_std)
     # Intensity is what all pixels are multiplied by: learned once, from all digits.
-    decoder = GainDecoder.from_images(images, len(graph), noise_dim=noise_dim)
+    decoder = BrightnessDecoder.from_images(images, len(graph), noise_dim=noise_dim)
     model = CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=noise_dim)
     # Thickness and intensity do not change with orientation and place; the handwriting does.
     reader = AugmentedEncoder(PooledEncoder(shape), RandomSymmetry())
@@ -75,7 +65,7 @@ def rescale(x, labels):
 
 def make_objective(guide, readers=()):
     """What it is trained with."""
-    terms = [LabelFit(), CounterfactualConsistency(guide, std=0.07, noise_weight=0.05), SparseEffects(20.0)]
+    terms = [LabelFit(), CounterfactualConsistency(guide, std=0.07, noise_weight=0.05), EffectSparsity(20.0)]
     if readers:
         terms.append(PredictorConsistency(readers, std=0.015, augmentation=RandomSymmetry()))
     # The handwriting has to get into eps_x first.
@@ -127,7 +117,7 @@ def main():
     judge.fit(images, labels[:, :1], epochs=30 if args.limit is None else 1, augment=augment)
     x = test.images.float() / 255
     scores = {"real images": read_errors(judge, x, test.labels)}
-    guides = {"images alone": guide, "labels known": LabelledGuide(guide, model)}
+    guides = {"images alone": guide, "labels known": LabelConditionedGuide(guide, model)}
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     rows = [("factual", x[:10])]
     for column, name in enumerate(test.graph.names):

@@ -16,13 +16,13 @@ from causalvae_pyro import (
     EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
-    LabelFit,
     Run,
     fit,
     save,
 )
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.evaluation import evaluate, score_table
+from causalvae_pyro.evaluation.evaluate import evaluate, score_table
+from causalvae_pyro.objectives import LabelFit
 
 
 def main():

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from causalvae_pyro import CausalGraph, LinearSCM
 from causalvae_pyro.distributions import BlockNormal
-from causalvae_pyro.divergences import kl, kl_endogenous, kl_exogenous, kl_linear_gaussian
+from causalvae_pyro.objectives.divergences import kl, kl_endogenous, kl_exogenous, kl_linear_gaussian
 from causalvae_pyro.scm import CausalTransform
 
 N, DIM, BATCH = 3, 2, 4

@@ -14,7 +14,6 @@ from torch.testing import assert_close
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
-    AffineFlowSCM,
     CausalELBO,
     CausalGraph,
     CausalVAE,
@@ -23,14 +22,13 @@ from causalvae_pyro import (
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
-    MLPDecoder,
-    MLPEncoder,
-    SplineFlowSCM,
     counterfactual,
     encode,
     fit,
     intervene,
 )
+from causalvae_pyro.networks import MLPDecoder, MLPEncoder
+from causalvae_pyro.scm import AffineFlowSCM, SplineFlowSCM
 
 # Against the index order: root -> mid -> leaf, and lone beside them.
 GRAPH = CausalGraph(["leaf", "root", "lone", "mid"], [("root", "mid"), ("mid", "leaf")])

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import causalvae_pyro
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 # An environment takes 6 GB; while it is made, what pip downloads lies beside it.
 ROOM = 12e9
 FRONT = f"causalvae_pyro-{causalvae_pyro.__version__}"
@@ -186,7 +186,7 @@ import pathlib, sys
 import torch
 import causalvae_pyro
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.sharing import from_pretrained
+from causalvae_pyro.checkpoints.hub import from_pretrained
 
 assert pathlib.Path(causalvae_pyro.__file__).is_relative_to(sys.prefix), causalvae_pyro.__file__
 run = from_pretrained("shared")

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from causalvae_pyro import ConvDecoder, ConvEncoder, SpatialEncoder, SpriteDecoder, fit
+from causalvae_pyro import ConvDecoder, ConvEncoder, fit
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.evaluation import evaluate
+from causalvae_pyro.evaluation.evaluate import evaluate
+from causalvae_pyro.networks import SpatialEncoder, SpriteDecoder
 from causalvae_pyro.recipes import Recipe
 
 
@@ -24,13 +25,13 @@ def test_parts(data):
     _, run = build(data)
     assert type(run.model.decoder) is ConvDecoder
     assert type(run.guide.encoder) is ConvEncoder
-    recipe, run = build(data, decoder="sprites", encoder="spatial", effect_price=7.0)
+    recipe, run = build(data, decoder="sprites", encoder="spatial", sparsity_weight=7.0)
     assert type(run.model.decoder) is SpriteDecoder
     assert type(run.guide.encoder) is SpatialEncoder
     assert run.config["recipe"]["decoder"] == "sprites"
     objective = recipe.objective(run)
-    assert objective.prior_share == 1.0
-    assert [term.name for term in objective.terms] == ["label_fit", "sparse_effects", "sleep"]
+    assert objective.teacher_forcing == 1.0
+    assert [term.name for term in objective.terms] == ["label_fit", "effect_sparsity", "sleep"]
     price = objective.terms[1].weight
     assert [price(0.0), price(0.5), price(1.0)] == pytest.approx([7.0, 7.0 * 20**0.5, 140.0])
     # Less than a grey level of 8 bits is no difference.
@@ -52,7 +53,7 @@ def test_what_the_labels_do_not_say(data):
             Recipe(decoder="sprites", noise_dim=bad)
 
 
-@pytest.mark.parametrize(("name", "value"), [("effect_price", -5.0), ("effect_price_growth", 0.0)])
+@pytest.mark.parametrize(("name", "value"), [("sparsity_weight", -5.0), ("sparsity_weight_growth", 0.0)])
 def test_prices_that_are_none(name, value):
     with pytest.raises(ValueError, match=f"^{name}: got {value}; must be >"):
         Recipe(decoder="sprites", **{name: value})

@@ -2,7 +2,7 @@
 
 from causalvae_pyro.baselines.alignment import AlignedPrior, align, relabel
 from causalvae_pyro.baselines.cvae import CVAE, CVAEGuide
-from causalvae_pyro.baselines.ivae import JointPrior
+from causalvae_pyro.baselines.ivae import IVAEPrior
 from causalvae_pyro.baselines.ladder_vae import LadderGuide, LadderPosterior, LowerLevel, ladder_layer
 from causalvae_pyro.baselines.methods import METHODS, Method, beta_vae, causal_vae_unsup, condition_vae, ivae, ladder_vae
 from causalvae_pyro.baselines.paper import MeanGuide, PaperRecipe, SigmoidLabelFit
@@ -12,7 +12,7 @@ __all__ = [
     "METHODS",
     "AlignedPrior",
     "CVAEGuide",
-    "JointPrior",
+    "IVAEPrior",
     "LadderGuide",
     "LadderPosterior",
     "LowerLevel",

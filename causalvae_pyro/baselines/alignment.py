@@ -8,9 +8,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from causalvae_pyro.checkpoint import Run
-from causalvae_pyro.counterfactual import encode
+from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.interventions.counterfactuals import encode
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.priors import LabelPrior
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides.base import GaussianHead
-from causalvae_pyro.local_params import QuietModule
 from causalvae_pyro.model import CausalVAE, _batch
 from causalvae_pyro.scm import LinearSCM
+from causalvae_pyro.utils.local_params import LocalParamModule
 
 __all__ = ["CVAE", "CVAEGuide"]
 
@@ -78,7 +78,7 @@ class CVAE(CausalVAE):
             return pyro.sample("x", likelihood, obs=x)
 
 
-class CVAEGuide(QuietModule):
+class CVAEGuide(LocalParamModule):
     """``q(eps_x | x, u) = N(m(x, u), s(x, u)^2)``, and ``eps = lambda1(u)``.
 
     Args:

@@ -6,12 +6,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.config import Configurable
+from causalvae_pyro.utils.configurable import Configurable
 
-__all__ = ["JointPrior"]
+__all__ = ["IVAEPrior"]
 
 
-class JointPrior(Configurable, nn.Module):
+class IVAEPrior(Configurable, nn.Module):
     """``p(z | u) = N(m(u), s(u)^2)`` with networks ``m`` and ``s`` of *all* labels.
 
     With it a :class:`~causalvae_pyro.CausalVAE` whose causal layer has no edges is iVAE's model with a Gaussian family, and
@@ -53,7 +53,7 @@ class JointPrior(Configurable, nn.Module):
         )
 
     @classmethod
-    def from_labels(cls, labels: Tensor, num_latents: int, dim: int = 1, **kwargs: object) -> JointPrior:
+    def from_labels(cls, labels: Tensor, num_latents: int, dim: int = 1, **kwargs: object) -> IVAEPrior:
         """Makes a prior that standardises the labels ``[N, n]``."""
         return cls(labels.mean(0), labels.std(0), num_latents, dim, **kwargs)  # type: ignore[arg-type]
 

@@ -13,8 +13,8 @@ from torch.distributions import Normal, constraints
 
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides.base import GaussianHead
-from causalvae_pyro.local_params import QuietModule
 from causalvae_pyro.scm import AffineFlowSCM
+from causalvae_pyro.utils.local_params import LocalParamModule
 
 __all__ = ["LadderGuide", "LadderPosterior", "LowerLevel", "ladder_layer"]
 
@@ -120,7 +120,7 @@ class LadderPosterior(TorchDistribution):
         return loc, one - loc
 
 
-class LadderGuide(QuietModule):
+class LadderGuide(LocalParamModule):
     """``q(eps | x)`` as a :class:`LadderPosterior`, its two levels read from two depths of a deterministic path.
 
     Args:

@@ -10,15 +10,16 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from causalvae_pyro.baselines.alignment import align
-from causalvae_pyro.baselines.ivae import JointPrior
+from causalvae_pyro.baselines.ivae import IVAEPrior
 from causalvae_pyro.baselines.ladder_vae import LadderGuide, LowerLevel, ladder_layer
-from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides import EndogenousGuide, ExogenousGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SpatialEncoder
-from causalvae_pyro.objectives import CausalELBO, warm_up
+from causalvae_pyro.objectives.elbo import CausalELBO
+from causalvae_pyro.objectives.terms import warm_up
 from causalvae_pyro.priors import FixedPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM, LinearSCM
 
@@ -161,7 +162,7 @@ def ivae(graph: CausalGraph, images: Tensor, labels: Tensor, *, noise_dim: int =
     """
     n = len(graph)
     scm = LinearSCM(CausalGraph(_latents(n), []))
-    model = _model(scm, JointPrior.from_labels(labels, n), images, noise_dim=noise_dim)
+    model = _model(scm, IVAEPrior.from_labels(labels, n), images, noise_dim=noise_dim)
     return Run(model, ExogenousGuide(_encoder(images), n, **_of_the_image(images, noise_dim)))
 
 

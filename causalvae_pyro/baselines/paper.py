@@ -10,14 +10,15 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from causalvae_pyro.checkpoint import Run
+from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.discovery import LinearCandidates, discover_graph
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides import ExogenousGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.networks import ConvDecoder, ConvEncoder
-from causalvae_pyro.objectives import CausalELBO, MechanismFit
+from causalvae_pyro.objectives.elbo import CausalELBO
+from causalvae_pyro.objectives.terms import MechanismFit
 from causalvae_pyro.priors import FixedPrior
 from causalvae_pyro.scm import MaskLayer
 
@@ -32,11 +33,11 @@ class PaperRecipe:
 
         E log p(x | z) - w_eps KL(q(eps | x) || N(0, I)) - w_z KL(q(z | x) || N(u, I)) - l_u - l_m,    H(A) = 0
 
-    with the linear layer and the mask layer (:class:`~causalvae_pyro.MaskLayer`), ``l_u = ||u - sigmoid(A^T u)||^2`` on labels in
+    with the linear layer and the mask layer (:class:`~causalvae_pyro.scm.MaskLayer`), ``l_u = ||u - sigmoid(A^T u)||^2`` on labels in
     [0, 1] and ``l_m = sum_i ||z_i - g_i(A_i o z)||^2``. As in the paper's first stage the graph is found from the labels by
     linear descent under ``H(A) = 0``; from then on only the strengths of its edges change, so ``H(A)`` stays 0.
 
-    The authors' code departs from the paper; :meth:`of_the_code` has all of these departures that one objective can show:
+    The authors' code departs from the paper; :meth:`authors_code` has all of these departures that one objective can show:
 
     =====================  =====================================================================================
     option                 what the code does
@@ -76,7 +77,7 @@ class PaperRecipe:
             raise ValueError(f"graph: got {self.graph!r}; valid: 'found', 'given'")
 
     @classmethod
-    def of_the_code(cls, **options: Any) -> PaperRecipe:
+    def authors_code(cls, **options: Any) -> PaperRecipe:
         """With the departures of the authors' code; ``options`` as for the class."""
         code: dict[str, Any] = {"w_eps": 0.3, "sample_eps": False, "graph": "given"}
         return cls(**(code | options))

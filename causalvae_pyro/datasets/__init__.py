@@ -5,6 +5,7 @@ from causalvae_pyro.datasets.flow import Flow
 from causalvae_pyro.datasets.folder import FolderDataset, read_graph
 from causalvae_pyro.datasets.morphomnist import MorphoMNIST
 from causalvae_pyro.datasets.pendulum import Pendulum
+from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.datasets.simulator import ImageSimulator
 from causalvae_pyro.datasets.structural import SyntheticSCM
 
@@ -18,5 +19,6 @@ __all__ = [
     "MorphoMNIST",
     "Pendulum",
     "SyntheticSCM",
+    "load_dataset",
     "read_graph",
 ]

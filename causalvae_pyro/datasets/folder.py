@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.splits import check_split, random_fifth
-from causalvae_pyro.files import ends_with_line_break, open_table
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.utils.files import ends_with_line_break, open_table
 
 __all__ = ["FolderDataset", "read_graph"]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.splits import check_split, random_fifth
-from causalvae_pyro.files import open_table
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.utils.files import open_table
 
 __all__ = ["MorphoMNIST"]
 

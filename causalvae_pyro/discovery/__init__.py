@@ -1,5 +1,6 @@
 """Finding the causal graph: from labels, then jointly with images."""
 
+from causalvae_pyro.discovery.acyclicity import exponential_acyclicity, logdet_acyclicity, polynomial_acyclicity
 from causalvae_pyro.discovery.candidates import Candidates, LinearCandidates, NetworkCandidates, allowed_edges
 from causalvae_pyro.discovery.independence import dependence, independent_graph
 from causalvae_pyro.discovery.joint import GraphSearch, with_graph
@@ -22,8 +23,11 @@ __all__ = [
     "dependence",
     "discover_graph",
     "entropy_score",
+    "exponential_acyclicity",
     "gaussian_score",
     "independent_graph",
+    "logdet_acyclicity",
+    "polynomial_acyclicity",
     "refine_graph",
     "to_dag",
     "with_graph",

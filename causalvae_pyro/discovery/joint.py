@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.acyclicity import exponential_acyclicity
+from causalvae_pyro.discovery.acyclicity import exponential_acyclicity
 from causalvae_pyro.discovery.candidates import Candidates
 from causalvae_pyro.discovery.lagrangian import AugmentedLagrangian
 from causalvae_pyro.discovery.threshold import to_dag
@@ -72,7 +72,7 @@ class GraphSearch(nn.Module):
         self.snapshots: list[Tensor] = []
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
-        """See :class:`~causalvae_pyro.objectives.Term`."""
+        """See :class:`~causalvae_pyro.objectives.elbo.Term`."""
         z = trace.nodes["z"]["value"]
         if self.candidates.dim == 1:
             z = z.mean(-1, keepdim=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalvae_pyro.acyclicity import exponential_acyclicity
+from causalvae_pyro.discovery.acyclicity import exponential_acyclicity
 from causalvae_pyro.discovery.candidates import Candidates, NetworkCandidates
 from causalvae_pyro.discovery.independence import MAX_CONCEPTS, independent_graph
 from causalvae_pyro.discovery.lagrangian import AugmentedLagrangian
@@ -80,7 +80,7 @@ def discover_graph(
         allowed: ``[n, n]``, which edges may be used, see :func:`allowed_edges`; by default those of ``candidates``, or all.
         candidates: The mechanisms, of one dimension, trained in place; :class:`NetworkCandidates` by default.
         score: From residuals ``[N, n]`` to scores ``[n]``, smaller being better; for the descent and :func:`climb`.
-        acyclicity: ``H``, a function of ``[n, n]`` strengths: :mod:`causalvae_pyro.acyclicity` has three.
+        acyclicity: ``H``, a function of ``[n, n]`` strengths: :mod:`causalvae_pyro.discovery.acyclicity` has three.
         sparsity: Weight of the strengths' sum, >= 0.
         shrinkage: Weight of the squared weights, >= 0; see :meth:`Candidates.shrinkage`.
         unit: Strengths are divided by it inside ``H``, > 0; one that size counts in full.

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalvae_pyro.action import Action
-from causalvae_pyro.checkpoint import Run
-from causalvae_pyro.counterfactual import abduct, predict
+from causalvae_pyro.checkpoints.runs import Run
+from causalvae_pyro.evaluation.scorecard import has_truth
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.scorecard import has_truth
-from causalvae_pyro.style import units_of
+from causalvae_pyro.interventions.actions import InterventionSet
+from causalvae_pyro.interventions.counterfactuals import abduct, predict
+from causalvae_pyro.plots.style import units_of
 
 __all__ = ["Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
 
@@ -232,7 +232,7 @@ class Explorer:
         Raises:
             ValueError: If a concept is unknown or a value is no finite number.
         """
-        action = Action.of(self.run.model, do, 1)
+        action = InterventionSet.from_do(self.run.model, do, 1)
         image, concepts = self._predict(action, factual.noise)
         spread = None
         if uncertainty:
@@ -250,19 +250,19 @@ class Explorer:
     def _abduct(self, image: Tensor, labels: Tensor | None, source: int | str) -> Factual:
         x, given = self._inputs(image, labels)
         noise = abduct(self.run.guide, x, given)
-        reconstruction, concepts = self._predict(Action.of(self.run.model, {}, 1), noise)
+        reconstruction, concepts = self._predict(InterventionSet.from_do(self.run.model, {}, 1), noise)
         return Factual(image, reconstruction, concepts, labels, source, noise)
 
     def _inputs(self, image: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         device = self.run.model.zero.device
         return image[None].to(device), None if labels is None else labels[None, self._order].to(device)
 
-    def _predict(self, action: Action, noise: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def _predict(self, action: InterventionSet, noise: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         images, values = self._predict_all(action, noise)
         return images[0], {name: column[0].item() for name, column in values.items()}
 
-    def _predict_all(self, action: Action, noise: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        nodes: Any = predict(action.on(self.run.model), noise, pixel_noise=False).nodes
+    def _predict_all(self, action: InterventionSet, noise: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        nodes: Any = predict(action.apply(self.run.model), noise, pixel_noise=False).nodes
         images, z = nodes["x_mean"]["value"].cpu(), nodes["z"]["value"]
         prior = self.run.model.prior
         if not hasattr(prior, "to_labels"):
@@ -271,14 +271,14 @@ class Explorer:
             labels = prior.to_labels(z).cpu()
         return images, dict(zip(self.graph.names, labels.unbind(-1), strict=True))
 
-    def _samples(self, action: Action, factual: Factual) -> tuple[Tensor, dict[str, Tensor]]:
+    def _samples(self, action: InterventionSet, factual: Factual) -> tuple[Tensor, dict[str, Tensor]]:
         if self._drawn is None or self._drawn[0] is not factual:
             device = self.run.model.zero.device
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(self.seed)
                 noise = abduct(self.run.guide, *self._inputs(factual.image, factual.labels), num_samples=self.samples)
             self._drawn = factual, {name: value.flatten(0, 1) for name, value in noise.items()}
-        return self._predict_all(action.rows(slice(0, 1), self.samples), self._drawn[1])
+        return self._predict_all(action.select(slice(0, 1), self.samples), self._drawn[1])
 
     def _truth(self, factual: Factual, do: Mapping[str, float]) -> tuple[Tensor | None, dict[str, float] | None]:
         if factual.labels is None or not self.has_truth:

@@ -7,11 +7,11 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from causalvae_pyro.checkpoint import load
+from causalvae_pyro.checkpoints.runs import load
+from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.explore.answers import Explorer
 from causalvae_pyro.explore.server import PORT, Server
 from causalvae_pyro.explore.session import Session
-from causalvae_pyro.sources import open_data
 from causalvae_pyro.training import resolve_device
 
 __all__ = ["add_parser"]
@@ -43,7 +43,7 @@ def add_parser(commands: Any, formatter: Any) -> argparse.ArgumentParser:
 
 def _explore(arguments: argparse.Namespace) -> None:
     run = load(arguments.path, device=resolve_device(arguments.device))
-    explorer = Explorer(run, open_data(run.config.get("data"), "test"), samples=arguments.samples)
+    explorer = Explorer(run, load_dataset(run.config.get("data"), "test"), samples=arguments.samples)
     explorer.answer(explorer.test_image(0), {})  # the first pass through the networks takes longer than all later ones
     with Server(Session(explorer, arguments.path), getattr(arguments, "port", None)) as server:
         print(f"{server.address} shows {arguments.path}; Ctrl-C ends it", flush=True)

@@ -20,7 +20,7 @@ from causalvae_pyro.explore.answers import Explorer, Factual
 from causalvae_pyro.explore.images import read_image
 from causalvae_pyro.explore.picture import panels, plot_answer
 from causalvae_pyro.explore.snippet import python_lines
-from causalvae_pyro.style import SEQUENTIAL, figure_style
+from causalvae_pyro.plots.style import SEQUENTIAL, figure_style
 
 __all__ = ["Session", "encode_png"]
 

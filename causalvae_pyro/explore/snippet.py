@@ -31,8 +31,8 @@ def python_lines(
     imports = ["from causalvae_pyro import counterfactual, load"]
     setup = [f"run = load({os.fspath(path)!r})"]
     if isinstance(factual.source, int):
-        imports.append("from causalvae_pyro.sources import open_data")
-        setup.append('data = open_data(run.config["data"], "test")')
+        imports.append("from causalvae_pyro.datasets.registry import load_dataset")
+        setup.append('data = load_dataset(run.config["data"], "test")')
         scaled = " / 255" if explorer.data.images.dtype == torch.uint8 else ""
         order = "" if explorer.in_order else "[:, [data.graph.index(name) for name in run.graph.names]]"
         setup.append(f"x, labels = data.images[[{factual.source}]]{scaled}, data.labels[[{factual.source}]]{order}")

@@ -11,8 +11,8 @@ from causalvae_pyro.guides.correlated import (
     FullRankExogenousGuide,
 )
 from causalvae_pyro.guides.flows import FlowEndogenousGuide, FlowExogenousGuide
-from causalvae_pyro.guides.labelled import LabelledGuide
-from causalvae_pyro.guides.refined import RefinedGuide
+from causalvae_pyro.guides.labelled import LabelConditionedGuide
+from causalvae_pyro.guides.refined import IterativeGuide
 
 __all__ = [
     "AmortizedGuide",
@@ -24,6 +24,6 @@ __all__ = [
     "FlowExogenousGuide",
     "FullRankEndogenousGuide",
     "FullRankExogenousGuide",
-    "LabelledGuide",
-    "RefinedGuide",
+    "IterativeGuide",
+    "LabelConditionedGuide",
 ]

@@ -11,16 +11,16 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.config import Configurable
-from causalvae_pyro.local_params import QuietModule
 from causalvae_pyro.scm import CausalLayer, CausalTransform
+from causalvae_pyro.utils.configurable import Configurable
+from causalvae_pyro.utils.local_params import LocalParamModule
 
 __all__ = ["AmortizedGuide", "EndogenousGuide", "ExogenousGuide"]
 
 _count = itertools.count()
 
 
-class AmortizedGuide(Configurable, QuietModule):
+class AmortizedGuide(Configurable, LocalParamModule):
     """Base class: an encoder's features give the parameters of a distribution, by default of a diagonal Gaussian.
 
     ::

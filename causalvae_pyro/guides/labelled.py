@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from causalvae_pyro.guides.base import EndogenousGuide
-from causalvae_pyro.local_params import QuietModule, local_params
+from causalvae_pyro.utils.local_params import LocalParamModule, local_params
 
-__all__ = ["LabelledGuide"]
+__all__ = ["LabelConditionedGuide"]
 
 _count = itertools.count()
 
 
-class LabelledGuide(QuietModule):
+class LabelConditionedGuide(LocalParamModule):
     """``q(z_i | x, u) = p(z_i | u_i)`` where the label ``u_i`` is known, and a trained guide's ``q(z_i | x)`` where it is not.
 
     What a label leaves open of its concept is the conditional prior's ``lambda2``, much less than the error with which a guide
@@ -28,7 +28,7 @@ class LabelledGuide(QuietModule):
 
     ::
 
-        counterfactual(model, LabelledGuide(guide, model), x, {"thickness": 4.0}, labels)
+        counterfactual(model, LabelConditionedGuide(guide, model), x, {"thickness": 4.0}, labels)
 
     Args:
         guide: A trained guide over ``z``, e.g. :class:`~causalvae_pyro.EndogenousGuide`, with a diagonal Gaussian.

@@ -8,12 +8,12 @@ import pyro.poutine as poutine
 from torch import Tensor, nn
 
 from causalvae_pyro.guides.base import EndogenousGuide
-from causalvae_pyro.local_params import local_params
+from causalvae_pyro.utils.local_params import local_params
 
-__all__ = ["RefinedGuide"]
+__all__ = ["IterativeGuide"]
 
 
-class RefinedGuide(EndogenousGuide):
+class IterativeGuide(EndogenousGuide):
     """``q(z | x, u) = N(z_k, s(x, u)^2)``, the mean corrected by what the encoder ``m`` reads from the model's drawing of it.
 
     ::

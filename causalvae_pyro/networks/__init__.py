@@ -6,19 +6,19 @@ A decoder maps concepts (and the image's own noise) to what a likelihood takes:
 """
 
 from causalvae_pyro.networks.augmentation import RandomBrightness, RandomSymmetry
-from causalvae_pyro.networks.decoders import ConvDecoder, MLPDecoder, ModulatedDecoder
+from causalvae_pyro.networks.brightness import BrightnessDecoder
+from causalvae_pyro.networks.decoders import ConvDecoder, FiLMDecoder, MLPDecoder
 from causalvae_pyro.networks.encoders import AugmentedEncoder, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
-from causalvae_pyro.networks.gain import GainDecoder
-from causalvae_pyro.networks.sprites import SpriteDecoder
+from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
 
 __all__ = [
     "AugmentedEncoder",
+    "BrightnessDecoder",
     "ConvDecoder",
     "ConvEncoder",
-    "GainDecoder",
+    "FiLMDecoder",
     "MLPDecoder",
     "MLPEncoder",
-    "ModulatedDecoder",
     "PooledEncoder",
     "RandomBrightness",
     "RandomSymmetry",

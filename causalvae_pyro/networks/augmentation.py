@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.config import Configurable
+from causalvae_pyro.utils.configurable import Configurable
 
 __all__ = ["RandomBrightness", "RandomSymmetry"]
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from causalvae_pyro.config import Configurable
 from causalvae_pyro.networks.shapes import check_any_image_shape, check_image_shape
+from causalvae_pyro.utils.configurable import Configurable
 
-__all__ = ["ConvDecoder", "MLPDecoder", "ModulatedDecoder"]
+__all__ = ["ConvDecoder", "FiLMDecoder", "MLPDecoder"]
 
 
 class _Decoder(Configurable, nn.Module):
@@ -151,7 +151,7 @@ class MLPDecoder(_Decoder):
         return self.layers(inputs).reshape(*lead, *self.image_shape) + self.background
 
 
-class ModulatedDecoder(_GrowingDecoder):
+class FiLMDecoder(_GrowingDecoder):
     """A convolutional decoder in which the concepts also scale and shift every layer's channels.
 
     The concepts enter at the bottom with ``eps_x``, and once more in each layer, so that they can act on the whole

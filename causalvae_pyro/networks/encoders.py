@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.config import Configurable
 from causalvae_pyro.networks.shapes import check_any_image_shape, check_image_shape
+from causalvae_pyro.utils.configurable import Configurable
 
 __all__ = ["AugmentedEncoder", "ConvEncoder", "MLPEncoder", "PooledEncoder", "SpatialEncoder"]
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
-from causalvae_pyro.config import Configurable
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.scm.indexing import take
+from causalvae_pyro.utils.configurable import Configurable
 
 __all__ = ["AdditiveNoiseLayer", "CausalLayer", "CausalTransform"]
 
@@ -27,7 +27,7 @@ class CausalLayer(Configurable, nn.Module):
     Concepts are computed level by level (all parents of a level lie in earlier levels), and each one is emitted as a
     :func:`pyro.deterministic` site in topological order, so that ``poutine.do`` reaches every descendant. The site's ``infer``
     tells handlers what the value was computed from: ``_parents``, the parents' values with every intervention in effect, and
-    ``_noise``, the concept's own noise; :func:`~causalvae_pyro.interventions.soft_do` reads them.
+    ``_noise``, the concept's own noise; :func:`~causalvae_pyro.interventions.handlers.soft_do` reads them.
 
     Args:
         graph: The causal graph; it decides which parents each mechanism can see.

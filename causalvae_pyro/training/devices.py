@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["networks_of", "reproducible", "resolve_device", "suited_to_the_device", "training_accelerator"]
+__all__ = ["networks_of", "prepare_networks", "reproducible", "resolve_device", "training_accelerator"]
 
 PRECISIONS = ("no", "fp16", "bf16")
 
@@ -134,7 +134,7 @@ def networks_of(model: nn.Module, guide: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def suited_to_the_device(networks: Sequence[nn.Module], accelerator: Any, compiled: bool) -> Iterator[None]:
+def prepare_networks(networks: Sequence[nn.Module], accelerator: Any, compiled: bool) -> Iterator[None]:
     """Mixed precision and compilation of these networks alone, for a while; the memory layout of their convolutions, for good.
 
     Densities, mechanisms and heads stay in full precision: a concept read to a half per cent, or a mechanism whose noise is

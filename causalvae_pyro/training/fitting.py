@@ -17,18 +17,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from causalvae_pyro.batches import TensorBatches, make_batches
-from causalvae_pyro.config import check_count
-from causalvae_pyro.local_params import local_params
-from causalvae_pyro.objectives import CausalELBO, LabelFit
+from causalvae_pyro.objectives.elbo import CausalELBO
+from causalvae_pyro.objectives.terms import LabelFit
+from causalvae_pyro.training.batches import TensorBatches, make_batches
 from causalvae_pyro.training.callbacks import Callback, TrainingState
-from causalvae_pyro.training.devices import networks_of, reproducible, suited_to_the_device, training_accelerator
+from causalvae_pyro.training.devices import networks_of, prepare_networks, reproducible, training_accelerator
 from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
 from causalvae_pyro.training.loop import Loop, Objective
 from causalvae_pyro.training.optimizers import parameter_groups
 from causalvae_pyro.training.resuming import TrainingCheckpoint
 from causalvae_pyro.training.schedules import cosine_schedule
+from causalvae_pyro.utils.configurable import check_count
+from causalvae_pyro.utils.local_params import local_params
 
 __all__ = ["fit"]
 
@@ -76,7 +77,7 @@ def fit(
             ``(image, labels)`` pairs with a length. Tensors stay on the device as they are. A missing label is NaN: an image
             may have none of its labels, or some of them.
         objective: Any Pyro ELBO. By default :class:`~causalvae_pyro.CausalELBO` with weights (0, 1) and
-            :class:`~causalvae_pyro.LabelFit`: a bound on ``log p(x, u)``. Terms that are modules are trained too, and told of
+            :class:`~causalvae_pyro.objectives.LabelFit`: a bound on ``log p(x, u)``. Terms that are modules are trained too, and told of
             every epoch's end where they have ``on_epoch_end``.
         epochs: Passes over the data.
         batch_size: Images per step, over all processes and micro-batches; the last batch of an epoch may be smaller. Where it
@@ -146,7 +147,7 @@ def fit(
         stack.enter_context(local_params(model, guide, quiet=not am_i_wrapped()))
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(reproducible(deterministic))
-        stack.enter_context(suited_to_the_device(networks_of(model, guide), accelerator, compiled))
+        stack.enter_context(prepare_networks(networks_of(model, guide), accelerator, compiled))
         # The monitor says more about them.
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         loss = Objective(objective, model, guide).to(place).train()

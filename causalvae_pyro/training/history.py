@@ -7,7 +7,7 @@ import io
 import os
 from dataclasses import dataclass, field
 
-from causalvae_pyro.files import write_text
+from causalvae_pyro.utils.files import write_text
 
 __all__ = ["History"]
 

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from causalvae_pyro.batches import LoaderBatches, TensorBatches, as_images
-from causalvae_pyro.missing import declare_missing
-from causalvae_pyro.objectives import CausalELBO
+from causalvae_pyro.objectives.elbo import CausalELBO
+from causalvae_pyro.training.batches import LoaderBatches, TensorBatches, as_images
 from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
 from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_finite, shortened
 from causalvae_pyro.training.resuming import TrainingCheckpoint, rng_state, set_rng_state
+from causalvae_pyro.utils.missing_labels import declare_missing
 
 __all__ = ["Loop", "Objective"]
 
@@ -121,7 +121,7 @@ class Loop:
         """Trains, from the start or from the state that was kept, with no other training in the same place."""
         # Of several processes the main one writes, and the others must not be in its way.
         mine = self.checkpoint is not None and self.accelerator.is_main_process
-        with self.checkpoint.alone() if mine else nullcontext():  # type: ignore[union-attr]
+        with self.checkpoint.lock() if mine else nullcontext():  # type: ignore[union-attr]
             return self._run(resume)
 
     def _run(self, resume: bool) -> History:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from causalvae_pyro.files import write_bytes
 from causalvae_pyro.training.locking import DirectoryLock
+from causalvae_pyro.utils.files import write_bytes
 
 __all__ = ["LOCK", "STATE", "TrainingCheckpoint", "read_state", "rng_state", "set_rng_state"]
 
@@ -43,7 +43,7 @@ class TrainingCheckpoint:
         self.file, self.every, self.settings = Path(path) / STATE, every, dict(settings or {})
         self._lock = DirectoryLock(Path(path) / LOCK)
 
-    def alone(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keeps every other training out of the directory for a while; :func:`~causalvae_pyro.fit` does so itself.
 
         Raises:

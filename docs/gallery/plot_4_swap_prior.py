@@ -19,15 +19,15 @@ from causalvae_pyro import (
     EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
-    LabelFit,
-    LearnedPrior,
     Run,
     encode,
     fit,
 )
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.metrics import r2_score
-from causalvae_pyro.style import BLUE, GREY, MIN_FONT, axis_label, figure_style, subplots
+from causalvae_pyro.objectives import LabelFit
+from causalvae_pyro.plots.style import BLUE, GREY, MIN_FONT, axis_label, figure_style, subplots
+from causalvae_pyro.priors import LearnedPrior
 
 IMAGES, EPOCHS = 640, 8
 

@@ -1,0 +1,7 @@
+"""``python -m causalvae_pyro`` is the ``causalvae`` command."""
+
+import sys
+
+from causalvae_pyro.cli import main
+
+sys.exit(main())

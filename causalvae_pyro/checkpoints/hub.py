@@ -1,0 +1,234 @@
+"""Sharing a trained pair: a folder that anyone can load, with a model card, and Hugging Face's hub (extra ``hub``)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from causalvae_pyro.checkpoints.runs import CONFIG, WEIGHTS, Run, load, save
+from causalvae_pyro.utils.files import write_bytes, write_text
+
+__all__ = ["from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
+
+CARD = "README.md"
+
+# Where somebody's own data lie is nobody else's business.
+_PRIVATE = ("images", "labels", "graph", "root")
+
+
+def save_pretrained(
+    run: Run, path: str | os.PathLike, *, scores: Mapping[str, Any] | None = None, pictures: Iterable[str | os.PathLike] = ()
+) -> None:
+    """Writes what is needed to load the run elsewhere: ``config.json``, ``model.safetensors`` and a model card.
+
+    Paths of the data, which mean nothing elsewhere, are left out of the configuration.
+
+    Args:
+        run: The trained pair.
+        path: The folder, made where it is missing.
+        scores: What :func:`~causalvae_pyro.evaluation.evaluate` found, for the card.
+        pictures: Image files, copied and shown in the card.
+
+    Raises:
+        FileNotFoundError: If a picture does not exist.
+        ValueError: If two pictures have one name, or it is that of a file of the run.
+    """
+    directory, shown = Path(path), [Path(picture) for picture in pictures]
+    names = [picture.name for picture in shown]
+    for picture in shown:
+        if not picture.is_file():
+            raise FileNotFoundError(f"pictures: {picture} does not exist")
+        if names.count(picture.name) > 1 or picture.name in (CONFIG, WEIGHTS, CARD):
+            raise ValueError(f"pictures: {picture.name!r} is the name of another file in the folder")
+    public = _without_paths(run)
+    save(public, directory)
+    for picture in shown:
+        if picture.resolve() != (directory / picture.name).resolve():
+            write_bytes(directory / picture.name, picture.read_bytes())
+    write_text(directory / CARD, model_card(public, scores=scores, pictures=names))
+
+
+def from_pretrained(
+    source: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    force_download: bool = False,
+    device: str | torch.device = "cpu",
+    classes: Mapping[str, Callable[..., Any]] | None = None,
+) -> Run:
+    """Loads a shared run. Only JSON and safetensors are read; nothing is unpickled.
+
+    Args:
+        source: A folder, or the name of a repository on the hub, ``owner/name``.
+        revision: Branch, tag or commit of the repository.
+        force_download: Download the repository's files even where the hub's library has kept them from an earlier time: what is
+            damaged there, it does not notice.
+        device: Where to put model and guide.
+        classes: As for :func:`~causalvae_pyro.load`.
+
+    Raises:
+        FileNotFoundError: If it is neither a folder nor the name of a repository, or one of its two files is missing.
+        OSError: If the repository cannot be had: :class:`ConnectionError`, or what the hub's library says.
+        ModuleNotFoundError: If it is the name of a repository, and huggingface_hub is not installed.
+        ValueError: If a file is damaged; see :func:`~causalvae_pyro.load`.
+    """
+    if Path(source).is_dir():
+        return load(source, device=device, classes=classes)
+    name = str(source)
+    parts = name.split("/")
+    if len(parts) != 2 or not all(parts) or Path(name).is_absolute() or parts[0] in (".", ".."):
+        raise FileNotFoundError(f"source: {name} is no folder here, and no repository's name, which is 'owner/name'")
+    hub = _hub()
+    with _connection(name):
+        folder = hub.snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS], force_download=force_download)
+    try:
+        return load(folder, device=device, classes=classes)
+    except (FileNotFoundError, ValueError) as error:
+        if not str(error).startswith("path: "):
+            raise
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(
+            f"{error}; if the download of {name} was cut off, from_pretrained(..., force_download=True) repeats it"
+        ) from None
+
+
+def push_to_hub(
+    run: Run,
+    repository: str,
+    *,
+    scores: Mapping[str, Any] | None = None,
+    pictures: Iterable[str | os.PathLike] = (),
+    private: bool = False,
+    token: str | None = None,
+    message: str = "Upload a CausalVAE",
+) -> str:
+    """Uploads what :func:`save_pretrained` writes, in one commit; makes the repository where there is none.
+
+    Args:
+        run: The trained pair.
+        repository: ``owner/name``.
+        scores: See :func:`save_pretrained`.
+        pictures: See :func:`save_pretrained`.
+        private: For a repository that is made.
+        token: The hub's access token; by default the one that ``hf auth login`` has kept.
+        message: Of the commit.
+
+    Returns:
+        Its address.
+
+    Raises:
+        OSError: As :func:`from_pretrained`; what has been uploaded by then is not part of the repository.
+    """
+    api = _hub().HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(run, folder, scores=scores, pictures=pictures)
+        with _connection(repository):
+            api.create_repo(repository, private=private, exist_ok=True)
+            return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message))
+
+
+def model_card(run: Run, *, scores: Mapping[str, Any] | None = None, pictures: Iterable[str] = ()) -> str:
+    """What the run is, how good it is and how to load it, in Markdown with the hub's header.
+
+    Args:
+        run: The trained pair.
+        scores: What :func:`~causalvae_pyro.evaluation.evaluate` found.
+        pictures: Names of image files beside the card.
+    """
+    graph, model = run.graph, run.model
+    data = run.config.get("data", {})
+    edges = [f"- `{parent}` causes `{child}`" for parent, child in graph.edges] or ["- none: the concepts are independent"]
+    channels = " x ".join(map(str, getattr(model.decoder, "image_shape", ()))) or "any"
+    do = f'{{"{graph.names[0]}": 0.0}}'
+    lines = [
+        "---",
+        "library_name: causalvae_pyro",
+        "tags: [causal-inference, counterfactual, pyro, variational-autoencoder]",
+        "---",
+        "",
+        f"# CausalVAE of {data.get('name', 'images')}",
+        "",
+        f"A [CausalVAE](https://arxiv.org/abs/2004.08697) of {len(graph)} concepts with {model.scm.dim} dimensions each,"
+        f" on images of {channels} (channels, height, width), trained with causalvae_pyro.",
+        "",
+        "## Concepts",
+        "",
+        f"{', '.join(f'`{name}`' for name in graph.names)}.",
+        "",
+        *edges,
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from causalvae_pyro import counterfactual",
+        "from causalvae_pyro.checkpoints.hub import from_pretrained",
+        "",
+        'run = from_pretrained("PATH OR OWNER/NAME")',
+        f"images = counterfactual(run.model, run.guide, x, do={do})  # x [N, C, H, W] in [0, 1]; label units",
+        "```",
+        "",
+        "| part | class |",
+        "|---|---|",
+        *(f"| {part} | `{type(getattr(model, part)).__name__}` |" for part in ("scm", "prior", "decoder", "likelihood")),
+        f"| guide | `{type(run.guide).__name__}` |",
+        "",
+    ]
+    if scores is not None:
+        lines += ["## Scores", "", *_scores(scores), ""]
+    for picture in pictures:
+        lines += [f"![{Path(picture).stem}]({picture})", ""]
+    return "\n".join(lines)
+
+
+def _scores(scores: Mapping[str, Any]) -> list[str]:
+    r2, cf = scores.get("r2", {}), scores.get("cf_score", {})
+    lines = [
+        "On test images. R² is that of the concept read from the image; the CF-score is 1 for the true counterfactual image.",
+        "",
+    ]
+    lines += ["| concept | R² | CF-score of do(concept) |", "|---|---|---|"]
+    for name in r2:
+        lines.append(f"| {name} | {r2[name]:.4f} | {f'{cf[name]:.3f}' if name in cf else ''} |")
+    representation = scores.get("representation", {})
+    both = [
+        f"{title} {100 * representation[key]:.1f} %"
+        for title, key in (("MIC", "mic_mean"), ("TIC", "tic_mean"))
+        if key in representation
+    ]
+    return lines + (["", ", ".join(both) + "."] if both else [])
+
+
+def _without_paths(run: Run) -> Run:
+    data = run.config.get("data")
+    if not isinstance(data, Mapping):
+        return run
+    return replace(run, config={**run.config, "data": {key: value for key, value in data.items() if key not in _PRIVATE}})
+
+
+@contextmanager
+def _connection(repository: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        # Of the library beneath the hub's, which is another in each of its versions.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConnectionError(
+            f"the hub cannot be reached ({type(error).__name__}: {reason}); {repository} is as it was before, try again"
+        ) from error
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ModuleNotFoundError("sharing on the hub takes huggingface_hub: pip install causalvae-pyro[hub]") from None
+    return huggingface_hub

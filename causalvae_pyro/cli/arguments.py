@@ -1,0 +1,161 @@
+"""What the ``causalvae`` command takes: its commands, their options and defaults."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import causalvae_pyro
+from causalvae_pyro.datasets.registry import SIMULATORS
+from causalvae_pyro.datasets.simulator import PARTITIONS
+from causalvae_pyro.explore import command as explore
+from causalvae_pyro.recipes import Recipe
+
+__all__ = ["PRESETS", "parse"]
+
+#: What each command does with its arguments, by its name.
+Commands = Mapping[str, Callable[[argparse.Namespace], None]]
+
+#: Networks whose features ``--fid`` compares.
+FEATURES = ("inception", "predictor")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"epochs": 12, "encoder": "conv", "refinements": 1},
+    "best": {"epochs": 30, "encoder": "conv", "refinements": 2},
+}
+
+
+def parse(argv: Sequence[str] | None, run: Commands) -> argparse.Namespace:
+    """The arguments of the console command.
+
+    Args:
+        argv: Arguments; those of the process by default.
+        run: What each of the commands train, evaluate, counterfactual and share does; it is found in ``.run`` of the result.
+    """
+    parser = _make_parser(run)
+    arguments = parser.parse_args(argv)
+    for name, value in vars(arguments).items():
+        # argparse takes the value of --name=-- for no value, and lets that pass.
+        if isinstance(value, list) and (not value or [] in value):
+            parser.error(f"argument --{name.replace('_', '-')}: expected one argument")
+    return arguments
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults behind the options that have one; of others the help says what happens without them."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def _make_parser(run: Commands) -> argparse.ArgumentParser:
+    formatter = _Formatter
+    # Without the marks that are for the documentation's builder.
+    words = re.sub(r":\w+:`~?([^`]*)`", r"\1", causalvae_pyro.__doc__ or "").replace("``", "")
+    parser = argparse.ArgumentParser(prog="causalvae", description=words, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"causalvae {causalvae_pyro.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train, score the result and write a report", formatter_class=formatter)
+    train.add_argument("data", nargs="?", choices=sorted(SIMULATORS), help="a simulator; or give --images, --labels, --graph")
+    own = train.add_argument_group("your own data, instead of a simulator")
+    own.add_argument("--images", type=Path, metavar="DIR", help="folder of images")
+    own.add_argument("--labels", type=Path, metavar="FILE", help="CSV table: files in the first column, a column per concept")
+    own.add_argument("--graph", type=Path, metavar="FILE", help="the graph: .json or .yaml of parents, or .csv adjacency")
+    own.add_argument(
+        "--unit", action="append", metavar="CONCEPT=UNIT", help="of a label, for figures; may be given several times"
+    )
+    train.add_argument("--out", type=Path, help="directory of the run (default: runs/DATA, or runs/folder)")
+    train.add_argument("--size", type=int, default=64, help="side of the images in pixels, a multiple of 16")
+    train.add_argument("--noise", type=float, default=0.0, help="simulators: mechanism noise in label standard deviations")
+    train.add_argument("--partition", choices=PARTITIONS, default="iid", help="simulators: how train and test are told apart")
+    train.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        default="fast",
+        help="best: 30 epochs and a third reading; --epochs, --encoder and --refinements override it",
+    )
+    train.add_argument("--epochs", type=int, help="passes over the images (default: 12)")
+    train.add_argument("--batch-size", type=int, default=64)
+    train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
+    train.add_argument("--label-share", type=float, default=1.0, help="use the labels of so many images only, drawn at random")
+    train.add_argument("--dim", type=int, default=Recipe.dim, help="dimensions of each concept")
+    train.add_argument(
+        "--decoder",
+        choices=("conv", "sprites"),
+        help="sprites: scenes of a few moving parts, the default for simulators; conv: any images, the default for your own and "
+        "for --label-share",
+    )
+    train.add_argument("--encoder", choices=("conv", "spatial"), help="spatial: finer, and slower (default: conv)")
+    train.add_argument("--refinements", type=int, help="sprites: how often the guide reads its own drawing (default: 1)")
+    train.add_argument("--prior-std", type=float, default=Recipe.prior_std, help="lambda2 in label standard deviations")
+    train.add_argument("--w-eps", type=float, default=Recipe.w_eps, help="weight of KL(q(eps) || p(eps))")
+    train.add_argument("--w-z", type=float, default=Recipe.w_z, help="weight of KL(q(z) || p(z | u))")
+    engine = train.add_argument_group("how it is trained")
+    engine.add_argument("--resume", action="store_true", help="go on exactly where a stopped run in --out was, if there is one")
+    engine.add_argument("--ema", type=float, metavar="DECAY", help="train on, but keep an average of the weights, e.g. 0.999")
+    engine.add_argument("--max-grad-norm", type=float, help="scale larger gradients down to this norm")
+    engine.add_argument("--patience", type=int, help="stop after so many epochs without a lower loss; not with sprites")
+    engine.add_argument(
+        "--mixed-precision", choices=("no", "fp16", "bf16"), help="of encoder and decoder, on devices that have it"
+    )
+    engine.add_argument("--micro-batches", type=int, default=1, help="parts in which a batch goes through, for less memory")
+    engine.add_argument("--compile", action="store_true", help="compile encoder and decoder")
+    engine.add_argument("--deterministic", action="store_true", help="deterministic algorithms only")
+    engine.add_argument("--tensorboard", type=Path, metavar="DIR", help="log for TensorBoard (extra tensorboard)")
+    _device_option(train)
+    train.set_defaults(run=run["train"])
+
+    score = commands.add_parser("evaluate", help="score a run again and rewrite its report", formatter_class=formatter)
+    score.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    score.add_argument("--limit", type=int, help="use so many test images only, evenly spaced")
+    score.add_argument(
+        "--predictor",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="train an independent predictor of the labels, which reads them from counterfactuals "
+        "(default: where nobody knows the true counterfactuals)",
+    )
+    score.add_argument(
+        "--fid",
+        nargs="?",
+        choices=FEATURES,
+        const=FEATURES[0],
+        default=argparse.SUPPRESS,
+        help="the Frechet distance of counterfactuals from test images, by the features of InceptionV3 or of the judge "
+        f"(extra fid; without a value: {FEATURES[0]})",
+    )
+    _device_option(score)
+    score.set_defaults(run=run["evaluate"])
+
+    cf = commands.add_parser("counterfactual", help="draw counterfactuals of test images", formatter_class=formatter)
+    cf.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    cf.add_argument(
+        "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
+    )
+    cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
+    cf.add_argument("--out", type=Path, default=Path("counterfactual.png"), help="picture: factual, model's, true; row by row")
+    _device_option(cf)
+    cf.set_defaults(run=run["counterfactual"])
+
+    _device_option(explore.add_parser(commands, formatter))
+
+    share = commands.add_parser(
+        "share", help="make a folder for others, or upload it, with a model card", formatter_class=formatter
+    )
+    share.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    where = share.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to", type=Path, metavar="DIR", help="the folder to write")
+    where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (extra hub; hf auth login)")
+    share.add_argument("--private", action="store_true", help="make the repository a private one")
+    share.set_defaults(run=run["share"])
+    return parser
+
+
+def _device_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")

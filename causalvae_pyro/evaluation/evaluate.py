@@ -1,0 +1,162 @@
+"""The score card of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from causalvae_pyro.checkpoints.runs import Run
+from causalvae_pyro.datasets.splits import evenly_spaced
+from causalvae_pyro.evaluation.scorecard import CounterfactualData, Scorer, has_truth
+from causalvae_pyro.evaluation.tables import score_table
+from causalvae_pyro.metrics import Predictor
+
+__all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table", "train_predictor"]
+
+
+def evaluate(
+    run: Run,
+    data: CounterfactualData,
+    *,
+    predictor: Callable[[Tensor], Tensor] | None = None,
+    fid_features: int | Callable[[Tensor], Tensor] | None = None,
+    features: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+    pairs: bool = True,
+    intervals: bool = True,
+    axioms: bool = True,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """The score card of a run.
+
+    The guide is handed the labels. An encoder that uses them reads concepts off them as well as off the image: then ``r2``,
+    ``cf_r2`` and the scores of the representation say little; score an encoder of the image alone.
+
+    Intervention values are drawn from each label's own marginal: the values of randomly permuted images of ``data``, so
+    they lie in the rendered range.
+
+    Args:
+        run: The trained pair.
+        data: Test images with labels and, for the counterfactual scores, their true counterfactuals.
+        predictor: An independent predictor of the labels, trained on real images: from images ``[N, C, H, W]`` to ``[N, n]`` in
+            label units, e.g. ``train_predictor(...).predict``. Needed for ``effectiveness`` only.
+        fid_features: The features of :func:`~causalvae_pyro.metrics.fid`, e.g. 2048 or ``train_predictor(...).features``. Needed
+            for ``fid`` only.
+        features: From images to features ``[N, f]`` in which distances mean something, e.g. ``train_predictor(...).features``.
+            Needed for ``minimality`` only.
+        seed: Fixes the intervention values and the resamples.
+        pairs: Score interventions on every pair of concepts too.
+        intervals: Compute the intervals over the images, which takes longer than all scores of the representation.
+        axioms: Compute ``composition`` and ``reversibility``, half of the time of all scores.
+        limit: Use so many images only, evenly spaced.
+
+    Returns:
+        A JSON-able mapping:
+
+        - ``images``: number of images scored.
+        - ``reconstruction_mse``: mean squared error per pixel and channel, in [0, 1] units.
+        - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one.
+        - ``representation``: see :func:`~causalvae_pyro.metrics.representation_scores`; left out below 8 images, or
+          where a class is too rare for it.
+        - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
+        - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
+          ``reversibility``: per concept, after setting it and setting it back. Left out without ``axioms``.
+        - ``effectiveness``, with a judge: its mean absolute error of every label on the images (``factual``) and, per concept
+          intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
+        - ``minimality``, with features: per concept intervened on, see :func:`~causalvae_pyro.metrics.minimality`.
+        - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
+          (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
+        - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
+          pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
+        - ``ceiling``: what that score would be with the reconstruction's error alone.
+        - ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.
+        - ``intervals``: 95 % intervals over the images, by the bootstrap for ``reconstruction_mse``, ``r2``, ``mcc``, ``sap``,
+          ``cf_score`` and ``ceiling``, by subsampling for ``mic_mean`` (up to 0.95), ``tic_mean`` and ``mig``; none
+          without ``intervals``, below 8 images, nor where a resample or subsample has no score.
+        - ``directions``: four numbers in [0, 1]: ``reconstruction``, one minus the error over the variance of the pixels;
+          ``disentanglement``, the mean R^2 (negative ones count 0); ``discovery``, the F1 of the graph's edges; and
+          ``counterfactual``, the mean CF-score over single concepts (negative ones count 0), where it is known.
+        - ``summary``: means over the roots, the children, all single concepts and the pairs.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: got {limit}; must be at least 1")
+    count = len(data.labels) if limit is None else min(limit, len(data.labels))
+    # Evenly spaced: neighbours on a grid of labels are alike.
+    chosen = evenly_spaced(count, len(data.labels))
+    x, labels = data.images[chosen], data.labels[chosen]
+    x = x.float() / 255 if x.dtype == torch.uint8 else x
+    scorer = Scorer(run, data, x, labels, seed, intervals)
+    # First, because it fails where its network cannot be had.
+    distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
+    result = scorer.representation() | (scorer.axioms() if axioms else {})
+    if predictor is not None:
+        result["effectiveness"] = scorer.effectiveness(predictor)
+    if features is not None:
+        result["minimality"] = scorer.minimality(features)
+    result |= distances
+    # Images that are all alike have no variance to explain.
+    variance = max((x - x.mean(0)).square().mean().item(), 1e-12)
+    result["directions"] = {
+        "reconstruction": max(0.0, 1 - result["reconstruction_mse"] / variance),
+        "disentanglement": _mean([max(0.0, value) for value in result["r2"].values()]),
+        "discovery": result["graph"]["f1"],
+    }
+    result["summary"] = {"r2_min": min(result["r2"].values())}
+    if has_truth(data):
+        scores = scorer.counterfactuals(pairs)
+        both = result.pop("intervals") | scores.pop("intervals")
+        single = scores["cf_score"]
+        result |= scores | {"intervals": both}
+        result["directions"]["counterfactual"] = _mean([max(0.0, single[name]) for name in data.graph.names])
+        result["summary"] |= {
+            "cf_roots": _mean([single[name] for name in data.graph.roots]),
+            "cf_children": _mean([single[name] for name in data.graph.children]),
+            "cf_mean": _mean([single[name] for name in data.graph.names]),
+        }
+        if pairs:
+            result["summary"]["cf_pairs"] = _mean([score for key, score in single.items() if "+" in key])
+    return result
+
+
+def train_predictor(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    steps: int = 500,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Predictor:
+    """An independent predictor of labels for :func:`evaluate`: ``predict`` is the judge, ``features`` are for the FID.
+
+    Classes are predicted as numbers. How well it reads real images, ``effectiveness`` says beside the rest.
+
+    Args:
+        images: Training images ``[N, C, H, W]``, uint8 or in [0, 1], their sides divisible by 4; none that is to be judged.
+        labels: Their labels ``[N, n]``.
+        steps: Steps of training, about.
+        augment: Random change of a batch of images that leaves the labels as they are, e.g. of a hint that they hold in real
+            images and not in counterfactual ones.
+        seed: Of the weights and the order of the images. The global generator stays as it was.
+        device: Where to train and where to judge.
+        progress: Show a progress bar.
+    """
+    # Few images are seen in smaller batches, for the noise in them; of very many only so many as there are steps for.
+    batch_size = min(64, max(8, len(images) // 8))
+    count = min(len(images), steps * batch_size)
+    chosen = evenly_spaced(count, len(images))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        predictor = Predictor(images.shape[1:], labels.shape[1]).to(device)
+        epochs = round(steps / max(1, count // batch_size))
+        images, labels = images[chosen], labels[chosen]
+        predictor.fit(images, labels, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed, progress=progress)
+    return predictor
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

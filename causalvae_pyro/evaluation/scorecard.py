@@ -1,0 +1,262 @@
+"""The sections of the score card: what the model makes of test images, against labels and true counterfactuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import combinations
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causalvae_pyro.checkpoints.runs import Run
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.interventions.counterfactuals import counterfactual, counterfactual_traces, encode, reconstruct
+from causalvae_pyro.metrics import (
+    FID,
+    bootstrap_interval,
+    cf_errors,
+    cf_score_of_errors,
+    composition,
+    edge_scores,
+    effectiveness,
+    mcc,
+    mic_tic,
+    mig,
+    minimality,
+    order_error,
+    r2_score,
+    representation_scores,
+    reversibility,
+    sap,
+    shd,
+    subsampling_interval,
+)
+
+__all__ = ["CounterfactualData", "Scorer", "has_truth"]
+
+# Fewer images give no score of a representation, and no interval worth the name.
+_FEWEST = 8
+# So near to 1, more and more subsamples have a MIC of 1, and their spread says too little (docs/metrics.md has figures).
+_SATURATED = 0.95
+
+
+class CounterfactualData(Protocol):
+    """What :func:`evaluate` needs of a data set; every :class:`~causalvae_pyro.datasets.ImageSimulator` has it."""
+
+    images: Tensor
+    labels: Tensor
+    graph: CausalGraph
+
+    def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
+        """True counterfactual labels and images."""
+
+
+def has_truth(data: Any) -> bool:
+    """Whether a data set knows its true counterfactual images."""
+    return hasattr(data, "counterfactual")
+
+
+class Scorer:
+    """What the sections of the score card share: the images, their labels and what the model makes of them.
+
+    Args:
+        run: The trained pair.
+        data: See :func:`~causalvae_pyro.evaluation.evaluate`, as for the sections' keys.
+        x: The test images used, ``[N, C, H, W]`` in [0, 1].
+        labels: Their labels ``[N, n]``.
+        seed: Fixes the intervention values and the resamples.
+        intervals: Whether scores get intervals.
+
+    Raises:
+        ValueError: If the data has a concept that the run has not.
+    """
+
+    def __init__(self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int, intervals: bool = True) -> None:
+        names, own = data.graph.names, run.graph.names
+        if not set(names) <= set(own):
+            raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
+        self.run, self.data, self.x, self.labels, self.seed = run, data, x, labels, seed
+        self.with_intervals = intervals and len(x) >= _FEWEST
+        # The run may hold the concepts in another order, and more of them; all but what the guide is handed follows the data's.
+        self.order = [own.index(name) for name in names]
+        self.handed = self._hand(labels)
+        z = encode(run, x, self.handed)
+        self.codes, self.read = z.mean(-1).double().cpu()[:, self.order], self._read(z)
+        self.reconstruction = reconstruct(run.model, run.guide, x, self.handed).cpu()
+
+    def representation(self) -> dict[str, Any]:
+        """Reconstruction, concepts and graph."""
+        names, error = self.data.graph.names, (self.reconstruction - self.x).double().square().flatten(1).mean(1)
+        result: dict[str, Any] = {
+            "images": len(self.x),
+            "reconstruction_mse": error.mean().item(),
+            "r2": dict(zip(names, r2_score(self.read, self.labels).tolist(), strict=True)),
+            "graph": _graph_scores(self.run.graph, self.data.graph),
+            "intervals": {},
+        }
+        if len(self.x) >= _FEWEST:
+            # A class so rare that one part of the samples is without it has no DCI.
+            with suppress(ValueError):
+                result["representation"] = representation_scores(self.codes, self.labels, names, seed=self.seed)
+        if self.with_intervals:
+            intervals: dict[str, Any] = {}
+            self._add_interval(intervals, "reconstruction_mse", error, np.mean)
+            intervals["r2"] = {}
+            for name, read, label in zip(names, self.read.double().T, self.labels.double().T, strict=True):
+                self._add_interval(intervals["r2"], name, (read, label), _r2)
+            free = {"mcc": mcc, "sap": sap} if len(names) > 1 else {"mcc": mcc}
+            for name, score in free.items():
+                # Percentiles: BCa would evaluate each of these once more for every image.
+                self._add_interval(intervals, name, (self.codes, self.labels), score, method="percentile", resamples=200)
+            if "representation" in result:
+                # Repeated rows of a resample would look like information to these.
+                dependence = {"mic_mean": lambda z, u: mic_tic(z, u).mic, "tic_mean": lambda z, u: mic_tic(z, u).tic, "mig": mig}
+                if result["representation"]["mic_mean"] > _SATURATED:
+                    del dependence["mic_mean"]
+                for name, score in dependence.items():
+                    with suppress(ValueError):
+                        found = subsampling_interval((self.codes, self.labels), score, bounds=(0, 1), seed=self.seed)
+                        intervals[name] = found["interval"]
+            result["intervals"] = intervals
+        return result
+
+    def axioms(self) -> dict[str, Any]:
+        """Composition and reversibility."""
+        model, guide, labels = self.run.model, self.run.guide, self.labels
+
+        def set_to(do: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+            return lambda x: counterfactual(model, guide, x, do, self.handed).cpu().clamp(0, 1)
+
+        reversal = {}
+        for column, name in enumerate(self.data.graph.names):
+            # The effects follow when the cause is set, and follow again when it is set back.
+            do, undo = set_to({name: self._values(name)}), set_to({name: labels[:, column]})
+            reversal[name] = reversibility(do, undo, self.x).item()
+        return {"composition": composition(set_to({}), self.x).tolist(), "reversibility": reversal}
+
+    def effectiveness(self, predictor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """What an independent judge reads from counterfactuals."""
+        names = self.data.graph.names
+
+        def score(images: Tensor, intended: Tensor) -> dict[str, float]:
+            return dict(zip(names, effectiveness(predictor(images).cpu(), intended.to(torch.float32)).tolist(), strict=True))
+
+        result: dict[str, Any] = {"factual": score(self.x, self.labels), "do": {}}
+        for name in names:
+            do = {name: self._values(name)}
+            images, z = counterfactual(self.run.model, self.run.guide, self.x, do, self.handed, return_latents=True)
+            # Where nobody knows the truth: what the model itself says follows from the factual labels.
+            intended = self._intended(do, z)
+            result["do"][name] = score(images.cpu().clamp(0, 1), intended)
+        return result
+
+    def minimality(self, features: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Whether counterfactuals change more, or less, than the value set asks for."""
+        result = {}
+        factual = features(self.x).cpu()
+        for column, name in enumerate(self.data.graph.names):
+            values = self._values(name)
+            images = counterfactual(self.run.model, self.run.guide, self.x, {name: values}, self.handed)
+            found = features(images.cpu().clamp(0, 1)).cpu()
+            result[name] = minimality(factual, found, self.labels[:, column].contiguous(), values)
+        return result
+
+    def fid(self, features: int | Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Fréchet distances from the test images."""
+        # InceptionV3 runs where the model does; a function is shown what a judge is.
+        device = torch.device("cpu") if callable(features) else self.run.model.zero.device
+        distance = FID(self.x.to(device), feature=features)
+        result: dict[str, Any] = {"reconstructions": distance(self.reconstruction.clamp(0, 1)), "do": {}}
+        for name in self.data.graph.names:
+            do = {name: self._values(name)}
+            images = counterfactual(self.run.model, self.run.guide, self.x, do, self.handed)
+            result["do"][name] = distance(images.cpu().clamp(0, 1))
+        return result
+
+    def counterfactuals(self, pairs: bool) -> dict[str, Any]:
+        """Scores against the true counterfactuals."""
+        graph, run = self.data.graph, self.run
+        result: dict[str, Any] = {"cf_score": {}, "ceiling": {}, "cf_r2": {}, "intervals": {"cf_score": {}, "ceiling": {}}}
+        targets: list[tuple[str, ...]] = [(name,) for name in graph.names]
+        targets += list(combinations(graph.names, 2)) if pairs else []
+        generator = torch.Generator().manual_seed(self.seed)
+        dos = [{name: self._values(name, generator) for name in names} for names in targets]
+        errors: list[list[tuple[Tensor, ...]]] = [[] for _ in targets]
+        read: list[list[tuple[Tensor, Tensor]]] = [[] for _ in targets]
+        start = 0
+        # All worlds of a few images at a time: their noise is abducted once.
+        for (count,), traces in counterfactual_traces(run.model, run.guide, self.x, dos, self.handed):
+            part = slice(start, start + count)
+            start += count
+            x, residual = self.x[part], self.reconstruction[part] - self.x[part]
+            for k, (do, trace) in enumerate(zip(dos, traces, strict=True)):
+                true_labels, true = self._true({name: values[part] for name, values in do.items()}, part)
+                images = cast(Tensor, trace.nodes["x_mean"]["value"]).cpu()
+                errors[k].append((*cf_errors(images, true, x), *cf_errors(true + residual, true, x)))
+                again = self._read(encode(run, images.clamp(0, 1), self._hand(true_labels)))
+                read[k].append((again, true_labels))
+        for names, parts, pairs_read in zip(targets, errors, read, strict=True):
+            key = "+".join(names)
+            made, left, limit, also_left = (torch.cat(column) for column in zip(*parts, strict=True))
+            for section, pair in (("cf_score", (made, left)), ("ceiling", (limit, also_left))):
+                result[section][key] = cf_score_of_errors(*pair)
+                if self.with_intervals:
+                    self._add_interval(result["intervals"][section], key, pair, _one_minus_ratio)
+            again, intended = (torch.cat(column) for column in zip(*pairs_read, strict=True))
+            result["cf_r2"][key] = r2_score(again, intended).min().item()
+        return result
+
+    def _hand(self, labels: Tensor) -> Tensor:
+        """Labels in the run's order, NaN for its concepts that the data has not."""
+        handed = labels.new_full((len(labels), len(self.run.graph)), torch.nan)
+        handed[:, self.order] = labels
+        return handed
+
+    def _read(self, z: Tensor) -> Tensor:
+        return self.run.model.prior.to_labels(z).cpu()[:, self.order]
+
+    def _intended(self, do: dict[str, Tensor], z: Tensor) -> Tensor:
+        """True counterfactual labels, or what the model's own concepts ``z`` stand for."""
+        if has_truth(self.data):
+            return self._true(do)[0]
+        if hasattr(self.data, "counterfactual_labels"):
+            return self.data.counterfactual_labels(self.labels, do)
+        return self._read(z)
+
+    def _true(self, do: dict[str, Tensor], part: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """True counterfactual labels and images of some of the images, and for ``do`` the values of just these."""
+        true_labels, true = self.data.counterfactual(self.labels[part], do)
+        return true_labels, true.to(self.x.dtype)
+
+    def _values(self, name: str, generator: torch.Generator | None = None) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
+        return self.labels[torch.randperm(len(self.x), generator=generator), self.data.graph.index(name)]
+
+    def _add_interval(self, intervals: dict[str, Any], key: str, arrays: Any, statistic: Any, **options: Any) -> None:
+        # No interval where a resample has no score: one without the few images of a rare class, or on which nothing changes.
+        with suppress(ValueError), np.errstate(divide="ignore", invalid="ignore"):
+            intervals[key] = bootstrap_interval(arrays, statistic, seed=self.seed, **options)["interval"]
+
+
+def _graph_scores(learned: CausalGraph, true: CausalGraph) -> dict[str, float]:
+    order = [learned.names.index(name) for name in true.names]
+    matrix = learned.adjacency[order][:, order]
+    edges = edge_scores(matrix, true)
+    return {
+        "shd": shd(matrix, true),
+        "precision": edges.precision,
+        "recall": edges.recall,
+        "f1": edges.f1,
+        "order_error": order_error([name for name in learned.order if name in true.names], true),
+    }
+
+
+def _one_minus_ratio(error: Any, baseline: Any, axis: int) -> Any:
+    return 1 - error.sum(axis) / baseline.sum(axis)
+
+
+def _r2(read: Any, label: Any, axis: int) -> Any:
+    return 1 - np.square(label - read).sum(axis) / np.square(label - label.mean(axis, keepdims=True)).sum(axis)

@@ -1,0 +1,47 @@
+"""Interventions: Pyro handlers for ``do`` and soft ``do``, counterfactuals, and causal effects."""
+
+from causalvae_pyro.interventions.actions import InterventionSet, intervene
+from causalvae_pyro.interventions.counterfactuals import (
+    abduct,
+    counterfactual,
+    counterfactual_traces,
+    encode,
+    predict,
+    reconstruct,
+)
+from causalvae_pyro.interventions.effects import (
+    AverageEffect,
+    IndividualEffects,
+    TwinWorlds,
+    World,
+    ate,
+    ite,
+    sample_interventional,
+    twin_worlds,
+)
+from causalvae_pyro.interventions.handlers import Replace, Scale, Shift, SoftDoMessenger, SoftIntervention, soft_do
+
+__all__ = [
+    "AverageEffect",
+    "IndividualEffects",
+    "InterventionSet",
+    "Replace",
+    "Scale",
+    "Shift",
+    "SoftDoMessenger",
+    "SoftIntervention",
+    "TwinWorlds",
+    "World",
+    "abduct",
+    "ate",
+    "counterfactual",
+    "counterfactual_traces",
+    "encode",
+    "intervene",
+    "ite",
+    "predict",
+    "reconstruct",
+    "sample_interventional",
+    "soft_do",
+    "twin_worlds",
+]

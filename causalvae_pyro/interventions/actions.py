@@ -1,0 +1,170 @@
+"""Action, the second of Pearl's three steps: interventions of all kinds on a model, checked, in label or latent units."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from pyro.poutine.messenger import unwrap
+from torch import Tensor
+
+from causalvae_pyro.interventions.handlers import Change, SoftIntervention, Value, as_soft, check_result, soft_do
+
+__all__ = ["InterventionSet", "Interventions", "check_unwrapped", "intervene"]
+
+Interventions = Mapping[str, Value | Change]
+
+
+def intervene(model: Callable, do: Interventions, *, size: int | None = None, latent: bool = False) -> Callable:
+    """Action: the model under ``do``, with every value checked.
+
+    Args:
+        model: A :class:`~causalvae_pyro.CausalVAE`.
+        do: Concept name to what becomes of it. Hard: a number, or one value per image ``[N]``, in label units, mapped by the
+            prior's mean ``lambda1``. Soft: :class:`Shift`, :class:`Scale`, :class:`Replace` or ``fn(natural, parents)``, on
+            labels ``[N]``. With ``latent=True`` all of them in units of ``z``: values are a number, ``[d]`` or ``[N, d]``, and
+            functions see ``[N, d]``.
+        size: The number ``N`` of images that per-image values must match; unchecked where ``None``.
+        latent: Take the values as they are instead of as labels.
+
+    Returns:
+        The model wrapped in ``poutine.do`` and :func:`soft_do`; itself where ``do`` is empty.
+
+    Raises:
+        ValueError: If a concept is unknown, a value has a wrong shape or is not finite (``poutine.do`` on its own ignores
+            unknown names), or the prior cannot read labels for a soft intervention. What functions return is checked as the
+            model runs.
+
+    In label units, a concept whose label moves from ``u = prior.to_labels(z)`` to ``u'`` moves to
+    ``z + lambda1(u') - lambda1(u)``: what the label does not tell about it stays, and no change of the label is none at all.
+    For :class:`~causalvae_pyro.FixedPrior` that adds ``(u' - u) / scale`` to every dimension.
+    :class:`~causalvae_pyro.priors.LearnedPrior` finds ``u`` on its grid, 0.004 label standard deviations apart, so ``u`` and ``u'``
+    are that coarse, but ``z`` keeps the remainder; beyond the grid's 4 standard deviations ``u`` is its end.
+    :class:`Replace` keeps nothing: ``z`` is ``lambda1`` of the new label, as for a hard intervention.
+    """
+    check_unwrapped(model)
+    return InterventionSet.from_do(model, do, size, latent).apply(model)
+
+
+@dataclass(frozen=True)
+class InterventionSet:
+    """Checked interventions in units of ``z``: what :func:`intervene` puts around a model, for all images or some."""
+
+    hard: dict[str, Tensor]
+    soft: dict[str, SoftIntervention]
+    latent: bool
+
+    @classmethod
+    def from_do(cls, model: Any, do: Interventions, size: int | None = None, latent: bool = False) -> InterventionSet:
+        """Checks interventions; the arguments are those of :func:`intervene`."""
+        graph = model.graph
+        prior = None if latent else model.prior
+        like = next((p for p in model.parameters()), torch.zeros(()))
+        hard: dict[str, Tensor] = {}
+        soft: dict[str, SoftIntervention] = {}
+        if not isinstance(do, Mapping):
+            raise ValueError(f"do: expected a mapping from concepts to values, got {type(do).__name__}")
+        for name, given in do.items():
+            if name not in graph.names:
+                raise ValueError(f"do: unknown concept {name!r}; known: {list(graph.names)}")
+            where = f"do[{name!r}]"
+
+            def checked(field: str, value: Any, where: str = where) -> Tensor:
+                return _value(f"{where}.{field}" if field else where, value, like, model.scm.dim, size, latent)
+
+            if callable(given) or isinstance(given, SoftIntervention):
+                change = as_soft(name, given).map_values(checked)
+                if not latent and not hasattr(prior, "to_labels"):
+                    reason = f"the prior {type(prior).__name__} has no to_labels, which soft interventions on labels need"
+                    raise ValueError(f"{where}: {reason}; pass latent=True")
+                soft[name] = change if latent else _OnLabels(prior, graph, name, change)
+            else:
+                value = checked("", given)
+                if not latent:
+                    with torch.no_grad():
+                        value = _lambda1(prior, len(graph), graph.index(name), value)
+                hard[name] = value
+        return cls(hard, soft, latent)
+
+    def select(self, part: slice, copies: int = 1) -> InterventionSet:
+        """The interventions for a part of the images, ``copies`` times over."""
+
+        def take(value: Tensor, per_image: int) -> Tensor:
+            return value[part].repeat(copies, *[1] * (per_image - 1)) if value.ndim == per_image else value
+
+        # By their dimensions: of z [N, d], of labels [N].
+        inner = 2 if self.latent else 1
+        soft = {name: change.map_values(lambda _, value: take(value, inner)) for name, change in self.soft.items()}
+        return InterventionSet({name: take(value, 2) for name, value in self.hard.items()}, soft, self.latent)
+
+    def apply(self, model: Callable) -> Callable:
+        """The model under these interventions."""
+        if self.soft:
+            model = soft_do(model, self.soft)
+        # Nested do on one site recurses for ever in Pyro, hence one handler with all the values.
+        data: dict[str, Any] = dict(self.hard)
+        return poutine.do(model, data=data) if data else model
+
+
+@dataclass(frozen=True, eq=False)
+class _OnLabels(SoftIntervention):
+    """A change of labels as one of ``z``; see :func:`intervene`."""
+
+    prior: Any
+    graph: Any
+    name: str
+    change: SoftIntervention
+
+    def apply(self, natural: Tensor, parents: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        index = {name: self.graph.index(name) for name in (self.name, *parents)}
+        values = torch.broadcast_tensors(natural, *parents.values())
+        z = natural.new_zeros(*values[0].shape[:-1], len(self.graph), natural.shape[-1])
+        z[..., list(index.values()), :] = torch.stack(values, -2)
+        labels = self.prior.to_labels(z)
+        before = labels[..., index[self.name]]
+        noise = noise.squeeze(-1) if noise.shape[-1] == 1 else noise
+        after = self.change.apply(before.clone(), {parent: labels[..., index[parent]] for parent in parents}, noise)
+        after = check_result(self.name, after, before, exact=True).expand(before.shape)
+        new, old = (_lambda1(self.prior, len(self.graph), index[self.name], label) for label in (after, before))
+        return new if self.change.replaces else natural + (new - old)
+
+    def map_values(self, convert: Callable[[str, Any], Any]) -> _OnLabels:
+        return dataclasses.replace(self, change=self.change.map_values(convert))
+
+
+def check_unwrapped(model: Callable) -> None:
+    """Refuses a model that a handler wraps already."""
+    if unwrap(model) is not model:
+        raise ValueError("model: is wrapped by a handler already; pass the model itself and all interventions in one do")
+
+
+def _value(where: str, value: Any, like: Tensor, dim: int, size: int | None, latent: bool) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: expected a number or a tensor, got {value!r}") from None
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{where}: got a value that is not finite")
+    shape = tuple(tensor.shape)
+    if not latent:
+        if tensor.ndim > 1 or (tensor.ndim == 1 and size is not None and len(tensor) != size):
+            expected = "a number" + (f" or shape ({size},)" if size is not None else " or one value per image")
+            raise ValueError(f"{where}: expected {expected}, got shape {shape}")
+    elif (
+        tensor.ndim > 2
+        or (tensor.ndim and tensor.shape[-1] not in (1, dim))
+        or (tensor.ndim == 2 and size is not None and len(tensor) != size)
+    ):
+        raise ValueError(f"{where}: expected a number, [d] or [N, d] latent values, got shape {shape}")
+    return tensor
+
+
+def _lambda1(prior: Any, count: int, index: int, value: Tensor) -> Tensor:
+    # lambda1 acts on each concept's own label, so the other columns do not matter.
+    labels = value.new_zeros(*value.shape, count)
+    labels[..., index] = value
+    return prior(labels).mean[..., index, :]

@@ -1,0 +1,272 @@
+"""Pearl's three steps as functions: abduction, action, prediction; and what they make together.
+
+Every function returns what the model's own program computes: they compose ``poutine.trace``, ``poutine.condition``,
+``poutine.do`` and :func:`~causalvae_pyro.interventions.soft_do` and add checks, label units and batching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal, cast, overload
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.poutine.messenger import Messenger, unwrap
+from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from causalvae_pyro.distributions import mean_of
+from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped, intervene
+from causalvae_pyro.utils.configurable import check_count
+from causalvae_pyro.utils.local_params import local_params
+
+__all__ = ["abduct", "counterfactual", "counterfactual_traces", "encode", "intervene", "predict", "reconstruct"]
+
+
+def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samples: int | None = None) -> dict[str, Tensor]:
+    """Abduction: the exogenous noise behind given images, from the guide.
+
+    Args:
+        guide: Any guide that samples ``eps`` (and perhaps ``eps_x``).
+        x: Images ``[N, C, H, W]`` in [0, 1].
+        labels: ``[N, n]``, for guides that use them.
+        num_samples: Number ``k`` of posterior samples; ``None`` gives the posterior mean. For a guide that transforms
+            another distribution, as one over ``z`` does, that is the transformed mean: ``f^-1`` of the mean of ``z``.
+
+    Returns:
+        The values of the guide's sites: ``eps [N, n, d]`` or ``[k, N, n, d]``, and ``eps_x`` likewise.
+    """
+    _check_images(x)
+    if num_samples is not None:
+        check_count("num_samples", num_samples, ", or None for the posterior mean")
+    _check_labels(labels, x)
+    # Samples are one more plate, as in Pyro's vectorised particles, so that a guide's sites may depend on one another.
+    samples = nullcontext() if num_samples is None else pyro.plate("posterior_samples", num_samples, dim=-2)
+    at_mean = _AtMean() if num_samples is None else nullcontext()
+    # Traced as a context: as a decorator it would add lines on all shapes to every error message.
+    with torch.no_grad(), local_params(guide), at_mean, poutine.trace() as tracer, samples:
+        guide(x, labels)
+    noise = {name: cast(Tensor, site["value"]) for name, site in tracer.trace.nodes.items() if _is_latent(site)}
+    if "eps" not in noise:
+        raise ValueError(f"guide: it has to sample the site 'eps', it samples {list(noise)}")
+    return noise
+
+
+class _AtMean(Messenger):
+    """Every latent site takes its mean, given the means of the sites before it."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if _is_latent(msg):
+            msg["value"], msg["done"] = mean_of(msg["fn"]), True
+
+
+class _PixelsAtMean(Messenger):
+    """The image is its mean: drawing noise for every pixel takes a good part of the time of drawing the image."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == "x" and not msg["is_observed"]:
+            msg["value"], msg["done"] = mean_of(msg["fn"]), True
+
+
+def predict(model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool = True) -> Trace:
+    """Prediction: the model's trace with the exogenous noise held at given values.
+
+    Args:
+        model: The model, intervened on or not.
+        noise: Values of the noise sites, e.g. from :func:`abduct`: ``eps [N, n, d]`` and perhaps ``eps_x [N, r]``.
+        pixel_noise: Sample the site ``x`` from the likelihood; without, it is the likelihood's mean, which takes less time.
+
+    Returns:
+        The trace; ``trace.nodes["z"]["value"]`` holds the concepts after interventions, ``["x_mean"]`` the images.
+    """
+    if getattr(unwrap(model), "noise_dim", 0) and "eps_x" not in noise:
+        raise ValueError("noise: the model has noise_dim > 0 and needs a value of 'eps_x'; does the guide sample it?")
+    pixels = nullcontext() if pixel_noise else _PixelsAtMean()
+    with torch.no_grad(), local_params(model), pixels:
+        conditioned = poutine.condition(model, data=dict(noise))
+        with poutine.trace() as tracer:
+            conditioned(num_samples=len(noise["eps"]))
+        return tracer.get_trace()
+
+
+@overload
+def counterfactual(
+    model: Callable,
+    guide: Callable,
+    x: Tensor,
+    do: Interventions,
+    labels: Tensor | None = None,
+    *,
+    num_samples: int | None = None,
+    latent: bool = False,
+    batch_size: int = 256,
+    return_latents: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def counterfactual(
+    model: Callable,
+    guide: Callable,
+    x: Tensor,
+    do: Interventions,
+    labels: Tensor | None = None,
+    *,
+    num_samples: int | None = None,
+    latent: bool = False,
+    batch_size: int = 256,
+    return_latents: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+def counterfactual(
+    model: Callable,
+    guide: Callable,
+    x: Tensor,
+    do: Interventions,
+    labels: Tensor | None = None,
+    *,
+    num_samples: int | None = None,
+    latent: bool = False,
+    batch_size: int = 256,
+    return_latents: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """What the images would have looked like, had the concepts in ``do`` had other values or mechanisms.
+
+    Abduction (``eps`` from the guide), action (:func:`intervene`), prediction (the decoder's mean). The natural value that a
+    soft intervention changes is what the concept's own mechanism gives with the abducted noise and the parents as they are
+    after all interventions.
+
+    Args:
+        model: A :class:`~causalvae_pyro.CausalVAE`.
+        guide: Its guide.
+        x: Factual images ``[N, C, H, W]`` in [0, 1]; brought to the model's device and precision.
+        do: For each concept, in label units, a number or one value per image ``[N]``, or a soft intervention such as
+            :class:`~causalvae_pyro.Shift`; see :func:`intervene`. Empty: the reconstruction.
+        labels: Factual labels ``[N, n]``, for guides that use them.
+        num_samples: Number ``k`` of posterior samples; ``None`` uses the posterior mean.
+        latent: The values in ``do`` are values of ``z`` (a number, ``[d]`` or ``[N, d]``) instead of labels.
+        batch_size: Images per pass, each posterior sample counted as one.
+        return_latents: Return the counterfactual concepts too.
+
+    Returns:
+        Images ``[N, C, H, W]``, or ``[k, N, C, H, W]`` with samples; with ``return_latents`` also ``z [N, n, d]`` or
+        ``[k, N, n, d]``.
+
+    Raises:
+        ValueError: If an image, a label or a value has a wrong shape or is out of range, or a concept is unknown.
+
+    Example:
+        >>> run = load("runs/pendulum")                                               # doctest: +SKIP
+        >>> images = counterfactual(run.model, run.guide, x, do={"light": 12.0})      # doctest: +SKIP
+    """
+    images, latents = [], []
+    options: dict[str, Any] = {"num_samples": num_samples, "latent": latent, "batch_size": batch_size}
+    for lead, (trace,) in counterfactual_traces(model, guide, x, [do], labels, **options):
+        images.append(cast(Tensor, trace.nodes["x_mean"]["value"]).unflatten(0, lead))
+        latents.append(cast(Tensor, trace.nodes["z"]["value"]).unflatten(0, lead))
+    axis = 0 if num_samples is None else 1
+    return (torch.cat(images, axis), torch.cat(latents, axis)) if return_latents else torch.cat(images, axis)
+
+
+def counterfactual_traces(
+    model: Callable,
+    guide: Callable,
+    x: Tensor,
+    dos: Sequence[Interventions],
+    labels: Tensor | None = None,
+    *,
+    num_samples: int | None = None,
+    latent: bool = False,
+    batch_size: int = 256,
+) -> Iterator[tuple[tuple[int, ...], list[Trace]]]:
+    """Counterfactual worlds that share their noise: abduction once, then one prediction for each of several actions.
+
+    Args:
+        model: A :class:`~causalvae_pyro.CausalVAE`.
+        guide: Its guide.
+        x: Factual images ``[N, C, H, W]`` in [0, 1].
+        dos: The interventions of each world, as in :func:`intervene`.
+        labels: Factual labels ``[N, n]``, for guides that use them.
+        num_samples: Number ``k`` of posterior samples; ``None`` uses the posterior mean.
+        latent: See :func:`intervene`.
+        batch_size: Images per pass, each posterior sample counted as one.
+
+    Yields:
+        For each batch of ``B`` images the leading shape, ``(B,)`` or ``(k, B)``, and one trace per world, with ``B`` or
+        ``k * B`` rows. The site ``x`` holds the mean.
+    """
+    _check_images(x)
+    check_count("batch_size", batch_size)
+    check_unwrapped(model)
+    if num_samples is not None:
+        check_count("num_samples", num_samples, ", or None for the posterior mean")
+    _check_labels(labels, x)
+    actions = [InterventionSet.from_do(model, do, len(x), latent) for do in dos]  # check the whole of it before any work
+    copies = num_samples or 1
+    step = max(1, batch_size // copies)
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        batch = _moved(x[part], model)
+        noise = abduct(guide, batch, None if labels is None else _moved(labels[part], model), num_samples=num_samples)
+        if num_samples is not None:
+            # Samples become more rows of the batch, so that any decoder can take them.
+            noise = {name: value.flatten(0, 1) for name, value in noise.items()}
+        lead = (len(batch),) if num_samples is None else (num_samples, len(batch))
+        yield lead, [predict(action.select(part, copies).apply(model), noise, pixel_noise=False) for action in actions]
+
+
+def reconstruct(model: Callable, guide: Callable, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
+    """The decoder's mean at the posterior mean: the counterfactual in which nothing is intervened on."""
+    return counterfactual(model, guide, x, {}, labels, batch_size=batch_size)
+
+
+def encode(run: Any, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
+    """The concepts of images: ``z = f(eps)`` at the guide's mean (the posterior mean of ``z`` for a guide over ``z``).
+
+    Args:
+        run: Anything with ``.model`` and ``.guide``, e.g. what :func:`causalvae_pyro.load` returns.
+        x: Images ``[N, C, H, W]`` in [0, 1].
+        labels: ``[N, n]``, for guides that use them.
+        batch_size: Images per pass.
+
+    Returns:
+        ``z [N, n, d]`` on the model's device. ``run.model.prior.to_labels(z)`` reads it in label units.
+    """
+    _check_images(x)
+    _check_labels(labels, x)
+    check_count("batch_size", batch_size)
+    parts = []
+    for start in range(0, len(x), batch_size):
+        part = slice(start, start + batch_size)
+        known = None if labels is None else _moved(labels[part], run.model)
+        noise = abduct(run.guide, _moved(x[part], run.model), known)
+        with torch.no_grad():
+            parts.append(run.model.scm.to_endogenous(noise["eps"]))
+    return torch.cat(parts)
+
+
+def _is_latent(site: Any) -> bool:
+    return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
+
+
+def _moved(values: Tensor, model: Any) -> Tensor:
+    """The values where the model is, and in its precision."""
+    like = next(model.parameters(), None)
+    return values if like is None else values.to(like.device, like.dtype)
+
+
+def _check_images(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        given = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x: expected a tensor of images [N, C, H, W], got {given}")
+    if not x.is_floating_point():
+        raise ValueError(f"x: expected floating point images in [0, 1], got {x.dtype}; divide uint8 images by 255")
+    if not len(x):
+        raise ValueError("x: got no images")
+    if not bool(((x >= 0) & (x <= 1)).all()):
+        raise ValueError(f"x: pixels must lie in [0, 1], got values from {x.min().item():.4g} to {x.max().item():.4g}")
+
+
+def _check_labels(labels: Tensor | None, x: Tensor) -> None:
+    if labels is not None and len(labels) != len(x):
+        raise ValueError(f"labels: got {len(labels)} rows for {len(x)} images")

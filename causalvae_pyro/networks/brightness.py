@@ -1,0 +1,103 @@
+"""How bright a picture is, apart from what it shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from causalvae_pyro.networks.decoders import FiLMDecoder
+from causalvae_pyro.utils.configurable import Configurable
+
+__all__ = ["BrightnessDecoder"]
+
+
+class BrightnessDecoder(Configurable, nn.Module):
+    """A decoder's picture on black ground, times a brightness that the concepts set.
+
+    ::
+
+        p = sigmoid(picture(z, eps_x))                    what is shown, [..., C, H, W]
+        g = sigmoid(level + sum_j f_j(z_j))               how bright it is, in (0, 1)
+        x = g p
+
+    Each ``f_j`` is linear plus a small network. Convolutions would have to learn the product for every shape; here it is given,
+    and concepts act on the brightness *additively*, as in :class:`~causalvae_pyro.networks.SpriteDecoder`. Whether a concept acts
+    on the brightness, the picture or both is learned; :class:`~causalvae_pyro.objectives.EffectSparsity` makes its effect on the brightness
+    small where it is not needed. What it is worth on handwriting is in docs/notes.md.
+
+    Args:
+        picture: Any decoder of ``z`` (and ``eps_x``), with output in logits.
+        hidden: Width of the networks ``f_j``.
+    """
+
+    def __init__(self, picture: nn.Module, *, hidden: int = 16) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"hidden: got {hidden}; must be at least 1")
+        decoder: Any = picture
+        self.picture = decoder
+        self.image_shape: tuple[int, ...] = tuple(decoder.image_shape)
+        self.num_concepts: int = decoder.num_concepts
+        self.dim: int = decoder.dim
+        self.noise_dim: int = decoder.noise_dim
+        inputs = self.num_concepts, self.dim
+        self.level = nn.Parameter(torch.zeros(()))
+        self.linear = nn.Parameter(torch.zeros(inputs))
+        self.first = nn.Parameter(torch.randn(*inputs, hidden) / self.dim**0.5)
+        self.first_bias = nn.Parameter(torch.randn(self.num_concepts, hidden))
+        self.second = nn.Parameter(torch.zeros(self.num_concepts, hidden))
+
+    @classmethod
+    def from_images(
+        cls, images: Tensor, num_concepts: int, dim: int = 1, *, picture: type = FiLMDecoder, hidden: int = 16, **kwargs: Any
+    ) -> Self:
+        """Makes a decoder for such images: their mean as initial picture, at the mean of their brightest pixels.
+
+        Args:
+            images: Training images ``[N, C, H, W]`` in [0, 1] or uint8.
+            num_concepts: Number of concepts ``n``.
+            dim: Dimensions of each concept.
+            picture: Class of the picture's decoder.
+            hidden: See the class.
+            **kwargs: Passed on to ``picture``.
+        """
+        inner = picture.from_images(images, num_concepts, dim, **kwargs)  # type: ignore[attr-defined]
+        decoder = cls(inner, hidden=hidden)
+        top = images.flatten(1).amax(1).float().mean() / (255 if images.dtype == torch.uint8 else 1)
+        with torch.no_grad():
+            decoder.level.copy_(torch.logit(top.clamp(0.05, 0.95)))
+            mean = inner.background.sigmoid() / decoder.level.sigmoid()
+            inner.background.copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
+        return decoder
+
+    def effects(self, z: Tensor) -> Tensor:
+        """What each concept does to the brightness, in logits, ``[..., n]`` for ``z [..., n, d]``."""
+        hidden = torch.tanh((z[..., None] * self.first).sum(-2) + self.first_bias)
+        return (z * self.linear).sum(-1) + (hidden * self.second).sum(-1) / hidden.shape[-1]
+
+    def gain(self, z: Tensor) -> Tensor:
+        """The brightness ``g``, ``[...]`` for ``z [..., n, d]``."""
+        return torch.sigmoid(self.level + self.effects(z).sum(-1))
+
+    def effect_sizes(self, z: Tensor) -> Tensor:
+        """How much each concept does: to the brightness (in logits), and to the picture where its decoder can say so.
+
+        Args:
+            z: ``[N, n, d]``.
+
+        Returns:
+            ``[1 + m, n]``: standard deviations over ``z``.
+        """
+        effects = self.effects(z)
+        # Not of zero, where the root has no derivative.
+        own = (effects.var(0, correction=0) + 1e-8).sqrt()[None] if len(z) else effects.new_zeros(1, self.num_concepts)
+        return torch.cat([own, self.picture.effect_sizes(z)]) if hasattr(self.picture, "effect_sizes") else own
+
+    def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
+        picture = (self.picture(z, eps_x) if self.noise_dim else self.picture(z)).sigmoid()
+        image = picture * self.gain(z)[..., None, None, None]
+        # The likelihood takes logits.
+        return torch.logit(image.clamp(1e-6, 1 - 1e-6))

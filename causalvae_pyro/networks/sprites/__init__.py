@@ -1,0 +1,5 @@
+"""Sprites: a decoder that composes the image from parts that move, and how its parts are found."""
+
+from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
+
+__all__ = ["SpriteDecoder"]

@@ -1,0 +1,158 @@
+"""Layers on a picture: canvases that are placed, stretched and laid over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from causalvae_pyro.networks.sprites.windows import pixel_windows
+
+__all__ = ["OUTSIDE", "Layers", "composite", "render_layers"]
+
+# Logit of the opacity outside of a layer's canvas.
+OUTSIDE = -8.0
+
+# Where a canvas is flatter than so many logits per half image side it has no outline to keep.
+_FLAT = 10.0
+
+# What a canvas has around it.
+_GREY = 0.5
+
+
+class Layers(NamedTuple):
+    """What ``k`` layers draw.
+
+    Attributes:
+        pixels: Numbers of the pixels that they reach, ``[k, N, P]``; ``None`` for all pixels in their order.
+        opacity: In logits, ``[k, N, P]``.
+        colour: ``[k, N, C, P]``.
+    """
+
+    pixels: Tensor | None
+    opacity: Tensor
+    colour: Tensor
+
+
+def render_layers(
+    canvases: Tensor, usual_size: Tensor, level: Tensor, placement: Tensor, pixels_x: Tensor, pixels_y: Tensor
+) -> list[Layers]:
+    """Places canvases on pictures.
+
+    On a CPU each of them by itself, in the window that it reaches; on accelerators all at once on the whole picture, since there
+    it is the number of operations that takes time.
+
+    Args:
+        canvases: ``[K, C + 3, S, S]``: colours and opacity in logits, the latter from :data:`OUTSIDE` on, and its slopes along x
+            and y.
+        usual_size: ``[K, 1, 2]``, in half image sides.
+        level: Where the outline lies, in logits, ``[K]``.
+        placement: Position, change of size, rotation and shear, ``[K, N, 6]``.
+        pixels_x: Places of the pixels' middles along a row, ``[W]``, in half image sides from the picture's middle.
+        pixels_y: The same down a column, ``[H]``.
+    """
+    if canvases.device.type != "cpu":
+        return [_draw(canvases, usual_size, level, placement, pixels_x, pixels_y)]
+    each = zip(canvases.split(1), usual_size.split(1), level.split(1), placement.split(1), strict=True)
+    return [_draw(*layer, pixels_x, pixels_y) for layer in each]
+
+
+def _draw(canvases: Tensor, usual_size: Tensor, level: Tensor, placement: Tensor, pixels_x: Tensor, pixels_y: Tensor) -> Layers:
+    position, change, rotation, shear = placement.split([2, 2, 1, 1], -1)
+    # Linear where it matters, and positive: softplus alone underflows to zero under extreme interventions.
+    size = usual_size * (nn.functional.softplus(4 * (1 + change / usual_size)) / 4).clamp(min=1e-3)
+    cos, sin, zero = rotation.cos(), rotation.sin(), torch.zeros_like(shear)
+    turn = torch.stack([torch.cat([cos, sin], -1), torch.cat([-sin, cos], -1)], -2)
+    shrink = torch.stack([torch.cat([1 / size[..., :1], shear], -1), torch.cat([zero, 1 / size[..., 1:]], -1)], -2)
+    to_canvas = shrink @ turn
+    # How far the canvas and the half pixel around it, over which it fades, reach along x and y.
+    slant = -shear * size[..., :1] * size[..., 1:]
+    along = torch.stack([torch.cat([size[..., :1], slant], -1), torch.cat([zero, size[..., 1:]], -1)], -2)
+    reach = (turn.mT @ along).abs().sum(-1) * (1 + 1 / canvases.shape[-1])
+    columns = pixel_windows(position[..., 0], reach[..., 0], len(pixels_x))
+    rows = pixel_windows(position[..., 1], reach[..., 1], len(pixels_y))
+    # Each pixel's x and y act on their own, so the places on the canvas are sums of a row and a column.
+    x, y = (pixels_x, pixels_y) if columns is None or rows is None else (pixels_x[columns], pixels_y[rows])
+    across = to_canvas[..., None, :, 0] * x[..., None]
+    down = to_canvas[..., None, :, 1] * y[..., None] - (to_canvas @ position[..., None]).mT
+    where = across[:, :, None] + down[:, :, :, None]
+    # The batch lies in the grid's height, so that the canvases need no copies.
+    drawn = _sample(canvases, where.flatten(1, 2)).unflatten(2, where.shape[1:3]).flatten(3)
+    colour, (logit, slope_x, slope_y) = drawn[:, :-3].transpose(1, 2), drawn[:, -3:].unbind(1)
+    # Squared slopes across the image, by the chain rule, as quadratic forms of those across the canvas.
+    xx, yy, xy = slope_x.square(), slope_y.square(), slope_x * slope_y
+    usual, here = usual_size.square().reciprocal(), (to_canvas @ to_canvas.mT)[..., None]
+    at_usual = torch.addcmul(xx * usual[..., :1] + _FLAT**2, yy, usual[..., 1:])
+    as_it_lies = torch.addcmul(xx * here[:, :, 0, 0] + _FLAT**2, yy, here[:, :, 1, 1])
+    as_it_lies = torch.addcmul(as_it_lies, xy, 2 * here[:, :, 0, 1])
+    stretch = (at_usual / as_it_lies).sqrt()
+    level = level.view(-1, 1, 1)
+    opacity = torch.addcmul(level, logit - (level - OUTSIDE), stretch)
+    whole = columns is None or rows is None
+    pixels = None if whole else (rows[..., :, None] * len(pixels_x) + columns[..., None, :]).flatten(2)  # type: ignore[index]
+    return Layers(pixels, opacity, colour.sigmoid())
+
+
+def _sample(canvases: Tensor, where: Tensor) -> Tensor:
+    """Bilinear interpolation, zero around the canvases: ``[K, c, S, S]`` at ``[K, P, Q, 2]`` gives ``[K, c, P, Q]``."""
+    if canvases.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return _sample_in_order(canvases, where)
+    return nn.functional.grid_sample(canvases, where, padding_mode="zeros", align_corners=False)
+
+
+def _sample_in_order(canvases: Tensor, where: Tensor) -> Tensor:
+    """The same from operations whose gradients CUDA sums up in a fixed order, which ``grid_sample`` has not."""
+    count, channels, height, width = canvases.shape
+    flat = canvases.transpose(0, 1).reshape(channels, -1)
+    sides = where.new_tensor([width, height])
+    place = ((where + 1) * sides - 1) / 2
+    corner = place.detach().floor()
+    weights = place - corner
+    first = (torch.arange(count, device=where.device) * (height * width))[:, None, None]
+    result = flat.new_zeros(channels, *where.shape[:3])
+    for right in (0, 1):
+        for below in (0, 1):
+            x, y = corner[..., 0] + right, corner[..., 1] + below
+            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            index = first + y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long()
+            along = weights[..., 0] if right else 1 - weights[..., 0]
+            down = weights[..., 1] if below else 1 - weights[..., 1]
+            values = flat.index_select(1, index.flatten()).reshape(channels, *index.shape)
+            result = result + values * torch.where(inside, along * down, 0.0)
+    return result.transpose(0, 1)
+
+
+def composite(background: Tensor, frame: Tensor, layers: Sequence[Layers]) -> Tensor:
+    """Lays layers over a background, each pixel by the softmax of the opacities.
+
+    Args:
+        background: Colours ``[C, P]``.
+        frame: The background's own opacity in logits, ``[P]``.
+        layers: Groups of layers.
+
+    Returns:
+        ``[N, C, P]``.
+    """
+    images, pixels = layers[0].opacity.shape[1], len(frame)
+    opacity = [_everywhere(layer, pixels) for layer in layers]
+    weights = torch.softmax(torch.cat([frame.expand(1, images, -1), *opacity]), 0)
+    image = torch.addcmul(torch.full_like(background, _GREY), weights[0, :, None], background - _GREY)
+    groups = weights[1:].split([len(layer.opacity) for layer in layers])
+    for weight, layer in zip(groups, layers, strict=True):
+        here = weight if layer.pixels is None else weight.gather(2, layer.pixels)
+        shown = (here[:, :, None] * (layer.colour - _GREY)).sum(0)
+        image = image + shown if layer.pixels is None else _add(image, layer.pixels, shown)
+    return image
+
+
+def _add(image: Tensor, pixels: Tensor, shown: Tensor) -> Tensor:
+    return image.scatter_add(2, pixels[0, :, None].expand_as(shown), shown)
+
+
+def _everywhere(layer: Layers, pixels: int) -> Tensor:
+    if layer.pixels is None:
+        return layer.opacity
+    outside = layer.opacity.new_full((*layer.opacity.shape[:2], pixels), OUTSIDE)
+    return outside.scatter(2, layer.pixels, layer.opacity)

@@ -1,0 +1,248 @@
+"""A scene as layers: a few learned sprites that the concepts move, turn and stretch, over a background."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from causalvae_pyro.networks.decoders import _Decoder
+from causalvae_pyro.networks.shapes import check_image_shape
+from causalvae_pyro.networks.sprites.compositing import OUTSIDE, composite, render_layers
+from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
+from causalvae_pyro.networks.sprites.segmentation import Part, find_background, find_parts
+
+__all__ = ["SpriteDecoder"]
+
+# Adam's steps are about as long as its learning rate whatever the gradient. Pixels, in logits, have further to go than weights.
+_GAIN = 20.0
+
+
+class SpriteDecoder(_Decoder):
+    """Layers composited by learned opacities; what a concept does to a layer is to move it.
+
+    ::
+
+        e_kj    = f_kj(z_j)                               effect of concept j on layer k: six numbers
+        t, s, r, h = base_k + sum_j e_kj                  position, size, rotation, shear
+        q       = S(s, h)^-1 R(r)^-1 (p - t)              where pixel p lies on the layer's canvas
+        l_k, c_k = canvas_k(q)                            opacity (in logits) and colour
+        a_k     = b_k + (l_k - b_k) g_k                   g_k: how far the layer is stretched across its outline
+        x       = sum_k softmax(a_0, a_1, .. a_K)_k c_k   with the background as layer 0
+
+    Each ``f_kj`` is linear plus a small network. The decoder thus has three biases that a convolutional one lacks. Concepts act
+    on a layer *additively*, so that what one does can be learned from scenes in which others follow it, and carries over to
+    those in which they do not. They act by *geometry*, so that a length outside of the range seen still stretches. And it
+    can be said how much each concept does to each layer (:meth:`effect_sizes`), which
+    :class:`~causalvae_pyro.objectives.EffectSparsity` makes small: what the parents of a concept could draw as well as the concept
+    itself is then cheapest drawn by the concept alone.
+
+    Interpolating logits keeps edges sharp at any position and size. Beyond the level ``b_k``, which is learned, distances are
+    in pixels of the image rather than of the canvas: the outline scales with the sprite and what is around it does not, so
+    that edges stay as sharp (``b_k = 0``) and lines as wide (``b_k`` the logit at their middle) as they are. The stretch is
+    the ratio of two slopes ``|grad_p l|``, of the canvas at its usual size and as it lies.
+
+    The background has an opacity ``a_0`` of its own at each pixel, 0 at the start. Where it grows it hides what moves there,
+    as the edge of a picture, or a window's frame, does.
+
+    Scenes that are not made of a few moving parts need another decoder.
+
+    Args:
+        image_shape: ``(C, H, W)`` with 1, 3 or 4 channels, of any size.
+        num_concepts: Number of concepts ``n``.
+        dim: Dimensions of each concept.
+        noise_dim: Dimensions of ``eps_x``, which acts on the layers like one more concept.
+        sprites: Number of layers ``K`` besides the background.
+        canvas: Pixels of a sprite along each side.
+        hidden: Width of the networks ``f_kj``.
+
+    Source: spatial transformers, Jaderberg et al. 2015; sprites, Monnier et al. 2021; additive decoders, Lachapelle et al.
+    2023.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        num_concepts: int,
+        dim: int = 1,
+        *,
+        noise_dim: int = 0,
+        sprites: int = 6,
+        canvas: int = 32,
+        hidden: int = 16,
+    ) -> None:
+        check_image_shape(image_shape, 1)
+        super().__init__(image_shape, num_concepts, dim, noise_dim)
+        for argument, value in (("sprites", sprites), ("hidden", hidden)):
+            if value < 1:
+                raise ValueError(f"{argument}: got {value}; must be at least 1")
+        if canvas < 2:
+            raise ValueError(f"canvas: got {canvas}; must be at least 2")
+        colours, height, width = self.image_shape
+        self.sprites = sprites
+        self.effects_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden)
+        self.effects_of_noise = _AdditiveEffects(sprites, 1, noise_dim, hidden) if noise_dim else None
+        # A soft disc: something to see wherever a sprite starts.
+        side = torch.linspace(-1, 1, canvas)
+        opacity = (1.5 - 5 * (side[:, None] ** 2 + side**2)).clamp(min=OUTSIDE + 1)
+        self.opacity = nn.Parameter((opacity / _GAIN).expand(sprites, 1, -1, -1).clone())
+        self.texture = nn.Parameter(torch.zeros(sprites, colours, canvas, canvas))
+        self.colour = nn.Parameter(torch.zeros(sprites, colours))
+        self.base = nn.Parameter(torch.zeros(sprites, 1, 6))
+        self.frame = nn.Parameter(torch.zeros(1, height, width))
+        self.level = nn.Parameter(torch.zeros(sprites, 1, 1, 1, 1))
+        self.register_buffer("size", torch.ones(sprites, 1, 2))
+        for name, count in (("pixels_x", width), ("pixels_y", height)):
+            self.register_buffer(name, (2 * torch.arange(count) + 1) / count - 1, persistent=False)
+
+    size: Tensor
+    pixels_x: Tensor
+    pixels_y: Tensor
+
+    lr_factor = 4.0
+    """Steps of :func:`~causalvae_pyro.fit` are so many times longer: there are few parameters, each with a meaning of its own."""
+
+    @classmethod
+    def from_images(  # type: ignore[override]
+        cls, images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Tensor | None = None, **kwargs: object
+    ) -> Self:
+        """Makes a decoder for such images, that starts from what can be seen in them; see :meth:`initialise`.
+
+        Args:
+            images: Training images ``[N, C, H, W]`` in [0, 1] or uint8.
+            num_concepts: Number of concepts ``n``.
+            dim: Dimensions of each concept.
+            concepts: See :meth:`initialise`.
+            **kwargs: Passed on to the class. Without ``sprites`` it gets one for each part found, or the default if none is.
+        """
+        cls(tuple(images.shape[1:]), num_concepts, dim, **{**kwargs, "sprites": 1})._check_images(images)  # type: ignore[arg-type]
+        start = _Start(images)
+        kwargs.setdefault("sprites", len(start.parts) or 6)
+        decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **kwargs)  # type: ignore[arg-type]
+        decoder._begin(start, concepts)
+        return decoder
+
+    def initialise_background(self, images: Tensor) -> None:
+        """:meth:`initialise` without concepts."""
+        self.initialise(images)
+
+    def initialise(self, images: Tensor, concepts: Tensor | None = None) -> None:
+        """Starts from what lies behind everything, with a sprite on each of the largest parts in front of it.
+
+        A part is a region of one colour that is seen in many images. Its sprite gets its colour, shape, mean place, size and
+        rotation. Where concepts are given too, the place, size and rotation in each image are regressed on at most two of
+        them, which is where their linear effects start: a sprite that does not follow its part from the first steps on
+        blurs over all of the part's places and fades away before it can learn to follow. Training changes all of this.
+        Chance enters through torch's global generator.
+
+        Args:
+            images: ``[N, C, H, W]`` in [0, 1] or uint8.
+            concepts: ``[N, n, d]``, e.g. ``prior(labels).mean``; images with any that is NaN do not count.
+        """
+        self._check_images(images)
+        self._begin(_Start(images), concepts)
+
+    def _begin(self, start: _Start, concepts: Tensor | None) -> None:
+        n, d = self.num_concepts, self.dim
+        if concepts is not None and tuple(concepts.shape) != (start.count, n, d):
+            raise ValueError(f"concepts: expected shape {[start.count, n, d]}, got {list(concepts.shape)}")
+        chosen = None if concepts is None else concepts.detach()[start.chosen.to(concepts.device)].double().cpu().numpy()
+        with torch.no_grad():
+            self.background.copy_(torch.logit(start.background.clamp(4e-3, 1 - 4e-3)) / _GAIN)
+            for k, part in enumerate(start.parts[: self.sprites]):
+                poses = find_poses(part.masks, self.opacity.shape[-1])
+                position, size, rotation = np.split(poses.values.mean(0), [2, 4])
+                self.colour[k] = torch.logit(torch.as_tensor(part.colour).clamp(0.02, 0.98)) / _GAIN
+                self.opacity[k, 0] = torch.logit(torch.as_tensor(poses.shape).clamp(5e-3, 1 - 5e-3)) / _GAIN
+                self.base[k, 0, :2] = torch.as_tensor(position)
+                self.size[k, 0] = torch.as_tensor(size).clamp(0.06, 1.0)
+                self.base[k, 0, 4:5] = torch.as_tensor(rotation)
+                if chosen is None:
+                    continue
+                z = chosen[part.images]
+                complete = ~np.isnan(z).any((1, 2))
+                for number, target in enumerate(poses.values[complete].T if complete.sum() > 10 * n * d else ()):
+                    effect = sparse_regression(z[complete], target)
+                    self.effects_of_concepts.linear[k, :, :, number] += torch.as_tensor(effect).to(self.base)
+
+    def effects(self, z: Tensor) -> Tensor:
+        """What each concept does to each layer, ``[K, N, n, 6]`` for ``z [N, n, d]``.
+
+        In the last dimension: position (2) and size (2) in half image sides, rotation in radians, and shear. Where height and
+        width differ these units do too, and a rotation also shears.
+        """
+        return self.effects_of_concepts(z)
+
+    def effect_sizes(self, z: Tensor) -> Tensor:
+        """How much each concept does to each layer, ``[K, n, 6]``: the standard deviation over ``z [N, n, d]`` of each effect."""
+        effects = self.effects(z)
+        if not effects.shape[1]:
+            return effects.new_zeros(self.sprites, self.num_concepts, 6)
+        centred = effects - effects.mean(1, keepdim=True)
+        # Not of zero, where the root has no derivative.
+        return (centred.square().mean(1) + 1e-8).sqrt()
+
+    def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
+        # Half precision knows places to an eighth of a pixel only.
+        with torch.autocast(z.device.type, enabled=False):
+            return self._compose(z, eps_x)
+
+    def _compose(self, z: Tensor, eps_x: Tensor | None) -> Tensor:
+        inputs, lead = self._flat(z, eps_x)
+        concepts = inputs[:, : self.num_concepts * self.dim].reshape(-1, self.num_concepts, self.dim)
+        placement = self.base + self.effects(concepts).sum(2)
+        if self.effects_of_noise is not None:
+            placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
+        level = self.level.flatten() * _GAIN
+        layers = render_layers(self._canvas(), self.size, level, placement, self.pixels_x, self.pixels_y)
+        background = (self.background * _GAIN).sigmoid().flatten(1)
+        image = composite(background, (self.frame * _GAIN).flatten(), layers)
+        # The likelihood takes logits.
+        return torch.logit(image, eps=1e-6).reshape(*lead, *self.image_shape)
+
+    def _canvas(self) -> Tensor:
+        """``[K, C + 3, S, S]``: colours and opacity in logits, the latter from ``OUTSIDE`` on, and its slopes along x and y."""
+        logit = self.opacity * _GAIN - OUTSIDE
+        around = nn.functional.pad(logit, (1, 1, 1, 1))
+        pixels = logit.shape[-1] / 4
+        slope_x = pixels * (around[..., 1:-1, 2:] - around[..., 1:-1, :-2])
+        slope_y = pixels * (around[..., 2:, 1:-1] - around[..., :-2, 1:-1])
+        return torch.cat([(self.texture + self.colour[..., None, None]) * _GAIN, logit, slope_x, slope_y], 1)
+
+
+class _AdditiveEffects(nn.Module):
+    """A function of each concept alone for each layer, ``[N, n, d]`` to ``[K, N, n, 6]``: linear plus a small network."""
+
+    # Adam moves all weights of a network by a step at once. A sprite that these steps throw off its part, which may be two
+    # pixels wide, does not come back.
+    lr_factor = 0.6
+
+    def __init__(self, layers: int, concepts: int, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(1e-3 * torch.randn(layers, concepts, dim, 6) / math.sqrt(dim))
+        self.first = nn.Parameter(torch.randn(layers, concepts, dim, hidden) / math.sqrt(dim))
+        self.first_bias = nn.Parameter(torch.randn(layers, concepts, 1, hidden))
+        self.second = nn.Parameter(torch.zeros(layers, concepts, hidden, 6))
+
+    def forward(self, z: Tensor) -> Tensor:
+        columns = z.transpose(0, 1)
+        hidden = torch.tanh(columns @ self.first + self.first_bias)
+        return (columns @ self.linear + hidden @ self.second / hidden.shape[-1]).transpose(1, 2)
+
+
+class _Start:
+    """What can be seen in a sample of the images."""
+
+    parts: list[Part]
+
+    def __init__(self, images: Tensor) -> None:
+        self.count = len(images)
+        self.chosen = torch.randperm(len(images))[:300]
+        sample = images[self.chosen.to(images.device)].detach().float().cpu()
+        sample = sample / 255 if images.dtype == torch.uint8 else sample
+        self.background = find_background(sample)
+        self.parts = find_parts(sample, self.background)

@@ -1,0 +1,140 @@
+"""Counterfactual consistency: the concepts that the decoder is given can be read from the image that it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from torch import Tensor, nn
+
+from causalvae_pyro.distributions import mean_of
+from causalvae_pyro.objectives.divergences import endogenous_base
+
+__all__ = ["CounterfactualConsistency", "frozen", "decode_swapped", "ramp", "swap_concepts"]
+
+
+class CounterfactualConsistency:
+    """What the guide reads from a drawn counterfactual is what was to be drawn.
+
+    ::
+
+        E ||m(x') - z'||^2 / (2 std^2) + noise_weight E ||(m_x(x') - eps_x) / s_x||^2 / 2,   x' = decoder(z', eps_x)
+
+    ``z'`` takes each concept, with probability 1/2, from another image of the batch, so it covers interventions; ``eps_x`` is
+    the image's own, with ``s_x`` its posterior standard deviation; ``m`` and ``m_x`` are the guide's means. Both parts are,
+    up to constants, minus variational bounds on the information that the drawn image holds about what it was drawn from
+    (InfoGAN, Chen et al. 2016; the sleep phase of wake-sleep). Where concepts are correlated, reconstruction alone leaves
+    open which of them a pixel follows; this term does not let one concept be drawn by means of another, and keeps what no
+    concept explains.
+
+    The encoder learns to read from real images and is the judge here: the gradient reaches the decoder only. Real images in
+    which a concept follows its causes do not teach it to read the concept itself, though: with ``train_guide`` it learns from
+    the drawn ones too, as in the sleep phase. That takes a decoder of which each concept's own part can be expected
+    (:class:`~causalvae_pyro.networks.SpriteDecoder`); any other may agree with the encoder on a code of their own.
+
+    Args:
+        guide: The guide that is trained with the model.
+        std: Reading error that is tolerated, > 0, in units of the latent concept (label standard deviations for a prior from
+            :meth:`~causalvae_pyro.priors.LabelPrior.from_labels`).
+        noise_weight: Factor of the second part, >= 0.
+        train_guide: Whether the guide is trained by this too.
+        pixel_noise: Standard deviation of noise added to the drawn images, >= 0; no message fits below it.
+        weight: Factor in the loss; by default it sets in after a tenth of the training and is full after a quarter, since an
+            encoder has to be able to read before it can judge.
+    """
+
+    name = "consistency"
+
+    def __init__(
+        self,
+        guide: nn.Module,
+        *,
+        std: float = 0.1,
+        noise_weight: float = 0.2,
+        train_guide: bool = False,
+        pixel_noise: float = 0.0,
+        weight: float | Callable[[float], float] | None = None,
+    ) -> None:
+        if not std > 0:
+            raise ValueError(f"std: got {std}; must be > 0")
+        if not noise_weight >= 0:
+            raise ValueError(f"noise_weight: got {noise_weight}; must be >= 0")
+        if not pixel_noise >= 0:
+            raise ValueError(f"pixel_noise: got {pixel_noise}; must be >= 0")
+        self.guide, self.std, self.noise_weight = guide, std, noise_weight
+        self.train_guide, self.pixel_noise = train_guide, pixel_noise
+        self.weight = ramp if weight is None else weight
+
+    def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+        z = trace.nodes["z"]["value"]
+        images, *inputs = decode_swapped(model, trace)
+        swapped = inputs[0]
+        if self.pixel_noise:
+            images = (images + self.pixel_noise * torch.randn_like(images)).clamp(0, 1)
+        read = self._read(images)
+        error = (_endogenous_mean(read["eps"]["fn"], model.scm).reshape(z.shape) - swapped).square()
+        total = error.sum((-2, -1)) / (2 * self.std**2)
+        if len(inputs) > 1 and self.noise_weight:
+            q = read["eps_x"]["fn"]
+            error = (q.mean - inputs[1].reshape(q.mean.shape)).square() / q.variance.detach()
+            total = total + self.noise_weight / 2 * error.sum(-1).reshape(total.shape)
+        # Summed over the batch, averaged over particles.
+        return total.reshape(-1, z.shape[-3]).mean(0).sum()
+
+    def _read(self, images: Tensor) -> Any:
+        judge = nullcontext() if self.train_guide else frozen(self.guide)
+        with judge, poutine.block(), poutine.trace() as tracer:
+            self.guide(images)
+        return tracer.trace.nodes
+
+
+def ramp(progress: float) -> float:
+    """A factor that sets in after a tenth of the training and is 1 after a quarter."""
+    return min(1.0, max(0.0, (progress - 0.1) / 0.15))
+
+
+def decode_swapped(model: Any, trace: Any) -> tuple[Tensor, ...]:
+    """The mean pictures ``[N, C, H, W]`` of swapped concepts with each image's own noise, and what they are drawn from.
+
+    ``N`` counts particles and batch. The concepts ``[..., batch, n, d]`` follow, and ``eps_x`` where the model has it; none of
+    them passes a gradient on.
+    """
+    inputs: tuple[Tensor, ...] = (swap_concepts(trace.nodes["z"]["value"].detach()),)
+    if "eps_x" in trace.nodes:
+        inputs += (trace.nodes["eps_x"]["value"].detach(),)
+    images = model.likelihood(model.decoder(*inputs)).mean
+    return images.reshape(-1, *images.shape[-3:]), *inputs
+
+
+def swap_concepts(z: Tensor) -> Tensor:
+    """Each concept ``[..., batch, n, d]`` of each image, with probability 1/2, from another image of the batch."""
+    columns = []
+    for column in z.unbind(-2):
+        other = column[..., torch.randperm(column.shape[-2], device=z.device), :]
+        columns.append(torch.where(torch.rand(column.shape[:-1], device=z.device)[..., None] < 0.5, other, column))
+    return torch.stack(columns, -2)
+
+
+def _endogenous_mean(q: Any, scm: Any) -> Tensor:
+    base = endogenous_base(q, scm)
+    return scm.to_endogenous(mean_of(q)) if base is None else mean_of(base)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode, its parameters out of the gradient's reach."""
+    modes = [(module, module.training) for module in network.modules()]
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    network.eval()
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        for module, mode in modes:
+            module.training = mode

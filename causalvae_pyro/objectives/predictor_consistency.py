@@ -1,0 +1,74 @@
+"""Consistency with predictors that stand outside: what they read from a drawn counterfactual is what was to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from causalvae_pyro.objectives.consistency import frozen, decode_swapped, ramp
+
+__all__ = ["PredictorConsistency"]
+
+
+class PredictorConsistency:
+    """Predictors that were trained on real images read from a drawn counterfactual the labels that it was drawn from.
+
+    ::
+
+        E ||(r(x') - u') / s||^2 / (2 std^2),    x' = decoder(z', eps_x),    u' = the labels that z' stands for
+
+    ``z'`` takes each concept, with probability 1/2, from another image of the batch; ``s`` is the labels' standard deviation.
+    The gradient reaches the decoder only. A guide that reads its own model's drawings gets used to how they are blurred, and
+    :class:`~causalvae_pyro.objectives.CounterfactualConsistency` with it; predictors that have only seen real images do not. For concepts
+    that vary independently enough in real images for a predictor to tell them apart, or whose augmentation makes them so; where a
+    child is a function of its parents, predictors take one for the other (use :class:`~causalvae_pyro.objectives.SleepPhase` there).
+
+    A decoder may find changes that please one network and mean nothing. So each step asks another of several predictors, and
+    shows it the image changed at random by ``augmentation``. Judge the result with networks that had no part in training.
+
+    Args:
+        predictors: Modules from images ``[N, C, H, W]`` in [0, 1] to labels ``[N, n]``, e.g. trained
+            :class:`~causalvae_pyro.metrics.Predictor`. They are moved to the model's device, and are not changed.
+        std: Reading error that is tolerated, > 0, in label standard deviations. Half the squared error counts in nats, so it
+            competes with the likelihood: a smaller ``std`` gives concepts that are drawn more exactly and images a little less.
+        augmentation: Random change of images that leaves the labels as they are, e.g.
+            :class:`~causalvae_pyro.networks.RandomSymmetry`.
+        weight: Factor in the loss; by default it sets in after a tenth of the training and is full after a quarter.
+
+    Source: De Sousa Ribeiro et al. 2023 (counterfactual fine-tuning), who train so with predictors of the parents.
+    """
+
+    name = "predictor_consistency"
+
+    def __init__(
+        self,
+        predictors: Sequence[nn.Module],
+        *,
+        std: float = 0.02,
+        augmentation: Callable[[Tensor], Tensor] | None = None,
+        weight: float | Callable[[float], float] | None = None,
+    ) -> None:
+        if not predictors:
+            raise ValueError("predictors: got none")
+        if not std > 0:
+            raise ValueError(f"std: got {std}; must be > 0")
+        self.predictors, self.std, self.augmentation = list(predictors), std, augmentation
+        self.weight = ramp if weight is None else weight
+
+    def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+        z = trace.nodes["z"]["value"]
+        images, swapped, *_ = decode_swapped(model, trace)
+        # Chosen on the CPU, so that no device waits.
+        predictor = self.predictors[int(torch.randint(len(self.predictors), ()))].to(z.device)
+        with torch.no_grad():
+            target = model.prior.to_labels(swapped).flatten(0, -2)
+        with frozen(predictor):
+            read = predictor(images if self.augmentation is None else self.augmentation(images))
+        if read.shape != target.shape:
+            raise ValueError(f"predictors: expected labels {list(target.shape)} for {len(images)} images, got {list(read.shape)}")
+        total = ((read - target) / model.prior.scale).square().sum(-1) / (2 * self.std**2)
+        # Summed over the batch, averaged over particles.
+        return total.reshape(-1, z.shape[-3]).mean(0).sum()

@@ -1,0 +1,46 @@
+"""Sparse effects: every part of the picture follows as few concepts as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["EffectSparsity"]
+
+
+class EffectSparsity:
+    """A price on what concepts do to the parts of a picture.
+
+    ::
+
+        sum_kja scale log(1 + size_kja / scale),    size_kja = standard deviation of what concept j does to attribute a of part k
+
+    Where a child is a function of its parents, the data do not say whether its pixels follow the child or the parents. The
+    price does: what one concept can do costs less than the same done by two. This is a group lasso in
+    function space (Ravikumar et al. 2009), made concave so that effects that are needed are not shrunk much: minus the
+    logarithm of a generalised double Pareto prior (Armagan et al. 2013).
+
+    The decoder needs a method ``effect_sizes(z)`` from concepts ``[N, n, d]`` to a tensor of sizes >= 0, as
+    :class:`~causalvae_pyro.networks.SpriteDecoder` has: there an attribute is a coordinate of the position, the size, ...
+
+    Args:
+        weight: The price in nats per image, >= 0: a number, or a function of the progress of training in [0, 1].
+        scale: Where the price turns from linear to logarithmic, > 0, in the effects' units.
+    """
+
+    name = "effect_sparsity"
+
+    def __init__(self, weight: float | Callable[[float], float] = 2000.0, *, scale: float = 0.05) -> None:
+        if not callable(weight) and not weight >= 0:
+            raise ValueError(f"weight: got {weight}; must be >= 0")
+        if not scale > 0:
+            raise ValueError(f"scale: got {scale}; must be > 0")
+        self.weight, self.scale = weight, scale
+
+    def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+        z = trace.nodes["z"]["value"].detach()
+        sizes = model.decoder.effect_sizes(z.reshape(-1, *z.shape[-2:]))
+        return z.shape[-3] * self.scale * torch.log1p(sizes / self.scale).sum()

@@ -1,0 +1,98 @@
+"""Missing labels are NaN: an image may have none of its labels, or some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import Independent
+
+__all__ = ["MaskedPrior", "any_missing", "declare_missing", "keep_labels", "masked_prior"]
+
+_declared: ContextVar[bool | None] = ContextVar("declared", default=None)
+
+
+@contextmanager
+def declare_missing(missing: bool) -> Iterator[None]:
+    """Says for the steps within whether labels may be missing, so that none has to look: a look is a device sync."""
+    token = _declared.set(missing)
+    try:
+        yield
+    finally:
+        _declared.reset(token)
+
+
+def any_missing(labels: Tensor) -> bool:
+    """Whether a label may be missing: as declared, or else by a look at them."""
+    declared = _declared.get()
+    return bool(labels.isnan().any()) if declared is None else declared
+
+
+class MaskedPrior(dist.Independent):
+    """A conditional prior that scores the concepts whose labels are known, and no others."""
+
+    @property
+    def known(self) -> Tensor:
+        """Which are known, ``[..., n]``."""
+        masked = self.base_dist
+        return masked._mask.expand(masked.batch_shape)[(..., *[0] * (self.reinterpreted_batch_ndims - 1))]
+
+    @property
+    def all_concepts(self) -> Any:
+        """The prior with some label in place of each missing one, all of it scored."""
+        return dist.Independent(self.base_dist.base_dist, self.reinterpreted_batch_ndims)
+
+
+def masked_prior(prior: Callable[[Tensor], Any], labels: Tensor) -> Any:
+    """``p(z | u)`` where all labels are known, else ``prod_i p(z_i | u_i)`` over the known ones.
+
+    The prior itself never sees a missing label. In its place it gets another image's label of the same concept, which has no
+    effect; 0 where the batch has none.
+
+    Args:
+        prior: From labels ``[batch, n]`` to a distribution over ``[n, d]``, independent between concepts where labels are
+            missing.
+        labels: ``[batch, n]``, NaN where missing.
+
+    Raises:
+        ValueError: If labels are missing and the prior's concepts are not independent.
+    """
+    if not any_missing(labels):
+        return prior(labels)
+    known = ~labels.isnan()
+    other = labels.gather(0, known.int().argmax(0, keepdim=True)).nan_to_num()
+    p = prior(torch.where(known, labels, other))
+    inner = p.reinterpreted_batch_ndims if isinstance(p, Independent) else 0
+    if not inner or p.base_dist.batch_shape[-inner:][:1] != known.shape[-1:]:
+        raise ValueError(
+            f"prior: with missing labels concepts must be independent, as in Normal(...).to_event(2), got {type(p).__name__}"
+        )
+    return MaskedPrior(p.base_dist.mask(known[(..., *[None] * (inner - 1))]), inner)
+
+
+def keep_labels(labels: Tensor, share: float, *, seed: int = 0) -> Tensor:
+    """Keeps the labels of a share of the images, drawn at random, and makes the others' NaN.
+
+    Args:
+        labels: ``[N, n]``.
+        share: In (0, 1]. At least 2 images keep theirs.
+        seed: Of the draw.
+
+    Returns:
+        ``[N, n]``, floating point.
+
+    Example:
+        >>> keep_labels(torch.arange(4.0)[:, None], 0.5).isnan().sum().item()
+        2
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share: got {share}; must lie in (0, 1]")
+    kept = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[: max(2, round(share * len(labels)))]
+    result = torch.full_like(labels, torch.nan, dtype=torch.promote_types(labels.dtype, torch.get_default_dtype()))
+    result[kept] = labels[kept].to(result)
+    return result

@@ -1,0 +1,264 @@
+"""Every example runs, with tiny arguments; so do the blocks of the README and of the pages in docs."""
+
+import json
+import re
+import runpy
+import shlex
+import sys
+
+import matplotlib.image
+import pytest
+import torch
+import torchvision.datasets
+
+from causalvae_pyro import cli, load
+from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.explore.server import Server
+from tests import ROOT
+from tests.datasets import test_celeba, test_folder, test_morphomnist
+from tests.docs import test_howto
+
+TINY = ["--size", "16", "--epochs", "1", "--limit", "96"]
+EXAMPLES = {
+    "train_pendulum.py": [*TINY, "--out", "{tmp}/run"],
+    "discover_graph.py": [*TINY, "--out", "{tmp}/run"],
+    "counterfactual_pendulum.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
+    "soft_interventions.py": ["--run", "{run}", "--count", "3", "--average", "20", "--out", "{tmp}/picture.png"],
+    "chirho_worlds.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
+    "swap_prior.py": TINY,
+    "swap_guide.py": TINY,
+    "swap_decoder.py": [*TINY, "--out", "{tmp}/picture.png"],
+    "svi_by_hand.py": TINY,
+    "train_morphomnist.py": [
+        "--root",
+        "{digits}",
+        "--epochs",
+        "1",
+        "--limit",
+        "96",
+        "--noise-dim",
+        "2",
+        "--readers",
+        "2",
+        "--reader-epochs",
+        "1",
+        "--out",
+        "{tmp}",
+    ],
+    "train_celeba.py": [
+        "--root",
+        "{faces}",
+        "--epochs",
+        "1",
+        "--limit",
+        "70",
+        "--noise-dim",
+        "2",
+        "--workers",
+        "0",
+        "--out",
+        "{tmp}",
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "pendulum"
+    assert cli.main(["train", "pendulum", *TINY, "--out", str(path)]) == 0
+    return path
+
+
+def test_every_example_is_tested():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name, tmp_path, tiny_run, monkeypatch, capsys):
+    if name == "chirho_worlds.py":
+        pytest.importorskip("chirho")
+    places = {"tmp": tmp_path, "run": tiny_run, "digits": tmp_path / "digits", "faces": tmp_path / "faces"}
+    if name == "train_morphomnist.py":
+        places["digits"].mkdir()
+        test_morphomnist.write(places["digits"], 130)
+    if name == "train_celeba.py":
+        test_celeba.write(places["faces"], 90)
+        monkeypatch.setattr(torchvision.datasets.CelebA, "_check_integrity", lambda self: True)
+    arguments = [argument.format(**places) for argument in EXAMPLES[name]]
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    assert re.search(r"\d", capsys.readouterr().out)
+    if "{tmp}/picture.png" in EXAMPLES[name]:
+        assert matplotlib.image.imread(tmp_path / "picture.png").std() > 0.01
+    if name == "discover_graph.py":
+        assert matplotlib.image.imread(tmp_path / "run" / "discovery.png").std() > 0.01
+        assert load(tmp_path / "run").model.graph.names == Pendulum.graph.names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_examples_use_the_public_api_only_and_stay_short(path):
+    source = path.read_text()
+    assert not re.search(r"causalvae_pyro[\w.]*\._|import _", source)
+    assert len(source.splitlines()) <= 150
+
+
+def _blocks(language, file="README.md"):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(), flags=re.DOTALL)
+
+
+def test_readme_python_blocks_run_in_order():
+    blocks = _blocks("python")
+    assert len(blocks) >= 4
+    source = "\n".join(blocks)
+    # The same program on small images, so that it takes seconds.
+    for before, after in (("size=64", "size=16"), ("(3, 64, 64)", "(3, 16, 16)"), ("epochs=2", "epochs=1")):
+        assert before in source
+        source = source.replace(before, after)
+    source = source.replace(
+        "fit(model, guide, data,", "fit(model, guide, (data.images[:128], data.labels[:128]), progress=False,"
+    )
+    source = source.replace(
+        "fit(model, WideGuide(), data,", "fit(model, WideGuide(), (data.images[:128], data.labels[:128]), progress=False,"
+    )
+    namespace = {}
+    exec(compile(source, "README.md", "exec"), namespace)
+    trace = namespace["trace"]
+    set_value = trace.nodes["z"]["value"][:, 1]
+    assert torch.allclose(set_value, namespace["light"])
+    assert namespace["images"].shape == (8, 3, 16, 16)
+
+
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+@pytest.mark.thorough
+def test_metrics_page_runs_in_order_and_prints_what_it_shows(capsys):
+    page = "docs/metrics.md"
+    blocks = re.findall(r"```python\n(.*?)```\n(?:```text\n(.*?)```\n)?", (ROOT / page).read_text(), flags=re.DOTALL)
+    assert len(blocks) >= 20
+    assert [source for source, _ in blocks] == _blocks("python", page)
+    assert [shown for _, shown in blocks if shown] == _blocks("text", page)
+    namespace = {}
+    for source, shown in blocks:
+        exec(compile(source, page, "exec"), namespace)
+        printed = capsys.readouterr().out
+        # What training gave on one machine stands in a comment and is not compared.
+        if shown:
+            assert NUMBER.sub("#", printed).split() == NUMBER.sub("#", shown).split(), source
+            numbers, expected = ([float(number) for number in NUMBER.findall(part)] for part in (printed, shown))
+            assert numbers == pytest.approx(expected, abs=0.01, rel=0.01), source
+
+
+@pytest.mark.thorough
+def test_own_data_page_runs(tmp_path, monkeypatch):
+    page = "docs/own_data.md"
+    images = tmp_path / "fruit" / "images"
+    images.mkdir(parents=True)
+    test_folder.write(images, count=40)
+    values = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [f"{i}.png,{','.join(map(str, row))}" for i, row in enumerate(values)]
+    (tmp_path / "fruit" / "labels.csv").write_text("\n".join(["file,ripeness,hue,bruises", *rows]) + "\n")
+    graph = json.loads(re.search(r"graph\.json\s+(\{.*\})", (ROOT / page).read_text())[1])
+    (tmp_path / "fruit" / "graph.json").write_text(json.dumps(graph))
+    monkeypatch.chdir(tmp_path)
+
+    namespace = {}
+    exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
+    assert namespace["data"].labels.shape == (32, 3)
+
+    lines = [line for block in _blocks("bash", page) for line in block.splitlines()]
+    assert len(lines) >= 2
+    for words in map(shlex.split, lines):
+        assert words[0] == "causalvae"
+        # The same on small images, so that it takes seconds.
+        words = ["16" if word == "64" else word for word in words[1:]]
+        small = ["--epochs", "1", "--batch-size", "16"] if words[0] == "train" else []
+        assert cli.main([*words, *small]) == 0, words
+
+
+@pytest.mark.thorough
+def test_discovery_page():
+    page = "docs/discovery.md"
+    namespace = {}
+    exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
+    assert namespace["found"].graph == namespace["data"].graph
+
+
+def test_training_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = "docs/training.md"
+    namespace = {}
+    exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
+    assert len(namespace["history"]) == 2
+    assert (tmp_path / "runs" / "mine" / "training.pt").is_file()
+    out = capsys.readouterr().out
+    assert out.startswith("epoch 1:")
+    assert "epoch 4" not in out
+
+
+def test_model_page():
+    page = "docs/model.md"
+    namespace = {}
+    exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
+    # Where the label 12 lies is what an intervention on the label sets.
+    do = namespace["intervene"](namespace["model"], {"light": 12.0})
+    trace = namespace["predict"](do, namespace["noise"])
+    assert trace.nodes["z"]["value"][0, 1].item() == pytest.approx(namespace["z"].item(), abs=1e-5)
+
+
+def test_explore_page():
+    page = "docs/explore.md"
+    namespace = {}
+    exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
+    answer = namespace["answer"]
+    assert (tuple(answer.image.shape), answer.true_concepts["light"]) == ((3, 16, 16), 12.0)
+
+
+def test_every_page_in_docs_with_python_is_tested():
+    docs = ROOT / "docs"
+    pages = {path for path in docs.rglob("*.md") if path.parent.name != "api" and _blocks("python", path.relative_to(ROOT))}
+    here = {docs / name for name in ("discovery.md", "explore.md", "metrics.md", "model.md", "own_data.md", "training.md")}
+    assert pages == here | set(test_howto.PAGES)
+
+
+def _stop(server):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.thorough
+def test_readme_shell_blocks_name_real_commands(tiny_run, tmp_path, monkeypatch):
+    lines = [line.split("#")[0].strip() for block in _blocks("bash") for line in block.splitlines()]
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    checked = 0
+    for words in map(shlex.split, filter(None, lines)):
+        if words[0] == "make":
+            assert set(words[1:]) <= targets, words
+        elif words[0] == "causalvae":
+            words = [
+                w.replace("runs/pendulum", str(tiny_run))
+                .replace("runs/shared", str(tmp_path / "shared"))
+                .replace("counterfactual.png", str(tmp_path / "c.png"))
+                for w in words
+            ]
+            # The same on few small images, so that it takes seconds.
+            if words[1] == "explore":
+                # It serves until it is stopped.
+                monkeypatch.setattr(Server, "serve_forever", _stop)
+                assert cli.main(words[1:]) == 130, words
+                checked += 1
+                continue
+            small = ["--size", "16", "--limit", "128", "--epochs", "1", "--batch-size", "16", "--out", str(tmp_path / "run")]
+            assert cli.main([*words[1:], *(small if words[1] == "train" else [])]) == 0, words
+        elif words[0] == "source":
+            # Where the Makefile puts it.
+            assert words[1:] == [".venv/bin/activate"]
+        elif words[0] == "torchrun":
+            # The rest is the command that it starts so often.
+            assert words[1] == "--nproc-per-node"
+            assert words[3:] == ["$(which", "causalvae)", "train", "pendulum"]
+        elif words[:2] not in (["pip", "install"], ["git", "clone"]) and words[:1] != ["cd"]:
+            assert words[0] == "python", words
+            assert (ROOT / words[1]).is_file(), words
+        checked += 1
+    assert checked >= 3

@@ -1,0 +1,103 @@
+"""Abduction with known labels."""
+
+import pyro.poutine as poutine
+import pytest
+import torch
+from torch.testing import assert_close
+
+from causalvae_pyro import (
+    AdditiveNoiseSCM,
+    CausalGraph,
+    CausalVAE,
+    EndogenousGuide,
+    ExogenousGuide,
+    FixedPrior,
+    GaussianLikelihood,
+    Run,
+    abduct,
+    counterfactual,
+    encode,
+    intervene,
+)
+from causalvae_pyro.guides import FlowEndogenousGuide, IterativeGuide, LabelConditionedGuide
+from causalvae_pyro.networks import MLPDecoder, MLPEncoder
+from causalvae_pyro.scm import SplineFlowSCM
+
+SHAPE, GRAPH = (1, 8, 8), CausalGraph(["a", "b"], [("a", "b")])
+
+
+def pair(layer=AdditiveNoiseSCM, kind=EndogenousGuide, noise_dim=3, std=0.01):
+    scm = layer(GRAPH)
+    prior = FixedPrior(2, std=std, shift=[1.0, -2.0], scale=[2.0, 0.5])
+    model = CausalVAE(scm, prior, MLPDecoder(SHAPE, 2, noise_dim=noise_dim), GaussianLikelihood(), noise_dim=noise_dim)
+    guide = kind(MLPEncoder(SHAPE), model if kind is IterativeGuide else scm, noise_dim=noise_dim).eval()
+    return model, guide
+
+
+@pytest.fixture
+def data():
+    torch.manual_seed(0)
+    return torch.rand(5, *SHAPE), torch.randn(5, 2)
+
+
+@pytest.mark.parametrize("layer", [AdditiveNoiseSCM, SplineFlowSCM])
+@pytest.mark.parametrize("kind", [EndogenousGuide, IterativeGuide])
+def test_known_labels_are_what_is_read(layer, kind, data):
+    x, labels = data
+    model, guide = pair(layer, kind)
+    known = LabelConditionedGuide(guide, model)
+    z = encode(Run(model, known), x, labels)
+    assert_close(model.prior.to_labels(z), labels, atol=1e-4, rtol=1e-4)
+    assert_close(abduct(known, x, labels)["eps_x"], abduct(guide, x)["eps_x"])
+    samples = abduct(known, x, labels, num_samples=2000)["eps"]
+    spread = model.scm.to_endogenous(samples).std(0)
+    assert_close(spread, torch.full_like(spread, 0.01), rtol=0.1, atol=0)
+
+
+def test_without_labels_it_is_the_trained_guide(data):
+    x, labels = data
+    model, guide = pair()
+    known = LabelConditionedGuide(guide, model)
+    assert_close(abduct(known, x), abduct(guide, x))
+    assert_close(abduct(known, x, torch.full_like(labels, torch.nan)), abduct(guide, x))
+
+
+def test_single_labels_may_be_missing(data):
+    x, labels = data
+    model, guide = pair()
+    labels[:2, 1] = torch.nan
+    z = encode(Run(model, LabelConditionedGuide(guide, model)), x, labels)
+    assert_close(z[:2, 1], encode(Run(model, guide), x)[:2, 1])
+    assert_close(z[2:], model.prior(labels[2:]).mean)
+    assert_close(z[:, 0], model.prior(labels.nan_to_num()).mean[:, 0])
+
+
+def test_counterfactuals(data):
+    x, labels = data
+    model, guide = pair()
+    images, z = counterfactual(model, LabelConditionedGuide(guide, model), x, {"a": 3.0}, labels, return_latents=True)
+    eps = model.scm.to_exogenous(model.prior(labels).mean)
+    world = poutine.trace(poutine.condition(intervene(model, {"a": 3.0}), {"eps": eps})).get_trace(num_samples=5)
+    assert_close(z, world.nodes["z"]["value"])
+    assert_close(z[:, 0], torch.ones(5, 1))
+    assert images.shape == x.shape
+
+
+def test_the_model_is_no_part_of_it(data):
+    model, guide = pair()
+    known = LabelConditionedGuide(guide, model)
+    assert {id(p) for p in known.parameters()} == {id(p) for p in guide.parameters()}
+    with poutine.trace() as tracer:
+        known(*data)
+    names = [name for name, site in tracer.trace.nodes.items() if site["type"] == "param"]
+    assert not any("decoder" in name or "scm" in name for name in names)
+
+
+def test_wrong_guides(data):
+    x, labels = data
+    model, _ = pair()
+    with pytest.raises(TypeError, match="^guide: got ExogenousGuide; must be a guide over z"):
+        LabelConditionedGuide(ExogenousGuide(MLPEncoder(SHAPE), 2), model)
+    flow = FlowEndogenousGuide(MLPEncoder(SHAPE), model.scm, noise_dim=3)
+    with pytest.raises(TypeError, match="^guide: its distribution of z is .*; must be a diagonal Gaussian"):
+        LabelConditionedGuide(flow, model).posterior(x, labels)

@@ -1,0 +1,84 @@
+"""Poses of shapes whose place, size and rotation are known, and what they follow."""
+
+import numpy as np
+import pytest
+
+from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
+
+SIDE = 64
+GRID = np.stack(np.meshgrid(*2 * [(2 * np.arange(SIDE) + 1) / SIDE - 1], indexing="xy"), -1)
+# Half the canvas over half the length of a uniform line.
+MARGIN = 3.5 / np.sqrt(3)
+
+
+def boxes(centres, halves, angles):
+    """Rectangles, ``[M, SIDE, SIDE]``."""
+    away = GRID - centres[:, None, None]
+    cos, sin = np.cos(angles)[:, None, None], np.sin(angles)[:, None, None]
+    x, y = cos * away[..., 0] + sin * away[..., 1], -sin * away[..., 0] + cos * away[..., 1]
+    return (abs(x) <= halves[:, 0, None, None]) & (abs(y) <= halves[:, 1, None, None])
+
+
+def test_upright_boxes():
+    rng = np.random.default_rng(0)
+    # Edges between pixels.
+    corners = rng.integers(8, 24, size=(40, 2))
+    sizes = rng.integers(4, 30, size=(40, 2))
+    centres, halves = (2 * corners + sizes) / SIDE - 1, sizes / SIDE
+    poses = find_poses(boxes(centres, halves - 1e-9, np.zeros(40)), 32)
+    expected = np.concatenate([centres, MARGIN * halves, np.zeros((40, 1))], 1)
+    assert poses.values == pytest.approx(expected, abs=1e-9)
+    # The same box in all images.
+    inside = abs((2 * np.arange(32) + 1) / 32 - 1) < 1 / MARGIN
+    assert (poses.shape[np.ix_(inside, inside)] > 0.5).all()
+    assert (poses.shape[np.ix_(~inside, ~inside)] < 0.5).all()
+    assert poses.blur < 0.2
+
+
+@pytest.mark.parametrize("around", [0.0, 1.0, np.pi / 2, -1.3])
+def test_turned_boxes(around):
+    rng = np.random.default_rng(0)
+    angles = around + rng.uniform(-0.9, 0.9, 60)
+    centres = rng.uniform(-0.3, 0.3, (60, 2))
+    halves = np.tile([0.5, 0.1], (60, 1))
+    poses = find_poses(boxes(centres, halves, angles), 32)
+    assert poses.values[:, :2] == pytest.approx(centres, abs=0.02)
+    assert poses.values[:, 2:4] == pytest.approx(MARGIN * halves, abs=0.05)
+    # An axis has no direction, but all of them have the same.
+    turned = poses.values[:, 4] - angles
+    assert turned == pytest.approx(np.full(60, round(turned.mean() / np.pi) * np.pi), abs=0.06)
+
+
+def test_what_looks_the_same_when_turned_is_upright():
+    centres = np.random.default_rng(0).uniform(-0.4, 0.4, (40, 2))
+    discs = ((GRID - centres[:, None, None]) ** 2).sum(-1) < 0.2**2
+    assert (find_poses(discs, 16).values[:, 4] == 0).all()
+
+
+def test_single_pixels():
+    masks = np.zeros((3, 8, 8), bool)
+    masks[:, 2, 5] = True
+    poses = find_poses(masks, 4)
+    assert poses.values == pytest.approx(np.tile([0.375, -0.375, MARGIN / 8, MARGIN / 8, 0], (3, 1)))
+    assert np.isfinite(poses.blur)
+
+
+def test_sparse_regression_chooses_few():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(500, 4, 2))
+    z[:, 3] = z[:, 0] + z[:, 1] + 0.1 * z[:, 3]
+    for weights in ({0: (2.0, 0.0)}, {3: (0.5, -1.0)}, {1: (1.0, 1.0), 2: (-2.0, 0.5)}):
+        value = 3.0 + sum(z[:, j] @ np.array(w) for j, w in weights.items())
+        found = sparse_regression(z, value + 0.01 * rng.normal(size=500))
+        expected = np.zeros((4, 2))
+        for j, w in weights.items():
+            expected[j] = w
+        assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_sparse_regression_of_nothing():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(500, 3, 1))
+    for value in (rng.normal(size=500), np.full(500, 2.0), z[:, 0, 0] + 2 * rng.normal(size=500)):
+        assert (sparse_regression(z, value) == 0).all()
+    assert sparse_regression(z[:, :1], 2 * z[:, 0, 0]) == pytest.approx(np.array([[2.0]]))

@@ -1,0 +1,114 @@
+"""Parts of scenes: squares of known colour, place and size."""
+
+import numpy as np
+import pytest
+import torch
+
+from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.networks.sprites.poses import find_poses
+from causalvae_pyro.networks.sprites.segmentation import find_background, find_parts
+
+RED, BLACK, PINK = (0.9, 0.1, 0.1), (0.0, 0.0, 0.0), (0.95, 0.55, 0.55)
+
+
+def squares(count=60, side=32):
+    """A red square, and two black ones of which one is always below the other; their corners."""
+    images = torch.ones(count, 3, side, side)
+    corners = {}
+    for name, colour, rows, size in (("red", RED, (0, 5), 6), ("high", BLACK, (12, 14), 3), ("low", BLACK, (24, 26), 5)):
+        corners[name] = torch.stack([torch.randint(*rows, (count,)), torch.randint(0, side - size, (count,))], 1)
+        for image, (row, column) in zip(images, corners[name].tolist(), strict=True):
+            image[:, row : row + size, column : column + size] = torch.tensor(colour)[:, None, None]
+    return images, corners
+
+
+def test_each_square_is_a_part():
+    images, corners = squares()
+    parts = find_parts(images, images.median(0).values)
+    assert len(parts) == 3
+    # The largest first: 36, 25 and 9 pixels.
+    for part, (name, size, colour) in zip(parts, (("red", 6, RED), ("low", 5, BLACK), ("high", 3, BLACK)), strict=True):
+        assert part.colour == pytest.approx(np.array(colour), abs=0.02)
+        assert part.images.tolist() == list(range(60))
+        for mask, (row, column) in zip(part.masks, corners[name].tolist(), strict=True):
+            assert mask[row : row + size, column : column + size].all()
+            assert mask.sum() == size**2
+        assert part.pixels == 60 * size**2
+
+
+def test_edges_specks_and_rare_parts_are_left_out():
+    images, corners = squares()
+    for image, (row, column) in zip(images, corners["red"].tolist(), strict=True):
+        # Half red, half white.
+        image[:, row + 6, column : column + 6] = torch.tensor(PINK)[:, None]
+    images[:, 2, 20, 16] = images[:, 1, 20, 16] = 0.0
+    images[:5, :, 18:22, 2:6] = torch.tensor([0.1, 0.1, 0.9])[:, None, None]
+    parts = find_parts(images, torch.ones(3, 32, 32))
+    assert [round(float(part.colour[2]), 1) for part in parts] == [0.1, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("change", [0.0, 0.1])
+def test_images_alike_have_no_parts(change):
+    images = torch.rand(1, 3, 16, 16).expand(20, -1, -1, -1) * (1 - change * torch.rand(20, 1, 1, 1))
+    assert find_parts(images, images.median(0).values) == []
+
+
+def test_noise_and_few_images():
+    for count in (1, 2, 40):
+        images = torch.rand(count, 1, 16, 16)
+        for part in find_parts(images, torch.full((1, 16, 16), 0.5)):
+            assert len(part.masks) == len(part.images)
+            assert part.masks.any((1, 2)).all()
+
+
+def test_the_pendulums_four_things():
+    data = Pendulum("train", size=64)
+    chosen = torch.arange(100) * len(data) // 100
+    images = data.images[chosen].float() / 255
+    parts = find_parts(images, find_background(images))
+    assert len(parts) == 4
+    # Light, bob, rod and shadow, each in all the images.
+    assert all(len(part.images) == 100 for part in parts)
+    poses = [find_poses(part.masks, 8).values for part in parts]
+    shadow = max(poses, key=lambda values: values[:, 1].mean())
+    position = data.labels[chosen, data.graph.index("shadow_position")].numpy()
+    assert np.corrcoef(shadow[:, 0], position)[0, 1] > 0.999
+    # The rod is the one that turns.
+    angle = data.labels[chosen, data.graph.index("pendulum")].numpy()
+    turning = [values for values in poses if values[:, 4].std() > 0]
+    assert len(turning) == 1
+    assert abs(np.corrcoef(turning[0][:, 4], angle)[0, 1]) > 0.99
+
+
+def test_water_rises_over_its_lowest_level():
+    """Background is what is seen behind things, not what is seen most of the time."""
+    count, side = 200, 16
+    images = torch.ones(count, 3, side, side)
+    levels = torch.arange(count) % 10 + 3
+    blue, black = torch.tensor([0.5, 0.8, 1.0]), torch.zeros(3)
+    for image, level in zip(images, levels.tolist(), strict=True):
+        image[:, side - level :, 4:12] = blue[:, None, None]
+    images[:, :, :, 2] = black[:, None]
+    # A hole in the wall, now and then.
+    images[::10, :, 8, 2] = 1.0
+    background = find_background(images)
+    expected = torch.ones(3, side, side)
+    expected[:, side - 4 :, 4:12] = blue[:, None, None]
+    expected[:, :, 2] = black[:, None]
+    # A fifth of the images are at most at the second of ten levels.
+    assert torch.equal(background, expected)
+    (water,) = find_parts(images, background)
+    assert water.colour == pytest.approx(blue.numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 3, 8, 12), (50, 1, 8, 8)])
+def test_the_background_of_noise_is_finite(shape):
+    images = torch.rand(shape)
+    background = find_background(images)
+    assert background.shape == shape[1:]
+    assert ((background >= 0) & (background <= 1)).all()
+
+
+def test_the_background_of_one_image_is_the_image():
+    image = torch.rand(1, 3, 8, 8)
+    assert torch.allclose(find_background(image), image[0], atol=1e-6)
