@@ -115,7 +115,7 @@ def stepper(n: int, batch_size: int):
     scm = cv.AdditiveNoiseSCM(graph(n), 2, learn_noise=True)
     decoder = cv.ConvDecoder.from_images((255 * images).to(torch.uint8), n, 2)
     model = cv.CausalVAE(scm, cv.FixedPrior.from_labels(labels, 2, std=0.005), decoder, cv.GaussianLikelihood(learn_scale=True))
-    guide = cv.EndogenousGuide(cv.ConvEncoder((3, 64, 64)), scm, init_scale=0.005)
+    guide = cv.AmortizedGuide(cv.ConvEncoder((3, 64, 64)), scm, init_scale=0.005)
     objective = cv.CausalELBO(terms=[cv.LabelFit()])
     parameters = [*model.parameters(), *guide.parameters()]
     optimizer = torch.optim.Adam(parameters, fused=True)

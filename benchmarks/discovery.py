@@ -99,7 +99,7 @@ def run(name: str, noise: float, seed: int, size: int, epochs: int) -> dict[str,
     prior = cv.FixedPrior.from_labels(labels, dim=2, std=0.005)
     decoder = cv.ConvDecoder.from_images(data.images, len(names), dim=2)
     model = cv.CausalVAE(scm, prior, decoder, cv.GaussianLikelihood(learn_scale=True))
-    guide = cv.EndogenousGuide(cv.ConvEncoder(tuple(data.images.shape[1:])), scm, init_scale=0.005)
+    guide = cv.AmortizedGuide(cv.ConvEncoder(tuple(data.images.shape[1:])), scm, init_scale=0.005)
     search = GraphSearch(found.candidates, lagrangian=found.lagrangian)
     objective = cv.CausalELBO(terms=[search])
     cv.fit(model, guide, (data.images, labels), objective=objective, epochs=epochs, seed=seed, progress=False)

@@ -91,9 +91,7 @@ def main() -> None:
     for round_ in range(args.rounds + 1):
         # Turns are taken in alternating order, so that a drift of the machine's speed hits both alike.
         for name in list(seconds)[:: 1 if round_ % 2 else -1]:
-            model = copy.deepcopy(run.model)
-            guide = copy.deepcopy(run.guide)
-            guide._scm = (model.scm,)
+            model, guide = copy.deepcopy((run.model, run.guide))
             start = time.perf_counter()
             if name == "fit":
                 options = {"batch_size": args.batch_size, "epochs": 1, "schedule": None, "lr": 1e-3, "progress": False}

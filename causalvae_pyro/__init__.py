@@ -6,7 +6,7 @@ The generative model p(x, z, eps | u) is :class:`CausalVAE`; the encoder q(eps |
 
 from causalvae_pyro.checkpoints import Run, load, save
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides import EndogenousGuide, ExogenousGuide
+from causalvae_pyro.guides import AmortizedGuide
 from causalvae_pyro.interventions import Replace, Scale, Shift, abduct, ate, counterfactual, encode, intervene, ite, reconstruct
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
@@ -21,13 +21,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdditiveNoiseSCM",
+    "AmortizedGuide",
     "CausalELBO",
     "CausalGraph",
     "CausalVAE",
     "ConvDecoder",
     "ConvEncoder",
-    "EndogenousGuide",
-    "ExogenousGuide",
     "FixedPrior",
     "GaussianLikelihood",
     "LinearSCM",

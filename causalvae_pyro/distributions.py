@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal, TransformedDistribution, constraints, register_kl
+from torch.distributions import (
+    AffineTransform,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+    constraints,
+    register_kl,
+)
 
-__all__ = ["BlockNormal", "mean_of", "sample_detached"]
+__all__ = ["BlockNormal", "mean_of", "sample_detached", "with_mean"]
 
 _FALLBACK_SAMPLES = 64
 
@@ -118,3 +127,12 @@ def mean_of(distribution: Any) -> Tensor:
         return distribution.mean
     except NotImplementedError:
         return distribution.sample((_FALLBACK_SAMPLES,)).mean(0)
+
+
+def with_mean(distribution: Any, mean: Tensor) -> Any:
+    """The distribution over ``[n, d]``, translated to another mean ``[..., n, d]``; a Gaussian stays one."""
+    if isinstance(distribution, BlockNormal):
+        return BlockNormal(mean, distribution.scale_tril)
+    if isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal):
+        return dist.Normal(mean, distribution.base_dist.scale).to_event(2)
+    return dist.TransformedDistribution(distribution, [AffineTransform(mean - distribution.mean, 1.0, event_dim=2)])

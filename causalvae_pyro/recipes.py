@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides import EndogenousGuide, IterativeGuide
+from causalvae_pyro.guides import AmortizedGuide, IterativeGuide, PosteriorGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SpatialEncoder, SpriteDecoder
@@ -121,11 +121,12 @@ class Recipe:
         model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=self.noise_dim)
         encoder = ConvEncoder(shape) if self.encoder == "conv" else SpatialEncoder(shape, 128, channels=16)
         if self.decoder == "sprites":
-            guide: EndogenousGuide = IterativeGuide(encoder, model, refinements=self.refinements, init_scale=self.prior_std)
+            once = AmortizedGuide(encoder, scm, init_scale=self.prior_std)
+            guide: PosteriorGuide = IterativeGuide(once, model, refinements=self.refinements)
         else:
             # With no normalisation and a shared encoder eps_x is lost in the first steps.
             own = SpatialEncoder(shape) if self.noise_dim else None
-            guide = EndogenousGuide(encoder, scm, noise_dim=self.noise_dim, noise_encoder=own, init_scale=self.prior_std)
+            guide = AmortizedGuide(encoder, scm, noise_dim=self.noise_dim, noise_encoder=own, init_scale=self.prior_std)
         return Run(model, guide, {"recipe": asdict(self), **(config or {})})
 
     def objective(self, run: Run) -> ELBO:

@@ -49,7 +49,7 @@ def main() -> None:
     prior = cv.FixedPrior.from_labels(labels, dim=2, std=0.005)
     decoder = cv.ConvDecoder.from_images(images, len(names), dim=2)
     model = cv.CausalVAE(scm, prior, decoder, cv.GaussianLikelihood(learn_scale=True))
-    guide = cv.EndogenousGuide(cv.ConvEncoder(tuple(images.shape[1:])), scm, init_scale=0.005)
+    guide = cv.AmortizedGuide(cv.ConvEncoder(tuple(images.shape[1:])), scm, init_scale=0.005)
     search = GraphSearch(found.candidates, lagrangian=found.lagrangian)
     cv.fit(model, guide, (images, labels), objective=cv.CausalELBO(terms=[search]), epochs=args.epochs, seed=args.seed)
     z = torch.cat([cv.encode(cv.Run(model, guide, {}), part.float() / 255) for part in images.split(512)])

@@ -11,7 +11,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam
 
-from causalvae_pyro import CausalVAE, ConvDecoder, ConvEncoder, ExogenousGuide, FixedPrior, GaussianLikelihood, LinearSCM
+from causalvae_pyro import AmortizedGuide, CausalVAE, ConvDecoder, ConvEncoder, FixedPrior, GaussianLikelihood, LinearSCM
 from causalvae_pyro.datasets import Pendulum
 
 
@@ -28,7 +28,7 @@ def main():
     scm = LinearSCM(data.graph, learn_noise=True)
     prior = FixedPrior.from_labels(labels, std=0.1)
     model = CausalVAE(scm, prior, ConvDecoder.from_images(images, 4), GaussianLikelihood(learn_scale=True))
-    guide = ExogenousGuide(ConvEncoder(tuple(images.shape[1:])), 4)
+    guide = AmortizedGuide(ConvEncoder(tuple(images.shape[1:])), num_concepts=4)
 
     svi = SVI(model, guide, Adam({"lr": 1e-3}), loss=Trace_ELBO())
     for epoch in range(args.epochs):

@@ -14,11 +14,11 @@ import torch
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalELBO,
     CausalVAE,
     ConvDecoder,
     ConvEncoder,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     Run,
@@ -37,7 +37,7 @@ def make(data, images, labels, name):
     """A pair with this decoder and its objective; causal layer, prior and encoder are alike."""
     scm = AdditiveNoiseSCM(data.graph, learn_noise=True)
     prior = FixedPrior.from_labels(labels, std=0.005)
-    guide = EndogenousGuide(ConvEncoder(tuple(images.shape[1:])), scm, init_scale=0.005)
+    guide = AmortizedGuide(ConvEncoder(tuple(images.shape[1:])), scm, init_scale=0.005)
     if name == "convolutions":
         decoder = ConvDecoder.from_images(images, len(data.graph))
         objective = CausalELBO(terms=[LabelFit()])

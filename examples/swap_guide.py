@@ -15,12 +15,11 @@ from torch import nn
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalELBO,
     CausalVAE,
     ConvDecoder,
     ConvEncoder,
-    EndogenousGuide,
-    ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     counterfactual,
@@ -65,9 +64,11 @@ def main():
     standard = {"label_shift": labels.mean(0).tolist(), "label_scale": labels.std(0).tolist()}
 
     guides = {
-        "q(eps | x)": lambda scm: ExogenousGuide(ConvEncoder(shape), n, init_scale=0.005),
-        "q(eps | x, u)": lambda scm: ExogenousGuide(ConvEncoder(shape, label_dim=n, **standard), n, init_scale=0.005),
-        "q(z | x), mapped to eps": lambda scm: EndogenousGuide(ConvEncoder(shape), scm, init_scale=0.005),
+        "q(eps | x)": lambda scm: AmortizedGuide(ConvEncoder(shape), num_concepts=n, init_scale=0.005),
+        "q(eps | x, u)": lambda scm: AmortizedGuide(
+            ConvEncoder(shape, label_dim=n, **standard), num_concepts=n, init_scale=0.005
+        ),
+        "q(z | x), mapped to eps": lambda scm: AmortizedGuide(ConvEncoder(shape), scm, init_scale=0.005),
         "full covariance": lambda scm: FullCovarianceGuide(ConvEncoder(shape), n),
     }
     for name, make in guides.items():

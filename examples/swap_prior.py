@@ -13,11 +13,11 @@ from torch import nn
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalELBO,
     CausalVAE,
     ConvDecoder,
     ConvEncoder,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     encode,
@@ -64,7 +64,7 @@ def main():
         torch.manual_seed(0)
         scm = AdditiveNoiseSCM(data.graph, learn_noise=True)
         model = CausalVAE(scm, prior, ConvDecoder.from_images(images, len(data.graph)), GaussianLikelihood(learn_scale=True))
-        guide = EndogenousGuide(ConvEncoder(tuple(images.shape[1:])), scm, init_scale=0.005)
+        guide = AmortizedGuide(ConvEncoder(tuple(images.shape[1:])), scm, init_scale=0.005)
         objective = CausalELBO(terms=[LabelFit()])
         history = fit(model, guide, (images, labels), objective=objective, epochs=args.epochs, progress=False)
         z = encode(Run(model, guide), x).squeeze(-1)

@@ -9,10 +9,10 @@ import torch
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalVAE,
     ConvDecoder,
     ConvEncoder,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     Run,
@@ -34,7 +34,7 @@ def make(images, labels, graph, noise_dim):
     decoder = ConvDecoder.from_images(images, n, noise_dim=noise_dim, hidden=512, channels=(128, 64, 32))
     model = CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=noise_dim)
     encoder = ConvEncoder(images.shape[1:], 256, channels=(32, 64, 64, 128))
-    return model, EndogenousGuide(encoder, scm, noise_dim=noise_dim, init_scale=0.3)
+    return model, AmortizedGuide(encoder, scm, noise_dim=noise_dim, init_scale=0.3)
 
 
 def main():

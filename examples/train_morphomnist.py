@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from causalvae_pyro import CausalELBO, CausalVAE, EndogenousGuide, FixedPrior, GaussianLikelihood, counterfactual, fit
+from causalvae_pyro import AmortizedGuide, CausalELBO, CausalVAE, FixedPrior, GaussianLikelihood, counterfactual, fit
 from causalvae_pyro.checkpoints import SaveCheckpoint
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.guides import LabelConditionedGuide
@@ -41,7 +41,7 @@ def make(images, labels, graph, noise_dim, prior_std):
     model = CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=noise_dim)
     # Thickness and intensity do not change with orientation and place; the handwriting does.
     reader = AugmentedEncoder(PooledEncoder(shape), RandomSymmetry())
-    guide = EndogenousGuide(reader, scm, noise_dim=noise_dim, noise_encoder=SpatialEncoder(shape), init_scale=prior_std)
+    guide = AmortizedGuide(reader, scm, noise_dim=noise_dim, noise_encoder=SpatialEncoder(shape), init_scale=prior_std)
     return model, guide
 
 

@@ -9,11 +9,11 @@ import torch
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalELBO,
     CausalVAE,
     ConvDecoder,
     ConvEncoder,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     Run,
@@ -47,7 +47,7 @@ def main():
         ConvDecoder.from_images(images, n),
         GaussianLikelihood(learn_scale=True),
     )
-    guide = EndogenousGuide(ConvEncoder(shape), scm, init_scale=0.005)  # q(z | x), mapped back to eps
+    guide = AmortizedGuide(ConvEncoder(shape), scm, init_scale=0.005)  # q(z | x), mapped back to eps
 
     fit(
         model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides.base import GaussianHead
+from causalvae_pyro.guides import PosteriorGuide
+from causalvae_pyro.guides.families import GaussianHead
 from causalvae_pyro.model import CausalVAE, _batch
 from causalvae_pyro.scm import LinearSCM
-from causalvae_pyro.utils.local_params import LocalParamModule
 
 __all__ = ["CVAE", "CVAEGuide"]
-
-_count = itertools.count()
 
 
 class CVAE(CausalVAE):
@@ -78,7 +75,7 @@ class CVAE(CausalVAE):
             return pyro.sample("x", likelihood, obs=x)
 
 
-class CVAEGuide(LocalParamModule):
+class CVAEGuide(PosteriorGuide):
     """``q(eps_x | x, u) = N(m(x, u), s(x, u)^2)``, and ``eps = lambda1(u)``.
 
     Args:
@@ -92,27 +89,16 @@ class CVAEGuide(LocalParamModule):
     def __init__(
         self, encoder: nn.Module, prior: nn.Module, *, noise_dim: int, init_scale: float = 0.3, min_scale: float = 1e-4
     ) -> None:
-        super().__init__(f"cvae_guide_{next(_count)}")
+        super().__init__()
         self.encoder = encoder
         self.noise_head = GaussianHead(encoder.out_features, (noise_dim,), init_scale, min_scale)  # type: ignore[arg-type]
         self._prior = (prior,)
 
-    def forward(self, x: Tensor, labels: Tensor | None = None, num_samples: int | None = None) -> Tensor:
-        """Samples the guide's sites.
-
-        Args:
-            x: Images ``[batch, C, H, W]``.
-            labels: Labels ``[batch, n]``.
-            num_samples: Ignored; the model's signature has it.
-
-        Returns:
-            ``eps_x [batch, r]``.
-        """
+    def posterior(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
         if labels is None:
             raise ValueError("labels: a conditional VAE cannot read them off the image, got None")
-        with pyro.plate("data", len(x)):
-            pyro.sample("eps", _known(self._prior[0], labels))
-            return pyro.sample("eps_x", dist.Normal(*self.noise_head(self.encoder(x, labels))).to_event(1))
+        eps_x = dist.Normal(*self.noise_head(self.encoder(x, labels))).to_event(1)
+        return {"eps": _known(self._prior[0], labels), "eps_x": eps_x}
 
 
 def _known(prior: Any, labels: Tensor) -> Any:

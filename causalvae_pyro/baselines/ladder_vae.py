@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
-import pyro
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Normal, constraints
 
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides.base import GaussianHead
+from causalvae_pyro.guides import PosteriorGuide
+from causalvae_pyro.guides.families import GaussianHead
 from causalvae_pyro.scm import AffineFlowSCM
-from causalvae_pyro.utils.local_params import LocalParamModule
 
 __all__ = ["LadderGuide", "LadderPosterior", "LowerLevel", "ladder_layer"]
-
-_count = itertools.count()
 
 
 def ladder_layer(lower: list[str], upper: list[str], dim: int = 1) -> AffineFlowSCM:
@@ -120,7 +116,7 @@ class LadderPosterior(TorchDistribution):
         return loc, one - loc
 
 
-class LadderGuide(LocalParamModule):
+class LadderGuide(PosteriorGuide):
     """``q(eps | x)`` as a :class:`LadderPosterior`, its two levels read from two depths of a deterministic path.
 
     Args:
@@ -142,7 +138,7 @@ class LadderGuide(LocalParamModule):
         init_scale: float = 0.1,
         min_scale: float = 1e-4,
     ) -> None:
-        super().__init__(f"ladder_guide_{next(_count)}")
+        super().__init__()
         features: int = encoder.out_features  # type: ignore[assignment]
         total = len(layer.graph)
         if not 0 < num_lower < total:
@@ -153,9 +149,6 @@ class LadderGuide(LocalParamModule):
         self.upper_head = GaussianHead(features, (total - num_lower, layer.dim), init_scale, min_scale)
         self._layer = (layer,)
 
-    def forward(self, x: Tensor, labels: Tensor | None = None, num_samples: int | None = None) -> Tensor:
-        """Samples ``eps [batch, n_1 + n_2, d]``."""
+    def posterior(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
         features = self.encoder(x, labels)
-        q = LadderPosterior(self.lower_head(features), self.upper_head(self.higher(features)), self._layer[0])
-        with pyro.plate("data", len(x)):
-            return pyro.sample("eps", q)
+        return {"eps": LadderPosterior(self.lower_head(features), self.upper_head(self.higher(features)), self._layer[0])}

@@ -14,7 +14,7 @@ from causalvae_pyro.baselines.ivae import IVAEPrior
 from causalvae_pyro.baselines.ladder_vae import LadderGuide, LowerLevel, ladder_layer
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides import EndogenousGuide, ExogenousGuide
+from causalvae_pyro.guides import AmortizedGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SpatialEncoder
@@ -93,7 +93,7 @@ def condition_vae(graph: CausalGraph, images: Tensor, labels: Tensor, *, noise_d
     """
     scm = LinearSCM(CausalGraph(graph.names, []))
     model = _model(scm, FixedPrior.from_labels(labels, std=std), images, noise_dim=noise_dim)
-    return Run(model, EndogenousGuide(_encoder(images), scm, init_scale=std, **_of_the_image(images, noise_dim)))
+    return Run(model, AmortizedGuide(_encoder(images), scm, init_scale=std, **_of_the_image(images, noise_dim)))
 
 
 def beta_vae(graph: CausalGraph, images: Tensor, labels: Tensor | None = None, *, noise_dim: int = 0, std: float = 0.0) -> Run:
@@ -108,7 +108,7 @@ def beta_vae(graph: CausalGraph, images: Tensor, labels: Tensor | None = None, *
     """
     scm = LinearSCM(CausalGraph(_latents(len(graph) + noise_dim), []))
     model = _model(scm, FixedPrior(len(scm.graph)), images)
-    return Run(model, ExogenousGuide(_encoder(images, noise_dim > 0), len(scm.graph)))
+    return Run(model, AmortizedGuide(_encoder(images, noise_dim > 0), num_concepts=len(scm.graph)))
 
 
 def causal_vae_unsup(
@@ -128,7 +128,7 @@ def causal_vae_unsup(
     names = _latents(len(graph))
     scm = AdditiveNoiseSCM(CausalGraph(names, [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]))
     model = _model(scm, FixedPrior(len(graph)), images, noise_dim=noise_dim)
-    return Run(model, ExogenousGuide(_encoder(images), len(graph), **_of_the_image(images, noise_dim)))
+    return Run(model, AmortizedGuide(_encoder(images), num_concepts=len(graph), **_of_the_image(images, noise_dim)))
 
 
 def ladder_vae(graph: CausalGraph, images: Tensor, labels: Tensor | None = None, *, noise_dim: int = 0, std: float = 0.0) -> Run:
@@ -163,7 +163,7 @@ def ivae(graph: CausalGraph, images: Tensor, labels: Tensor, *, noise_dim: int =
     n = len(graph)
     scm = LinearSCM(CausalGraph(_latents(n), []))
     model = _model(scm, IVAEPrior.from_labels(labels, n), images, noise_dim=noise_dim)
-    return Run(model, ExogenousGuide(_encoder(images), n, **_of_the_image(images, noise_dim)))
+    return Run(model, AmortizedGuide(_encoder(images), num_concepts=n, **_of_the_image(images, noise_dim)))
 
 
 def _bound(w_eps: float, w_z: float) -> Callable[[Run], ELBO]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.discovery import LinearCandidates, discover_graph
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides import ExogenousGuide
+from causalvae_pyro.guides import AmortizedGuide, DiagonalNormal, Family
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.networks import ConvDecoder, ConvEncoder
@@ -22,7 +22,7 @@ from causalvae_pyro.objectives.terms import MechanismFit
 from causalvae_pyro.priors import FixedPrior
 from causalvae_pyro.scm import MaskLayer
 
-__all__ = ["MeanGuide", "PaperRecipe", "SigmoidLabelFit"]
+__all__ = ["DeterministicNormal", "PaperRecipe", "SigmoidLabelFit"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class PaperRecipe:
         decoder = ConvDecoder.from_images(images, n, self.dim)
         likelihood = GaussianLikelihood(0.1 if self.learn_scale else 1.0, learn_scale=self.learn_scale)
         model = CausalVAE(MaskLayer(graph, self.dim), FixedPrior.from_labels(labels, self.dim), decoder, likelihood)
-        guide = (ExogenousGuide if self.sample_eps else MeanGuide)(ConvEncoder(shape), n, self.dim)
+        family = DiagonalNormal() if self.sample_eps else DeterministicNormal()
+        guide = AmortizedGuide(ConvEncoder(shape), family=family, num_concepts=n, dim=self.dim)
         low, high = labels.amin(0), labels.amax(0)
         return Run(model, guide, {"recipe": asdict(self), "label_range": [low.tolist(), high.tolist()]})
 
@@ -134,13 +135,13 @@ class SigmoidLabelFit:
         return (u - torch.sigmoid(u @ model.scm.adjacency)).square().sum()
 
 
-class MeanGuide(ExogenousGuide):
-    """What the authors' code does for ``q(eps | x)``: its mean is decoded, and its variance counts as 1.
+class DeterministicNormal(Family):
+    """What the authors' code does for ``q(eps | x)``: the sample is the mean ``m(x)``, and the variance counts as 1.
 
-    Divergences are those of ``N(m(x), 1)``, the sample is ``m(x)``. That is no guide of the model, and the objective no bound.
+    Divergences are those of ``N(m(x), 1)``. That is no guide of the model, and the objective no bound.
     """
 
-    def family(self, *parameters: Any) -> Any:
+    def distribution(self, *parameters: Any) -> Any:
         loc, _ = parameters
         return _AtMean(loc, torch.ones_like(loc)).to_event(2)
 

@@ -224,7 +224,7 @@ def _describe(value: Any, references: Mapping[str, Any] | None = None) -> Any:
             return {"ref": name}
     if isinstance(value, CausalGraph):
         return {"graph": value.to_config()}
-    if isinstance(value, nn.Module):
+    if isinstance(value, (nn.Module, Configurable)):
         # A module from outside the package is restored by the caller's own function, with no arguments recorded.
         args = getattr(value, "init_args", {}) if isinstance(value, Configurable) else {}
         return {"class": type(value).__name__, "args": {k: _describe(v, references) for k, v in args.items()}}

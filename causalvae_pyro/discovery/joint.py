@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from causalvae_pyro.discovery.candidates import Candidates
 from causalvae_pyro.discovery.lagrangian import AugmentedLagrangian
 from causalvae_pyro.discovery.threshold import to_dag
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides import EndogenousGuide
+from causalvae_pyro.guides import AmortizedGuide, GuideWrapper
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.scm import AdditiveNoiseSCM, CausalLayer
 
@@ -106,14 +106,15 @@ class GraphSearch(nn.Module):
         return CausalGraph.from_adjacency(names, to_dag(self.candidates.strengths(), threshold))
 
 
-def with_graph(
-    model: CausalVAE, guide: EndogenousGuide, graph: CausalGraph, scm: CausalLayer | None = None
-) -> tuple[CausalVAE, EndogenousGuide]:
+Guide = TypeVar("Guide", AmortizedGuide, GuideWrapper)
+
+
+def with_graph(model: CausalVAE, guide: Guide, graph: CausalGraph, scm: CausalLayer | None = None) -> tuple[CausalVAE, Guide]:
     """The same prior, decoder, likelihood and encoder around the causal layer of a graph just found.
 
     Args:
         model: The model, whose layer may have any graph over the same concepts in the same order.
-        guide: Its guide over ``z``.
+        guide: Its guide over ``z``, wrapped or not.
         graph: The graph, frozen from here on.
         scm: The new layer, over ``graph``; by default an :class:`~causalvae_pyro.AdditiveNoiseSCM` with learned noise scales.
 
@@ -121,17 +122,28 @@ def with_graph(
         A new model and guide of the same classes, which share their parts with the old ones.
 
     Raises:
-        ValueError: If ``graph`` is not over the model's concepts in their order, or not the graph of ``scm``.
+        ValueError: If ``graph`` is not over the model's concepts in their order, or not the graph of ``scm``, or the guide is
+            over ``eps``.
     """
+    if guide.scm is None:
+        raise ValueError("guide: got one over eps, which depends on the graph; must be a guide over z")
     if graph.names != model.graph.names:
         raise ValueError(f"graph: got the concepts {list(graph.names)}; must be {list(model.graph.names)}, in this order")
     if scm is not None and scm.graph != graph:
         raise ValueError(f"scm: got a layer of {scm.graph}; must be one of {graph}")
     scm = AdditiveNoiseSCM(graph, model.scm.dim, learn_noise=True) if scm is None else scm
     new = CausalVAE(scm, model.prior, model.decoder, model.likelihood, noise_dim=model.noise_dim)
-    # The guide's own class, with whatever else that one was given.
-    q = type(guide)(**(guide.init_args | {"scm": scm}))
+    return new, _rebuilt(guide, new)
+
+
+def _rebuilt(guide: Guide, model: CausalVAE) -> Guide:
+    """The guide's own class, with whatever else that one was given, around another model."""
+    arguments: dict[str, Any] = {"scm": model.scm, "model": model}
+    if isinstance(guide, GuideWrapper):
+        arguments["guide"] = _rebuilt(guide.guide, model)
+    new = type(guide)(**(guide.init_args | {name: value for name, value in arguments.items() if name in guide.init_args}))
     own = (guide.named_children(), guide.named_parameters(recurse=False), guide.named_buffers(recurse=False))
     for name, part in chain.from_iterable(own):
-        setattr(q, name, part)
-    return new, q
+        if name != "wrapped":
+            setattr(new, name, part)
+    return new

@@ -1,29 +1,27 @@
 """Amortised guides: ``q(eps | x, u)`` as Pyro programs.
 
-Any callable with the model's signature that samples ``eps`` (and ``eps_x`` where the model has it) can stand in for these.
+One :class:`AmortizedGuide` takes a variational family (:class:`Family`) and, to be over ``z``, the causal layer; wrappers
+(:class:`GuideWrapper`) go round any guide over ``z``. Any callable with the model's signature that samples ``eps`` (and
+``eps_x`` where the model has it) can stand in for these.
 """
 
-from causalvae_pyro.guides.base import AmortizedGuide, EndogenousGuide, ExogenousGuide
-from causalvae_pyro.guides.correlated import (
-    BlockEndogenousGuide,
-    BlockExogenousGuide,
-    FullRankEndogenousGuide,
-    FullRankExogenousGuide,
-)
-from causalvae_pyro.guides.flows import FlowEndogenousGuide, FlowExogenousGuide
-from causalvae_pyro.guides.labelled import LabelConditionedGuide
-from causalvae_pyro.guides.refined import IterativeGuide
+from causalvae_pyro.guides.amortized import AmortizedGuide
+from causalvae_pyro.guides.base import PosteriorGuide
+from causalvae_pyro.guides.families import BlockDiagonalNormal, DiagonalNormal, Family, FullRankNormal
+from causalvae_pyro.guides.flows import NormalizingFlow
+from causalvae_pyro.guides.iterative import IterativeGuide
+from causalvae_pyro.guides.label_conditioned import LabelConditionedGuide
+from causalvae_pyro.guides.wrapper import GuideWrapper
 
 __all__ = [
     "AmortizedGuide",
-    "BlockEndogenousGuide",
-    "BlockExogenousGuide",
-    "EndogenousGuide",
-    "ExogenousGuide",
-    "FlowEndogenousGuide",
-    "FlowExogenousGuide",
-    "FullRankEndogenousGuide",
-    "FullRankExogenousGuide",
+    "BlockDiagonalNormal",
+    "DiagonalNormal",
+    "Family",
+    "FullRankNormal",
+    "GuideWrapper",
     "IterativeGuide",
     "LabelConditionedGuide",
+    "NormalizingFlow",
+    "PosteriorGuide",
 ]

@@ -1,7 +1,8 @@
-"""Guides of any shape: a conditional normalising flow, through zuko, whose context is the encoder's features."""
+"""The variational family of any shape: a conditional normalising flow, through zuko."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro.distributions as dist
@@ -11,101 +12,45 @@ from torch.distributions import Transform, constraints
 from zuko.flows import MAF
 from zuko.transforms import ComposedTransform, MonotonicAffineTransform
 
-from causalvae_pyro.guides.base import AmortizedGuide, EndogenousGuide, ExogenousGuide
-from causalvae_pyro.scm import CausalLayer
+from causalvae_pyro.guides.families import Family
 from causalvae_pyro.scm.flows import _Spline
 
-__all__ = ["FlowEndogenousGuide", "FlowExogenousGuide"]
+__all__ = ["NormalizingFlow"]
 
 
-class _FlowGuide(AmortizedGuide):
-    def family(self, *parameters: Any) -> Any:
+class NormalizingFlow(Family):
+    """Conditional inverse autoregressive flow (Kingma et al. 2016): ``m(h) + s(h) flow(xi; h)`` with ``xi ~ N(0, I)``.
+
+    ``h`` are the encoder's features. Each of the ``n d`` dimensions is a spline, scaled and shifted, of its own ``xi``, whose
+    parameters networks compute from ``h`` and the preceding ``xi``; the order is reversed from one transform to the next. A
+    sample and its density take one pass; the density of any other value takes ``n d`` passes of each transform. It starts as
+    :class:`DiagonalNormal` does. Of several modes, training may keep one. Its mean has no closed form:
+    :func:`~causalvae_pyro.abduct` without samples takes the image of ``xi = 0``. ``min_scale`` bounds ``s``; the flow may go
+    below it.
+
+    Args:
+        transforms: Number of autoregressive transforms, >= 1.
+        hidden: Width of the two hidden layers of their networks, >= ``n d``.
+        bins: Number of bins of the splines, >= 2.
+
+    Source: Kingma et al. 2016; rational-quadratic splines: Durkan et al. 2019.
+    """
+
+    def __init__(self, *, transforms: int = 2, hidden: int = 64, bins: int = 8) -> None:
+        if transforms < 1:
+            raise ValueError(f"transforms: got {transforms}; must be at least 1")
+        if bins < 2:
+            raise ValueError(f"bins: got {bins}; must be at least 2")
+        self.transforms, self.hidden, self.bins = transforms, hidden, bins
+
+    def head(self, features: int, shape: tuple[int, int], init_scale: float, min_scale: float) -> nn.Module:
+        gaussian = super().head(features, shape, init_scale, min_scale)
+        return _FlowHead(gaussian, features, math.prod(shape), self.transforms, self.hidden, self.bins)
+
+    def distribution(self, *parameters: Any) -> Any:
         loc, scale, flow = parameters
         base = dist.Normal(torch.zeros_like(loc).flatten(-2), 1.0).to_event(1)
         return dist.TransformedDistribution(base, [_FlowTransform(loc, scale, flow)])
-
-
-class FlowExogenousGuide(_FlowGuide, ExogenousGuide):
-    """``eps = m(h) + s(h) flow(xi; h)`` with ``xi ~ N(0, I)`` over all ``n d`` dimensions and ``h`` the encoder's features.
-
-    The flow is inverse autoregressive (Kingma et al. 2016): each dimension is a spline, scaled and shifted, of its own ``xi``,
-    by networks of ``h`` and of the ``xi`` before it, in ascending and descending order by turns. A sample and its density take
-    one pass; the density of any other value takes ``n d`` passes of each transform. It starts as :class:`ExogenousGuide` does;
-    of several modes, training may keep one. Its mean has no closed form: :func:`~causalvae_pyro.abduct` without samples takes
-    the image of ``xi = 0``.
-
-    Args:
-        encoder: See :class:`AmortizedGuide`.
-        num_concepts: See :class:`AmortizedGuide`.
-        dim: See :class:`AmortizedGuide`.
-        transforms: Number of autoregressive transforms, >= 1.
-        hidden: Width of the two hidden layers of their networks, >= ``n d``.
-        bins: Pieces of the splines, >= 2.
-        noise_dim: See :class:`AmortizedGuide`.
-        noise_encoder: See :class:`AmortizedGuide`.
-        init_scale: See :class:`AmortizedGuide`.
-        min_scale: Floor of ``s``; the flow may go below it.
-    """
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        num_concepts: int,
-        dim: int = 1,
-        *,
-        transforms: int = 2,
-        hidden: int = 64,
-        bins: int = 8,
-        noise_dim: int = 0,
-        noise_encoder: nn.Module | None = None,
-        init_scale: float = 0.1,
-        min_scale: float = 1e-4,
-    ) -> None:
-        super().__init__(
-            encoder,
-            num_concepts,
-            dim,
-            noise_dim=noise_dim,
-            noise_encoder=noise_encoder,
-            init_scale=init_scale,
-            min_scale=min_scale,
-        )
-        self.head = _FlowHead(self.head, encoder.out_features, num_concepts * dim, transforms, hidden, bins)  # type: ignore[arg-type]
-
-
-class FlowEndogenousGuide(_FlowGuide, EndogenousGuide):
-    """``z = m(h) + s(h) flow(xi; h)``, mapped back to ``eps = f^-1(z)`` by the causal layer; see :class:`FlowExogenousGuide`.
-
-    Args:
-        encoder: See :class:`AmortizedGuide`.
-        scm: See :class:`EndogenousGuide`.
-        transforms: See :class:`FlowExogenousGuide`.
-        hidden: See :class:`FlowExogenousGuide`.
-        bins: See :class:`FlowExogenousGuide`.
-        noise_dim: See :class:`AmortizedGuide`.
-        noise_encoder: See :class:`AmortizedGuide`.
-        init_scale: See :class:`EndogenousGuide`.
-        min_scale: See :class:`FlowExogenousGuide`.
-    """
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        scm: CausalLayer,
-        *,
-        transforms: int = 2,
-        hidden: int = 64,
-        bins: int = 8,
-        noise_dim: int = 0,
-        noise_encoder: nn.Module | None = None,
-        init_scale: float = 0.1,
-        min_scale: float = 1e-4,
-    ) -> None:
-        super().__init__(
-            encoder, scm, noise_dim=noise_dim, noise_encoder=noise_encoder, init_scale=init_scale, min_scale=min_scale
-        )
-        size = self.num_concepts * self.dim
-        self.head = _FlowHead(self.head, encoder.out_features, size, transforms, hidden, bins)  # type: ignore[arg-type]
 
 
 class _FlowHead(nn.Module):
@@ -113,12 +58,8 @@ class _FlowHead(nn.Module):
 
     def __init__(self, gaussian: nn.Module, features: int, size: int, transforms: int, hidden: int, bins: int) -> None:
         super().__init__()
-        if transforms < 1:
-            raise ValueError(f"transforms: got {transforms}; must be at least 1")
         if hidden < size:
             raise ValueError(f"hidden: got {hidden}; each of the n * d = {size} dimensions needs a unit of its own")
-        if bins < 2:
-            raise ValueError(f"bins: got {bins}; must be at least 2")
         self.gaussian = gaussian
         self.flow = MAF(
             size,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.distributions import mean_of
-from causalvae_pyro.objectives.divergences import endogenous_base
+from causalvae_pyro.scm.base import endogenous_base
 
 __all__ = ["CounterfactualConsistency", "frozen", "decode_swapped", "ramp", "swap_concepts"]
 

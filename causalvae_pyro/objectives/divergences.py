@@ -8,13 +8,13 @@ import torch
 from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, kl_divergence
-from torch.distributions.transforms import _InverseTransform
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from causalvae_pyro.distributions import BlockNormal
-from causalvae_pyro.scm import CausalTransform, LinearSCM
+from causalvae_pyro.scm import LinearSCM
+from causalvae_pyro.scm.base import endogenous_base
 
-__all__ = ["endogenous_base", "kl", "kl_endogenous", "kl_exogenous", "kl_linear_gaussian"]
+__all__ = ["kl", "kl_endogenous", "kl_exogenous", "kl_linear_gaussian"]
 
 
 def kl(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
@@ -76,15 +76,6 @@ def kl_linear_gaussian(q: Distribution, matrix: Tensor, p: Distribution) -> Tens
         variance, log_volume = matrix.square() @ scale.square(), scale.log().sum((-2, -1))
     terms = (variance + (matrix @ loc - target).square()) / width.square() - 1 + 2 * width.log()
     return 0.5 * terms.sum((-2, -1)) - log_volume - loc.shape[-1] * torch.linalg.slogdet(matrix).logabsdet
-
-
-def endogenous_base(q: Distribution, scm: Any) -> Distribution | None:
-    """``q(z)`` where ``q(eps)`` is its image under the inverse of this causal layer, else ``None``."""
-    if isinstance(q, TransformedDistribution) and len(q.transforms) == 1:
-        transform = q.transforms[0]
-        if isinstance(transform, _InverseTransform) and isinstance(transform.inv, CausalTransform) and transform.inv.scm is scm:
-            return q.base_dist
-    return None
 
 
 def _is_gaussian(distribution: Distribution) -> bool:

@@ -12,10 +12,11 @@ from pyro.poutine.messenger import unwrap
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from causalvae_pyro.objectives.divergences import _is_diagonal, endogenous_base, kl, kl_endogenous, kl_exogenous
+from causalvae_pyro.objectives.divergences import _is_diagonal, kl, kl_endogenous, kl_exogenous
 from causalvae_pyro.objectives.teacher_forcing import TeacherForcingMessenger
 from causalvae_pyro.objectives.terms import Term, Weight
 from causalvae_pyro.scm import LinearSCM
+from causalvae_pyro.scm.base import endogenous_base
 from causalvae_pyro.utils.missing_labels import MaskedPrior, masked_prior
 
 __all__ = ["CausalELBO"]

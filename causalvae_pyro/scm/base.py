@@ -11,14 +11,14 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import Distribution, TransformedDistribution, constraints
 from torch.distributions.transforms import Transform
 
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.utils.configurable import Configurable
 
-__all__ = ["AdditiveNoiseLayer", "CausalLayer", "CausalTransform"]
+__all__ = ["AdditiveNoiseLayer", "CausalLayer", "CausalTransform", "endogenous_base"]
 
 
 class CausalLayer(Configurable, nn.Module):
@@ -297,3 +297,12 @@ class CausalTransform(Transform):
 
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
         return self.scm.log_abs_det_jacobian(eps, z)
+
+
+def endogenous_base(q: Distribution, scm: Any) -> Distribution | None:
+    """``q(z)`` where ``q(eps)`` is its image under the inverse of this causal layer, else ``None``."""
+    if isinstance(q, TransformedDistribution) and len(q.transforms) == 1:
+        forward = q.transforms[0].inv
+        if isinstance(forward, CausalTransform) and forward.scm is scm:
+            return q.base_dist
+    return None

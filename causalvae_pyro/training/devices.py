@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from causalvae_pyro.guides import GuideWrapper
+
 __all__ = ["networks_of", "prepare_networks", "reproducible", "resolve_device", "training_accelerator"]
 
 PRECISIONS = ("no", "fp16", "bf16")
@@ -127,6 +129,8 @@ def reproducible(deterministic: bool) -> Iterator[None]:
 
 def networks_of(model: nn.Module, guide: nn.Module) -> list[nn.Module]:
     """The networks that images go through: decoder and encoders. They take nearly all of the time."""
+    while isinstance(guide, GuideWrapper):
+        guide = guide.guide
     found = [
         vars(root).get("_modules", {}).get(name) for root in (model, guide) for name in ("decoder", "encoder", "noise_encoder")
     ]

@@ -12,11 +12,11 @@ import torch
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalELBO,
     CausalVAE,
     ConvDecoder,
     ConvEncoder,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     Run,
@@ -56,7 +56,7 @@ for name, prior in priors.items():
     torch.manual_seed(0)
     scm = AdditiveNoiseSCM(train.graph, learn_noise=True)
     model = CausalVAE(scm, prior, ConvDecoder.from_images(images, 4), GaussianLikelihood(learn_scale=True))
-    guide = EndogenousGuide(ConvEncoder((3, 32, 32)), scm, init_scale=0.005)
+    guide = AmortizedGuide(ConvEncoder((3, 32, 32)), scm, init_scale=0.005)
     objective = CausalELBO(terms=[LabelFit()])
     fit(model, guide, (images, labels), objective=objective, epochs=EPOCHS, lr=4e-3, progress=False, device="cpu")
     runs[name] = Run(model, guide)
