@@ -17,8 +17,6 @@ from causalvae_pyro import (
     CausalELBO,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
-    ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
@@ -29,6 +27,7 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.scm import AffineFlowSCM, SplineFlowSCM
+from tests.builders import SPACES, amortized
 
 # Against the index order: root -> mid -> leaf, and lone beside them.
 GRAPH = CausalGraph(["leaf", "root", "lone", "mid"], [("root", "mid"), ("mid", "leaf")])
@@ -36,10 +35,10 @@ LEAF, ROOT, LONE, MID = range(4)
 SHAPE = (1, 4, 4)
 BATCH = 5
 
-every_guide = pytest.mark.parametrize("guide", [ExogenousGuide, EndogenousGuide], ids=lambda g: g.__name__)
+every_guide = pytest.mark.parametrize("guide", SPACES)
 
 
-def make(guide=ExogenousGuide, *, dim=1, noise_dim=0, scm=AdditiveNoiseSCM, **parts):
+def make(guide="exogenous", *, dim=1, noise_dim=0, scm=AdditiveNoiseSCM, **parts):
     """A model and a guide with random weights; ``parts`` replace the model's own."""
     layer = parts.get("scm_module") or scm(GRAPH, dim, learn_noise=True)
     model = CausalVAE(
@@ -49,9 +48,7 @@ def make(guide=ExogenousGuide, *, dim=1, noise_dim=0, scm=AdditiveNoiseSCM, **pa
         parts.get("likelihood") or GaussianLikelihood(0.3, learn_scale=True),
         noise_dim=noise_dim,
     )
-    encoder = MLPEncoder(SHAPE, 8, hidden=16)
-    q = EndogenousGuide(encoder, layer, noise_dim=noise_dim) if guide is EndogenousGuide else None
-    q = q or ExogenousGuide(encoder, 4, dim, noise_dim=noise_dim)
+    q = amortized(guide, MLPEncoder(SHAPE, 8, hidden=16), layer, noise_dim=noise_dim)
     with torch.no_grad():
         for module in (model, q):
             for parameter in module.parameters():
@@ -377,7 +374,7 @@ def test_two_models_in_one_process_both_train_under_svi(guide):
 
 
 def test_a_guide_over_z_shares_the_models_causal_layer_without_owning_it():
-    model, guide = make(EndogenousGuide)
+    model, guide = make("endogenous")
     assert guide.scm is model.scm
     assert not {id(p) for p in guide.parameters()} & {id(p) for p in model.parameters()}
     assert not any("scm" in name for name in guide.state_dict())

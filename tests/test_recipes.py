@@ -6,6 +6,7 @@ import torch
 from causalvae_pyro import ConvDecoder, ConvEncoder, fit
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation.evaluate import evaluate
+from causalvae_pyro.guides import IterativeGuide
 from causalvae_pyro.networks import SpatialEncoder, SpriteDecoder
 from causalvae_pyro.recipes import Recipe
 
@@ -27,7 +28,8 @@ def test_parts(data):
     assert type(run.guide.encoder) is ConvEncoder
     recipe, run = build(data, decoder="sprites", encoder="spatial", sparsity_weight=7.0)
     assert type(run.model.decoder) is SpriteDecoder
-    assert type(run.guide.encoder) is SpatialEncoder
+    assert isinstance(run.guide, IterativeGuide)
+    assert type(run.guide.guide.encoder) is SpatialEncoder
     assert run.config["recipe"]["decoder"] == "sprites"
     objective = recipe.objective(run)
     assert objective.teacher_forcing == 1.0

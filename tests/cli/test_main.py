@@ -150,7 +150,10 @@ def test_train_with_another_decoder_or_encoder(options, decoder, encoder, tmp_pa
     monkeypatch.setattr(cli, "_score", lambda *args, **options: None)
     assert train(tmp_path, *options) == 0
     run = load(tmp_path)
-    assert [type(module).__name__ for module in (run.model.decoder, run.guide.encoder)] == [decoder, encoder]
+    assert [type(module).__name__ for module in (run.model.decoder, getattr(run.guide, "guide", run.guide).encoder)] == [
+        decoder,
+        encoder,
+    ]
 
 
 @pytest.mark.thorough

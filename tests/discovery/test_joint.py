@@ -5,14 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pyro.distributions import TransformedDistribution
 from torch import nn
 from torch.distributions import Normal
 
 from causalvae_pyro import (
+    AmortizedGuide,
     CausalELBO,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
@@ -22,7 +23,14 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.discovery import GraphSearch, LinearCandidates, NetworkCandidates, allowed_edges, discover_graph, with_graph
 from causalvae_pyro.discovery.acyclicity import exponential_acyclicity, polynomial_acyclicity
-from causalvae_pyro.guides import BlockEndogenousGuide, FlowEndogenousGuide, FullRankEndogenousGuide
+from causalvae_pyro.guides import (
+    BlockDiagonalNormal,
+    Family,
+    FullRankNormal,
+    IterativeGuide,
+    LabelConditionedGuide,
+    NormalizingFlow,
+)
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.training import Callback, NonFiniteLossError
@@ -30,7 +38,7 @@ from causalvae_pyro.training import Callback, NonFiniteLossError
 NAMES = ("p", "q", "r")
 
 
-class ShiftedGuide(EndogenousGuide):
+class ShiftedGuide(AmortizedGuide):
     """With a parameter and a buffer of its own."""
 
     def __init__(self, encoder, scm, **options):
@@ -38,11 +46,14 @@ class ShiftedGuide(EndogenousGuide):
         self.shift = nn.Parameter(torch.zeros(()))
         self.register_buffer("factor", torch.ones(()))
 
-    def family(self, loc, scale):
-        return super().family(self.factor * (loc + self.shift), scale)
+    def posterior(self, x, labels=None):
+        posterior = super().posterior(x, labels)
+        loc, scale = self.head(self.encoder(x, labels))
+        q = self.family.distribution(self.factor * (loc + self.shift), scale)
+        return posterior | {"eps": TransformedDistribution(q, posterior["eps"].transforms)}
 
 
-GUIDES = [EndogenousGuide, FullRankEndogenousGuide, BlockEndogenousGuide, FlowEndogenousGuide, ShiftedGuide]
+GUIDES = [AmortizedGuide, FullRankNormal, BlockDiagonalNormal, NormalizingFlow, ShiftedGuide]
 
 
 @pytest.fixture
@@ -52,11 +63,13 @@ def data():
     return torch.rand(24, 3, 8, 8), labels
 
 
-def make(data, dim=1, guide=EndogenousGuide, noise_dim=0, **options):
+def make(data, dim=1, guide=AmortizedGuide, noise_dim=0, **options):
     images, labels = data
     scm = LinearSCM(CausalGraph(NAMES), dim=dim)
     decoder = MLPDecoder.from_images(images, 3, dim=dim, hidden=8, noise_dim=noise_dim)
     model = CausalVAE(scm, FixedPrior.from_labels(labels, dim=dim), decoder, GaussianLikelihood(), noise_dim=noise_dim)
+    if issubclass(guide, Family):
+        guide, options = AmortizedGuide, options | {"family": guide()}
     return model, guide(MLPEncoder((3, 8, 8), 6, hidden=8), scm, noise_dim=noise_dim, **options)
 
 
@@ -318,9 +331,10 @@ def test_with_graph_keeps_everything_but_the_layer(guide, noise_dim, data):
     assert model.graph == q.scm.graph == CausalGraph(NAMES)
     for part in ("prior", "decoder", "likelihood"):
         assert getattr(new, part) is getattr(model, part)
-    assert type(new_q) is guide
+    assert type(new_q) is type(q)
+    assert new_q.family is q.family
     assert {id(parameter) for parameter in new_q.parameters()} == {id(parameter) for parameter in q.parameters()}
-    assert (new.noise_dim, new_q.noise_dim, new_q.min_scale) == (noise_dim, noise_dim, 0.2)
+    assert (new.noise_dim, new_q.noise_dim, new_q.init_args["min_scale"]) == (noise_dim, noise_dim, 0.2)
     means, new_means = (encode(Run(*pair, {}), data[0]) for pair in ((model, q), (new, new_q)))
     torch.testing.assert_close(new_means, means, atol=1e-5, rtol=1e-5)
     assert means.std() > 0.01
@@ -328,6 +342,22 @@ def test_with_graph_keeps_everything_but_the_layer(guide, noise_dim, data):
     before = [parameter.clone() for parameter in new.scm.parameters()]
     train((new, new_q), data, [LabelFit()], epochs=1)
     assert any((parameter != old).any() for parameter, old in zip(new.scm.parameters(), before, strict=True))
+
+
+def test_with_graph_goes_through_wrappers(data):
+    model, q = make(data)
+    wrapped = LabelConditionedGuide(IterativeGuide(q, model, refinements=2), model)
+    new, new_q = with_graph(model, wrapped, CausalGraph(NAMES, [("p", "q")]))
+    assert (type(new_q), type(new_q.guide), new_q.guide.refinements) == (LabelConditionedGuide, IterativeGuide, 2)
+    assert new_q.model is new_q.guide.model is new
+    assert new_q.guide.guide.scm is new.scm
+    assert new_q.guide.guide.encoder is q.encoder
+
+
+def test_with_graph_takes_a_guide_over_z(data):
+    model, q = make(data)
+    with pytest.raises(ValueError, match="^guide: got one over eps, which depends on the graph; must be a guide over z"):
+        with_graph(model, AmortizedGuide(q.encoder, num_concepts=3), CausalGraph(NAMES, [("p", "q")]))
 
 
 def test_with_graph_takes_another_layer_and_a_noise_encoder(data):

@@ -15,32 +15,22 @@ from causalvae_pyro import (
     CausalELBO,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
-    ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
 )
 from causalvae_pyro.distributions import BlockNormal
-from causalvae_pyro.guides import (
-    BlockEndogenousGuide,
-    BlockExogenousGuide,
-    FlowEndogenousGuide,
-    FlowExogenousGuide,
-    FullRankEndogenousGuide,
-    FullRankExogenousGuide,
-)
+from causalvae_pyro.guides import BlockDiagonalNormal, DiagonalNormal, FullRankNormal, NormalizingFlow
+from tests.builders import SPACES, amortized
 
 BATCH, N, DIM, SHAPE, PIXELS = 3, 3, 2, (1, 2, 4), 8
 SIZE = N * DIM
 GRAPH = CausalGraph(["a", "b", "c"], [("a", "b"), ("a", "c"), ("b", "c")])
-MEAN_FIELD = [ExogenousGuide, EndogenousGuide]
-FULL_RANK = [FullRankExogenousGuide, FullRankEndogenousGuide]
-BLOCK = [BlockExogenousGuide, BlockEndogenousGuide]
 
 
-def guides(classes):
-    return pytest.mark.parametrize("cls", classes, ids=lambda cls: cls.__name__)
+def guides(*families):
+    pairs = list(itertools.product(SPACES, families))
+    return pytest.mark.parametrize(("space", "family"), pairs, ids=[f"{space}-{family.__name__}" for space, family in pairs])
 
 
 # Draws the 2k points +- sqrt(k) e_i instead of random ones: quadratic functions average exactly.
@@ -77,12 +67,11 @@ class LinearDecoder(nn.Module):
         return (z.flatten(-2) @ self.weight.mT + self.bias).unflatten(-1, SHAPE)
 
 
-def make(cls, edges=True, size=0.4):
+def make(space, family, edges=True, size=0.4):
     scm = LinearSCM(GRAPH, DIM, learn_noise=True)
     prior = FixedPrior(N, DIM, std=[0.5, 1.0, 2.0], shift=0.3, scale=[1.0, 2.0, 0.7])
     model = CausalVAE(scm, prior, LinearDecoder(), GaussianLikelihood(0.5, learn_scale=True, bounded=False)).double()
-    where = (scm,) if issubclass(cls, EndogenousGuide) else (N, DIM)
-    guide = cls(OneHot(), *where).double()
+    guide = amortized(space, OneHot(), scm, family=family()).double()
     for parameter in itertools.chain(scm.parameters(), guide.parameters()):
         parameter.data += size * torch.randn_like(parameter)
     if not edges:
@@ -91,17 +80,17 @@ def make(cls, edges=True, size=0.4):
 
 
 def with_sigma_points(guide):
-    family = type(guide).family
+    distribution = guide.family.distribution
 
     def patched(*parameters):
-        q = family(guide, *parameters)
+        q = distribution(*parameters)
         if isinstance(q, BlockNormal):
             q.__class__ = SigmaBlock
         else:
             q.base_dist.__class__ = SigmaNormal
         return q
 
-    guide.family = patched
+    guide.family.distribution = patched
     return guide
 
 
@@ -142,7 +131,7 @@ class Exact:
 
 def in_guides_units(guide, exact, q):
     """A distribution of ``z`` as one of what the guide's Gaussian is over."""
-    if isinstance(guide, EndogenousGuide):
+    if guide.scm is not None:
         return q
     unmix = torch.linalg.inv(exact.mix)
     return MultivariateNormal(q.mean @ unmix.T, unmix @ q.covariance_matrix @ unmix.T)
@@ -150,10 +139,10 @@ def in_guides_units(guide, exact, q):
 
 def guides_z(guide, exact, x):
     """The guide's Gaussian as torch's multivariate normal over ``z``."""
-    q = guide.family(*guide.head(guide.encoder(x)))
+    q = guide.family.distribution(*guide.head(guide.encoder(x)))
     covariance = q.covariance_matrix if isinstance(q, BlockNormal) else torch.diag_embed(q.variance.flatten(1))
     mean = q.mean.flatten(1)
-    if isinstance(guide, EndogenousGuide):
+    if guide.scm is not None:
         return MultivariateNormal(mean, covariance)
     return MultivariateNormal(mean @ exact.mix.T, exact.mix @ covariance @ exact.mix.T)
 
@@ -166,9 +155,9 @@ def set_to(guide, q):
             linear.weight.zero_()
             linear.bias.zero_()
         head.loc.weight.copy_(q.mean.T)
-        head.log_scale.bias.copy_((factor.diagonal() - guide.min_scale).log())
+        head.log_scale.bias.copy_((factor.diagonal() - guide.head.min_scale).log())
         unit = factor / factor.diagonal()[:, None]
-        block = SIZE if isinstance(guide, tuple(FULL_RANK)) else DIM
+        block = SIZE if isinstance(guide.family, FullRankNormal) else DIM
         rows = [unit[s + i, s + j] for s in range(0, SIZE, block) for i in range(block) for j in range(i)]
         head.lower.bias.copy_(torch.stack(rows))
 
@@ -181,9 +170,9 @@ def objective(*weights):
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 1.0), (0.0, 1.0), (1.0, 0.0)], ids=str)
-@guides(FULL_RANK + BLOCK)
-def test_bound_equals_its_closed_form(cls, weights):
-    model, guide, x, labels = make(cls)
+@guides(FullRankNormal, BlockDiagonalNormal)
+def test_bound_equals_its_closed_form(space, family, weights):
+    model, guide, x, labels = make(space, family)
     loss = objective(*weights).differentiable_loss(model, with_sigma_points(guide), x, labels)
     alone, given = Exact(model, x), Exact(model, x, labels)
     q = guides_z(guide, alone, x)
@@ -200,9 +189,9 @@ def test_bound_equals_its_closed_form(cls, weights):
         assert_close(gradient, other, rtol=1e-9, atol=1e-9)
 
 
-@guides(FULL_RANK)
-def test_full_rank_reaches_the_evidence(cls):
-    model, guide, x, labels = make(cls)
+@guides(FullRankNormal)
+def test_full_rank_reaches_the_evidence(space, family):
+    model, guide, x, labels = make(space, family)
     alone, given = Exact(model, x), Exact(model, x, labels)
     set_to(guide, in_guides_units(guide, alone, alone.posterior()))
     # At the exact posterior every single sample gives the evidence.
@@ -215,9 +204,9 @@ def test_full_rank_reaches_the_evidence(cls):
 
 
 @pytest.mark.thorough
-@guides(MEAN_FIELD + FULL_RANK)
-def test_training_closes_the_gap_that_a_diagonal_gaussian_has_to_leave(cls):
-    model, guide, x, _ = make(cls, size=0.2)
+@guides(DiagonalNormal, FullRankNormal)
+def test_training_closes_the_gap_that_a_diagonal_gaussian_has_to_leave(space, family):
+    model, guide, x, _ = make(space, family, size=0.2)
     with_sigma_points(guide)
     exact, parameters = Exact(model, x), list(guide.parameters())
     optimiser = torch.optim.LBFGS(
@@ -237,28 +226,28 @@ def test_training_closes_the_gap_that_a_diagonal_gaussian_has_to_leave(cls):
     precision = posterior.precision_matrix[0].detach()
     known = BATCH * 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision)).item()
     assert known > 1
-    assert gap == pytest.approx(known if cls in MEAN_FIELD else 0.0, abs=1e-5)
+    assert gap == pytest.approx(known if family is DiagonalNormal else 0.0, abs=1e-5)
 
 
-@guides(MEAN_FIELD + BLOCK)
-def test_blocks_are_exact_where_the_posterior_falls_into_them(cls):
+@guides(DiagonalNormal, BlockDiagonalNormal)
+def test_blocks_are_exact_where_the_posterior_falls_into_them(space, family):
     # Concepts without edges, each one drawn on pixels of its own: only a concept's dimensions are correlated.
-    model, guide, x, labels = make(cls, edges=False)
+    model, guide, x, labels = make(space, family, edges=False)
     model.decoder.weight.data *= torch.block_diag(*[torch.ones(3, 2)] * N)[:PIXELS].double()
     alone, given = Exact(model, x), Exact(model, x, labels)
     with_sigma_points(guide)
     for exact, weights in ((alone, (1.0, 0.0)), (given, (0.0, 1.0))):
         posterior = in_guides_units(guide, exact, exact.posterior())
-        if cls in BLOCK:
+        if family is BlockDiagonalNormal:
             set_to(guide, posterior)
         else:
             guide.head.log_scale.weight.data.zero_()
             guide.head.loc.bias.data.zero_()
             guide.head.loc.weight.data = posterior.mean.T.detach()
             best = posterior.precision_matrix[0].diagonal().rsqrt()
-            guide.head.log_scale.bias.data = (best - guide.min_scale).log().detach()
+            guide.head.log_scale.bias.data = (best - guide.head.min_scale).log().detach()
         gap = exact.evidence().sum().item() + objective(*weights).loss(model, guide, x, labels)
-        assert gap == pytest.approx(0.0, abs=1e-9) if cls in BLOCK else gap > 0.1
+        assert gap == pytest.approx(0.0, abs=1e-9) if family is BlockDiagonalNormal else gap > 0.1
 
 
 # A curved posterior --------------------------------------------------------------------------------------------------
@@ -272,12 +261,12 @@ class Bend(nn.Module):
 
 
 @pytest.mark.thorough
-@guides([*MEAN_FIELD, *FULL_RANK, FlowExogenousGuide, FlowEndogenousGuide])
-def test_a_flow_follows_a_curved_posterior(cls):
+@guides(DiagonalNormal, FullRankNormal, NormalizingFlow)
+def test_a_flow_follows_a_curved_posterior(space, family):
     scm = LinearSCM(CausalGraph(["a", "b"], [("a", "b")]))
     scm.weight.data[0, 1] = 0.5
     model = CausalVAE(scm, FixedPrior(2, 1), Bend(), GaussianLikelihood(0.1, learn_scale=False, bounded=False))
-    guide = cls(OneHot(), *((scm,) if issubclass(cls, EndogenousGuide) else (2,)), init_scale=0.3)
+    guide = amortized(space, OneHot(), scm, family=family(), init_scale=0.3)
     x = torch.tensor([-0.5, 0.0, 0.5])[:, None, None, None]
     optimiser = torch.optim.Adam(guide.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, 300)
@@ -295,4 +284,4 @@ def test_a_flow_follows_a_curved_posterior(cls):
     given = dist.Normal(grid.square() + 0.5 * grid, math.sqrt(1 + 0.1**2)).log_prob(x[:, 0, 0].double())
     evidence = torch.trapezoid((given + dist.Normal(0.0, 1.0).log_prob(grid)).exp(), grid).log().sum().item()
     gap = (evidence + CausalELBO(1.0, 0.0, num_particles=4000).loss(model, guide, x)) / BATCH
-    assert (-0.02 < gap < 0.12) if cls in (FlowExogenousGuide, FlowEndogenousGuide) else gap > 0.5
+    assert (-0.02 < gap < 0.12) if family is NormalizingFlow else gap > 0.5

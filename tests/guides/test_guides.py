@@ -1,7 +1,11 @@
-"""The battery that every public guide passes, and what only the correlated and the flow guides do."""
+"""The battery that every public family passes over both spaces, and what only correlated Gaussians and flows do."""
 
+import copy
+import itertools
 import math
+import re
 from functools import partial
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -15,11 +19,10 @@ from torch.testing import assert_close
 import causalvae_pyro.guides
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalELBO,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
-    ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
@@ -33,47 +36,48 @@ from causalvae_pyro import (
     save,
 )
 from causalvae_pyro.distributions import BlockNormal
-from causalvae_pyro.guides import (
-    BlockEndogenousGuide,
-    BlockExogenousGuide,
-    FlowEndogenousGuide,
-    FlowExogenousGuide,
-    FullRankEndogenousGuide,
-    FullRankExogenousGuide,
-    IterativeGuide,
-)
+from causalvae_pyro.guides import BlockDiagonalNormal, DiagonalNormal, Family, FullRankNormal, NormalizingFlow
+from causalvae_pyro.guides.families import GaussianHead
 from causalvae_pyro.guides.flows import _FlowTransform
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.objectives.divergences import kl_endogenous
 from causalvae_pyro.scm import MaskLayer
+from tests.builders import SPACES, amortized
 
 GRAPH = CausalGraph(["c", "a", "b"], [("a", "b"), ("a", "c"), ("b", "c")])
 SHAPE, N, BATCH = (1, 4, 4), 3, 5
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
 
-CORRELATED = [FullRankExogenousGuide, FullRankEndogenousGuide, BlockExogenousGuide, BlockEndogenousGuide]
-FLOWS = [FlowExogenousGuide, FlowEndogenousGuide]
-GUIDES = [ExogenousGuide, EndogenousGuide, IterativeGuide, *CORRELATED, *FLOWS]
-every_guide = pytest.mark.parametrize("cls", GUIDES, ids=lambda cls: cls.__name__)
-every_correlated = pytest.mark.parametrize("cls", CORRELATED, ids=lambda cls: cls.__name__)
-every_flow = pytest.mark.parametrize("cls", FLOWS, ids=lambda cls: cls.__name__)
+
+class Kind(NamedTuple):
+    space: str
+    family: type
 
 
-def make(cls, dim=2, *, scm=AdditiveNoiseSCM, dtype=torch.float64, size=0.3, noise_dim=0, **options):
+PUBLIC = (getattr(causalvae_pyro.guides, name) for name in causalvae_pyro.guides.__all__)
+FAMILIES = [public for public in PUBLIC if issubclass(public, Family) and public is not Family]
+
+
+def kinds(families):
+    return [Kind(*pair) for pair in itertools.product(SPACES, families)]
+
+
+def every(kinds):
+    return pytest.mark.parametrize("kind", kinds, ids=lambda kind: f"{kind.space}-{kind.family.__name__}")
+
+
+CORRELATED, FLOWS = kinds([FullRankNormal, BlockDiagonalNormal]), kinds([NormalizingFlow])
+every_guide, every_correlated, every_flow = every(kinds(FAMILIES)), every(CORRELATED), every(FLOWS)
+
+
+def make(kind, dim=2, *, scm=AdditiveNoiseSCM, dtype=torch.float64, size=0.3, noise_dim=0, **options):
     """Model, guide and images, every parameter moved away from where it starts by about ``size``."""
     scm = scm(GRAPH, dim, **({} if scm is LinearSCM else {"hidden": 8}))
     encoder = MLPEncoder(SHAPE, 7, hidden=16)
-    if cls in FLOWS:
-        options = {"hidden": 16, "bins": 4} | options
-
-    def make_model():
-        decoder = MLPDecoder(SHAPE, N, dim, noise_dim=noise_dim, hidden=16)
-        return CausalVAE(scm, FixedPrior(N, dim, std=0.5), decoder, GaussianLikelihood(0.3), noise_dim=noise_dim).to(dtype)
-
-    model = make_model() if cls is IterativeGuide else None
-    where = (model,) if cls is IterativeGuide else (scm,) if issubclass(cls, EndogenousGuide) else (N, dim)
-    guide = cls(encoder, *where, noise_dim=noise_dim, **options).to(dtype)
-    model = model or make_model()
+    family = NormalizingFlow(hidden=16, bins=4) if kind in FLOWS else kind.family()
+    guide = amortized(kind.space, encoder, scm, family=family, noise_dim=noise_dim, **options).to(dtype)
+    decoder = MLPDecoder(SHAPE, N, dim, noise_dim=noise_dim, hidden=16)
+    model = CausalVAE(scm, FixedPrior(N, dim, std=0.5), decoder, GaussianLikelihood(0.3), noise_dim=noise_dim).to(dtype)
     for module in (model, guide):
         for parameter in module.parameters():
             parameter.data += size * torch.randn_like(parameter)
@@ -83,15 +87,15 @@ def make(cls, dim=2, *, scm=AdditiveNoiseSCM, dtype=torch.float64, size=0.3, noi
 def base(guide, x):
     """The family's own distribution: that of ``z`` for a guide over ``z``."""
     q = guide.posterior(x)["eps"]
-    return q.base_dist if isinstance(guide, EndogenousGuide) else q
+    return q if guide.scm is None else q.base_dist
 
 
 def hand_made_factor(guide, features):
     """The Cholesky factor ``[batch, n d, n d]`` from the head's weights, entry by entry."""
     head, size = guide.head, N * guide.dim
-    scale = guide.min_scale + (features @ head.log_scale.weight.T + head.log_scale.bias).exp()
+    scale = head.min_scale + (features @ head.log_scale.weight.T + head.log_scale.bias).exp()
     entries = features @ head.lower.weight.T + head.lower.bias
-    block = size if isinstance(guide, (FullRankExogenousGuide, FullRankEndogenousGuide)) else guide.dim
+    block = size if isinstance(guide.family, FullRankNormal) else guide.dim
     factor, taken = torch.zeros(len(features), size, size).double(), 0
     for row in range(size):
         factor[:, row, row] = scale[:, row]
@@ -107,17 +111,10 @@ def hand_made_factor(guide, features):
 # The battery ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_public_guide_takes_the_battery():
-    public = {getattr(causalvae_pyro.guides, name) for name in causalvae_pyro.guides.__all__}
-    # One that wraps another has tests of its own.
-    assert public == {causalvae_pyro.guides.AmortizedGuide, causalvae_pyro.guides.LabelConditionedGuide, *GUIDES}
-    assert all(getattr(causalvae_pyro, cls.__name__) is cls for cls in GUIDES)
-
-
 @pytest.mark.parametrize("dim", [1, 2])
 @every_guide
-def test_site_and_shapes(cls, dim):
-    _, guide, x = make(cls, dim, noise_dim=2)
+def test_site_and_shapes(kind, dim):
+    _, guide, x = make(kind, dim, noise_dim=2)
     with poutine.trace() as tracer, pyro.plate("particles", 3, dim=-2):
         guide(x)
     site = tracer.trace.nodes["eps"]
@@ -132,10 +129,10 @@ def test_site_and_shapes(cls, dim):
 
 @pytest.mark.parametrize("dim", [1, 2])
 @every_guide
-def test_every_family_starts_as_the_diagonal_gaussian(cls, dim):
-    _, guide, x = make(cls, dim, size=0.0, init_scale=0.25)
+def test_every_family_starts_as_the_diagonal_gaussian(kind, dim):
+    _, guide, x = make(kind, dim, size=0.0, init_scale=0.25)
     features = guide.encoder(x)
-    head = guide.head.gaussian if cls in FLOWS else guide.head
+    head = guide.head.gaussian if kind in FLOWS else guide.head
     expected = dist.Normal(head.loc(features).reshape(BATCH, N, dim), 0.25).to_event(2)
     value = expected.sample((4,))
     assert_close(base(guide, x).log_prob(value), expected.log_prob(value), rtol=1e-6, atol=1e-6)
@@ -151,11 +148,11 @@ def test_every_family_starts_as_the_diagonal_gaussian(cls, dim):
 
 @pytest.mark.parametrize("dim", [1, 2])
 @every_guide
-def test_density_is_the_change_of_variables(cls, dim):
+def test_density_is_the_change_of_variables(kind, dim):
     """Against the Jacobian of the map from the standard normal, by automatic differentiation."""
-    _, guide, x = make(cls, dim)
-    q, scm = base(guide, x), guide.scm if isinstance(guide, EndogenousGuide) else None
-    if cls in FLOWS:
+    _, guide, x = make(kind, dim)
+    q, scm = base(guide, x), guide.scm
+    if kind in FLOWS:
         standard, xi = q.base_dist, torch.randn(BATCH, N * dim).double()
 
         def push(row, k):
@@ -178,8 +175,8 @@ def test_density_is_the_change_of_variables(cls, dim):
 
 @pytest.mark.parametrize("sample_shape", [(), (3,)])
 @every_guide
-def test_a_fresh_samples_density_is_that_of_any_value(cls, sample_shape):
-    _, guide, x = make(cls)
+def test_a_fresh_samples_density_is_that_of_any_value(kind, sample_shape):
+    _, guide, x = make(kind)
     q = guide.posterior(x)["eps"]
     eps = q.rsample(sample_shape)
     fresh, other = q.log_prob(eps), q.log_prob(eps.clone())
@@ -197,8 +194,8 @@ def test_a_fresh_samples_density_is_that_of_any_value(cls, sample_shape):
 @pytest.mark.thorough
 @pytest.mark.parametrize("scm", [LinearSCM, AdditiveNoiseSCM, MaskLayer])
 @every_guide
-def test_objectives_train_it(cls, scm):
-    model, guide, x = make(cls, scm=scm, dtype=torch.float32)
+def test_objectives_train_it(kind, scm):
+    model, guide, x = make(kind, scm=scm, dtype=torch.float32)
     labels = torch.randn(BATCH, N)
     vectorised = {"num_particles": 3, "vectorize_particles": True}
     for objective in (
@@ -218,8 +215,8 @@ def test_objectives_train_it(cls, scm):
 
 @pytest.mark.thorough
 @every_guide
-def test_particles_in_one_pass_are_particles_in_a_loop(cls):
-    model, guide, x = make(cls)
+def test_particles_in_one_pass_are_particles_in_a_loop(kind):
+    model, guide, x = make(kind)
     labels, losses = torch.randn(BATCH, N).double(), []
     for vectorize in (True, False):
         pyro.set_rng_seed(2)
@@ -231,27 +228,27 @@ def test_particles_in_one_pass_are_particles_in_a_loop(cls):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scm", [AdditiveNoiseSCM, MaskLayer])
 @every_guide
-def test_round_trip_through_a_checkpoint(cls, scm, dtype, tmp_path):
-    model, guide, x = make(cls, scm=scm, dtype=dtype, noise_dim=1, init_scale=0.2)
+def test_round_trip_through_a_checkpoint(kind, scm, dtype, tmp_path):
+    model, guide, x = make(kind, scm=scm, dtype=dtype, noise_dim=1, init_scale=0.2)
     run = Run(model.eval(), guide.eval())
     save(run, tmp_path)
     restored = load(tmp_path)
-    assert (type(restored.guide), type(restored.model.scm)) == (cls, scm)
+    assert (type(restored.guide.family), type(restored.model.scm)) == (kind.family, scm)
+    assert repr(restored.guide.family) == repr(guide.family)
     assert {p.dtype for p in restored.guide.parameters()} == {dtype}
     value = torch.randn(BATCH, N, 2, dtype=dtype)
     assert torch.equal(restored.guide.posterior(x)["eps"].log_prob(value), guide.posterior(x)["eps"].log_prob(value))
     expected = counterfactual(model, guide, x, {"a": 1.0})
     assert torch.equal(counterfactual(restored.model, restored.guide, x, {"a": 1.0}), expected)
-    if issubclass(cls, EndogenousGuide):
-        assert restored.guide.scm is restored.model.scm
+    assert restored.guide.scm is (restored.model.scm if kind.space == "endogenous" else None)
 
 
 @every_guide
-def test_abduction_and_counterfactuals(cls):
-    model, guide, x = make(cls, dtype=torch.float32)
+def test_abduction_and_counterfactuals(kind):
+    model, guide, x = make(kind, dtype=torch.float32)
     q = base(guide, x)
-    centre = q.transforms[0](torch.zeros(BATCH, N * 2)) if cls in FLOWS else q.mean
-    centre = model.scm.to_exogenous(centre) if issubclass(cls, EndogenousGuide) else centre
+    centre = q.transforms[0](torch.zeros(BATCH, N * 2)) if kind in FLOWS else q.mean
+    centre = model.scm.to_exogenous(centre) if kind.space == "endogenous" else centre
     assert_close(abduct(guide, x)["eps"], centre.detach())
     assert abduct(guide, x, num_samples=6)["eps"].shape == (6, BATCH, N, 2)
     assert_close(encode(Run(model, guide), x), model.scm.to_endogenous(centre).detach())
@@ -263,8 +260,8 @@ def test_abduction_and_counterfactuals(cls):
 
 @pytest.mark.thorough
 @every_guide
-def test_fit_trains_it(cls):
-    model, guide, x = make(cls, dtype=torch.float32, size=0.0)
+def test_fit_trains_it(kind):
+    model, guide, x = make(kind, dtype=torch.float32, size=0.0)
     options = {"objective": CausalELBO(0.3, 1.0), "batch_size": BATCH, "lr": 1e-2, "progress": False, "device": "cpu"}
     history = fit(model, guide, (x, torch.randn(BATCH, N)), epochs=30, **options)
     losses = history["loss"]
@@ -273,47 +270,44 @@ def test_fit_trains_it(cls):
 
 
 @every_guide
-def test_constructor_errors(cls):
+def test_constructor_errors(kind):
     for options in ({"init_scale": 1e-5}, {"min_scale": 0.0}):
         with pytest.raises(ValueError, match="^init_scale: got init_scale="):
-            make(cls, **options)
+            make(kind, **options)
     with pytest.raises(ValueError, match="^noise_encoder: got one"):
-        make(cls, noise_encoder=MLPEncoder(SHAPE, 3, hidden=4))
+        make(kind, noise_encoder=MLPEncoder(SHAPE, 3, hidden=4))
 
 
 # Correlated Gaussians ------------------------------------------------------------------------------------------------
 
 
 @every_correlated
-def test_covariance_from_the_heads_weights(cls):
-    _, guide, x = make(cls)
+def test_covariance_from_the_heads_weights(kind):
+    _, guide, x = make(kind)
     features = guide.encoder(x)
     factor = hand_made_factor(guide, features)
     q = base(guide, x)
     assert_close(q.covariance_matrix, factor @ factor.mT, **TOLERANCE)
     assert_close(q.mean.flatten(1), features @ guide.head.loc.weight.T + guide.head.loc.bias, **TOLERANCE)
     between = ~torch.block_diag(*[torch.ones(2, 2)] * N).bool()
-    assert bool((q.covariance_matrix[:, between] == 0).all()) == issubclass(cls, (BlockExogenousGuide, BlockEndogenousGuide))
+    assert bool((q.covariance_matrix[:, between] == 0).all()) == (kind.family is BlockDiagonalNormal)
     within = torch.block_diag(*[torch.ones(2, 2)] * N).bool() & ~torch.eye(6).bool()
     assert (q.covariance_matrix[:, within] != 0).all()
 
 
-@pytest.mark.parametrize("cls", [BlockExogenousGuide, BlockEndogenousGuide])
-def test_blocks_of_one_dimension_are_the_diagonal_gaussian(cls):
-    _, guide, x = make(cls, 1)
-    loc, scale = (
-        (ExogenousGuide if cls is BlockExogenousGuide else EndogenousGuide).make_head(guide, 7, 0.1).double().eval(),
-        None,
-    )
-    loc.load_state_dict(guide.head.state_dict())
-    loc, scale = loc(guide.encoder(x))
+@every(kinds([BlockDiagonalNormal]))
+def test_blocks_of_one_dimension_are_the_diagonal_gaussian(kind):
+    _, guide, x = make(kind, 1)
+    head = GaussianHead(7, (N, 1), 0.1, 1e-4).double()
+    head.load_state_dict(guide.head.state_dict())
+    expected = DiagonalNormal().distribution(*head(guide.encoder(x)))
     value = torch.randn(BATCH, N, 1).double()
-    assert_close(base(guide, x).log_prob(value), dist.Normal(loc, scale).to_event(2).log_prob(value), **TOLERANCE)
+    assert_close(base(guide, x).log_prob(value), expected.log_prob(value), **TOLERANCE)
 
 
 @every_correlated
-def test_the_diagonal_has_a_floor(cls):
-    _, guide, x = make(cls, min_scale=0.05, init_scale=0.1)
+def test_the_diagonal_has_a_floor(kind):
+    _, guide, x = make(kind, min_scale=0.05, init_scale=0.1)
     guide.head.log_scale.bias.data.fill_(-1e3)
     guide.head.log_scale.weight.data.zero_()
     diagonal = base(guide, x).scale_tril.diagonal(dim1=-2, dim2=-1)
@@ -335,11 +329,11 @@ class Constant(nn.Module):
 @pytest.mark.thorough
 @pytest.mark.parametrize("transforms", [1, 2])
 @every_flow
-def test_a_flows_density_integrates_to_one(cls, transforms):
+def test_a_flows_density_integrates_to_one(kind, transforms):
     graph = CausalGraph(["a", "b"], [("a", "b")])
     scm = AdditiveNoiseSCM(graph, hidden=4)
-    where = (scm,) if cls is FlowEndogenousGuide else (2,)
-    guide = cls(Constant(), *where, hidden=8, bins=4, transforms=transforms, init_scale=0.8).double()
+    family = NormalizingFlow(hidden=8, bins=4, transforms=transforms)
+    guide = amortized(kind.space, Constant(), scm, family=family, init_scale=0.8).double()
     for parameter in [*guide.head.parameters(), *scm.double().parameters()]:
         parameter.data += 0.4 * torch.randn_like(parameter)
     grid = torch.linspace(-12, 12, 601).double()
@@ -353,8 +347,8 @@ def test_a_flows_density_integrates_to_one(cls, transforms):
 
 
 @every_flow
-def test_a_sample_and_its_density_take_one_pass(cls):
-    _, guide, x = make(cls)
+def test_a_sample_and_its_density_take_one_pass(kind):
+    _, guide, x = make(kind)
     passes = []
     for transform in guide.head.flow.transforms:
         transform.hyper.register_forward_hook(lambda *_: passes.append(1))
@@ -365,8 +359,8 @@ def test_a_sample_and_its_density_take_one_pass(cls):
 
 @pytest.mark.parametrize("scm", [LinearSCM, AdditiveNoiseSCM])
 @every_flow
-def test_training_a_flow_never_inverts_it(cls, scm, monkeypatch):
-    model, guide, x = make(cls, scm=scm)
+def test_training_a_flow_never_inverts_it(kind, scm, monkeypatch):
+    model, guide, x = make(kind, scm=scm)
     monkeypatch.setattr(_FlowTransform, "_inverse", lambda self, eps: pytest.fail("a sequential pass per dimension"))
     for options in ({}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": False}):
         CausalELBO(1.0, 1.0, **options).loss(model, guide, x, torch.randn(BATCH, N).double())
@@ -375,8 +369,8 @@ def test_training_a_flow_never_inverts_it(cls, scm, monkeypatch):
 
 @pytest.mark.parametrize("scm", [LinearSCM, AdditiveNoiseSCM])
 @every_flow
-def test_kl_z_of_a_flow_is_sampled_exactly(cls, scm):
-    model, guide, x = make(cls, scm=scm)
+def test_kl_z_of_a_flow_is_sampled_exactly(kind, scm):
+    model, guide, x = make(kind, scm=scm)
     q, p = guide.posterior(x)["eps"], model.prior(torch.randn(BATCH, N).double())
     eps = q.rsample()
     z = model.scm.to_endogenous(eps)
@@ -387,8 +381,8 @@ def test_kl_z_of_a_flow_is_sampled_exactly(cls, scm):
 
 
 @every_flow
-def test_a_flow_couples_all_dimensions_and_follows_the_image(cls):
-    _, guide, x = make(cls)
+def test_a_flow_couples_all_dimensions_and_follows_the_image(kind):
+    _, guide, x = make(kind)
     q = base(guide, x)
     xi = torch.randn(BATCH, 6).double()
     jacobian = torch.autograd.functional.jacobian(lambda v: q.transforms[0]._call(v.expand(BATCH, 6))[0].flatten(), xi[0])
@@ -406,7 +400,66 @@ def test_a_flow_couples_all_dimensions_and_follows_the_image(cls):
         ({"bins": 1}, "^bins: got 1; must be at least 2"),
     ],
 )
-@every_flow
-def test_constructor_errors_of_the_flows(cls, options, message):
+def test_constructor_errors_of_the_flow(options, message):
     with pytest.raises(ValueError, match=message):
-        make(cls, **options)
+        AmortizedGuide(MLPEncoder(SHAPE), num_concepts=N, dim=2, family=NormalizingFlow(**options))
+
+
+# One guide for all ---------------------------------------------------------------------------------------------------
+
+
+class Laplace(Family):
+    """A family of the user's own."""
+
+    def distribution(self, loc, scale):
+        return dist.Laplace(loc, scale).to_event(2)
+
+
+@every(kinds([Laplace]))
+def test_a_family_of_ones_own_serves_both_spaces(kind, tmp_path):
+    model, guide, x = make(kind, dtype=torch.float32, noise_dim=1)
+    fit(model, guide, (x, torch.randn(BATCH, N)), epochs=1, batch_size=BATCH, progress=False, device="cpu")
+    save(Run(model, guide), tmp_path)
+    restored = load(tmp_path, classes={"Laplace": Laplace})
+    assert_close(abduct(restored.guide, x), abduct(guide, x), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="^classes: the run uses 'Laplace'"):
+        load(tmp_path)
+
+
+def test_families_say_what_they_are():
+    assert repr(NormalizingFlow(bins=4)) == "NormalizingFlow(bins=4)"
+    assert repr(FullRankNormal()) == "FullRankNormal()"
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "message"),
+    [
+        (ValueError, {}, "num_concepts: got None; a guide over eps needs it, a guide over z needs the causal layer, scm"),
+        (ValueError, {"num_concepts": 0}, "num_concepts: got 0; must be at least 1"),
+        (ValueError, {"num_concepts": 3, "dim": 1.5}, "dim: got 1.5; must be an integer, at least 1"),
+        (ValueError, {"scm": LinearSCM(GRAPH), "num_concepts": 3}, "num_concepts: got 3 together with scm; leave it out"),
+        (ValueError, {"scm": LinearSCM(GRAPH), "dim": 2}, "dim: got 2 together with scm; leave it out"),
+        (TypeError, {"scm": 3}, "scm: got 3; must be a causal layer, or None for a guide over eps"),
+        (
+            TypeError,
+            {"num_concepts": 3, "family": FullRankNormal},
+            "family: got <class 'causalvae_pyro.guides.families.FullRankNo",
+        ),
+        (TypeError, {"num_concepts": 3, "family": "flow"}, "family: got 'flow'; must be an instance of a Family, e.g. DiagonalN"),
+    ],
+)
+def test_errors_of_the_shape_and_the_family(error, arguments, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        AmortizedGuide(MLPEncoder(SHAPE), **arguments)
+
+
+def test_one_dimension_is_the_default():
+    assert AmortizedGuide(MLPEncoder(SHAPE), num_concepts=3).posterior(torch.rand(2, *SHAPE))["eps"].event_shape == (3, 1)
+
+
+@every_guide
+def test_a_copied_pair_stays_a_pair(kind):
+    pair = make(kind)[:2]
+    model, guide = copy.deepcopy(pair)
+    assert guide.scm is (model.scm if kind.space == "endogenous" else None)
+    assert model.scm is not pair[0].scm

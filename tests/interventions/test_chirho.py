@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from causalvae_pyro import Shift, abduct, counterfactual
 from causalvae_pyro.interventions import soft_do
-from tests.interventions.test_counterfactuals import GUIDES, LEAF, MID, SHAPE, N, make
+from tests.builders import SPACES
+from tests.interventions.test_counterfactuals import LEAF, MID, SHAPE, N, make
 
 pytest.importorskip("chirho")
 
@@ -21,7 +22,7 @@ from chirho.interventional.handlers import do
 WORLDS = {"first_available_dim": -2}
 
 
-@pytest.fixture(params=GUIDES, ids=lambda guide: guide.__name__)
+@pytest.fixture(params=SPACES)
 def case(request):
     pair = make(request.param, dim=2, noise_dim=2)
     x = torch.rand(N, *SHAPE)

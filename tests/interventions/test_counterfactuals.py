@@ -15,8 +15,6 @@ from causalvae_pyro import (
     AdditiveNoiseSCM,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
-    ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
@@ -29,26 +27,23 @@ from causalvae_pyro import (
 from causalvae_pyro.interventions import predict
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.priors import LearnedPrior
+from tests.builders import SPACES, amortized
 
 # Against the index order: root -> mid -> leaf, and lone beside them.
 GRAPH = CausalGraph(["leaf", "root", "lone", "mid"], [("root", "mid"), ("mid", "leaf")])
 LEAF, ROOT, LONE, MID = range(4)
 SHAPE = (1, 4, 4)
-GUIDES = [ExogenousGuide, EndogenousGuide]
 N = 6
 
 
-def make(guide=ExogenousGuide, *, dim=1, noise_dim=0, label_dim=0, scm=AdditiveNoiseSCM, prior=FixedPrior):
+def make(guide="exogenous", *, dim=1, noise_dim=0, label_dim=0, scm=AdditiveNoiseSCM, prior=FixedPrior):
     """A model and a guide with random weights."""
     layer = scm(GRAPH, dim, learn_noise=True)
     prior = prior(4, dim, shift=[1.0, -2.0, 0.0, 3.0], scale=[2.0, 0.5, 1.0, 4.0])
     decoder = MLPDecoder(SHAPE, 4, dim, noise_dim=noise_dim, hidden=16)
     model = CausalVAE(layer, prior, decoder, GaussianLikelihood(), noise_dim=noise_dim)
     encoder = MLPEncoder(SHAPE, 8, hidden=16, label_dim=label_dim)
-    if guide is EndogenousGuide:
-        pair = model, EndogenousGuide(encoder, layer, noise_dim=noise_dim)
-    else:
-        pair = model, ExogenousGuide(encoder, 4, dim, noise_dim=noise_dim)
+    pair = model, amortized(guide, encoder, layer, noise_dim=noise_dim)
     with torch.no_grad():
         for module in pair:
             for parameter in module.parameters():
@@ -65,7 +60,7 @@ def x():
     return torch.rand(N, *SHAPE)
 
 
-every_guide = pytest.mark.parametrize("guide", GUIDES, ids=lambda g: g.__name__)
+every_guide = pytest.mark.parametrize("guide", SPACES)
 
 
 # Abduction
@@ -80,7 +75,7 @@ def test_abduction_gives_means_and_samples_of_the_guides_sites(guide, dim, noise
         posterior = q.posterior(x)
     mean = abduct(q, x)
     assert set(mean) == {"eps", "eps_x"} if noise_dim else {"eps"}
-    if guide is ExogenousGuide:
+    if guide == "exogenous":
         assert torch.equal(mean["eps"], posterior["eps"].mean)
     else:
         assert_close(mean["eps"], model.scm.to_exogenous(posterior["eps"].base_dist.mean))
@@ -362,11 +357,11 @@ def test_plain_sequences_of_values_are_per_image_values_too(x):
 @every_guide
 def test_encode_is_the_posterior_mean_of_z(guide, x):
     # Exactly so for a guide over z, and for the linear layer.
-    model, q = make(guide, scm=LinearSCM if guide is ExogenousGuide else AdditiveNoiseSCM)
+    model, q = make(guide, scm=LinearSCM if guide == "exogenous" else AdditiveNoiseSCM)
     z = encode(run_of((model, q)), x)
     with torch.no_grad():
         loc, _ = q.head(q.encoder(x))
-        assert_close(z, loc if guide is EndogenousGuide else model.scm.matrix() @ loc)
+        assert_close(z, loc if guide == "endogenous" else model.scm.matrix() @ loc)
     assert not z.requires_grad
     labelled = make(guide, label_dim=4)
     labels = torch.randn(N, 4)

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import t as student
 from torch.testing import assert_close
 
-from causalvae_pyro import EndogenousGuide, GaussianLikelihood, LinearSCM, Replace, Scale, Shift, abduct, ate, counterfactual, ite
+from causalvae_pyro import GaussianLikelihood, LinearSCM, Replace, Scale, Shift, abduct, ate, counterfactual, ite
 from causalvae_pyro.interventions import sample_interventional, soft_do, twin_worlds
 from causalvae_pyro.interventions.effects import IndividualEffects
 from causalvae_pyro.likelihoods import BernoulliLikelihood, ContinuousBernoulliLikelihood, LaplaceLikelihood
@@ -388,7 +388,7 @@ def test_errors_of_the_samplers():
 
 
 def test_error_of_a_prior_that_reads_no_labels(x):
-    model, q = make(EndogenousGuide)
+    model, q = make("endogenous")
     model.prior = torch.nn.Identity()
     with raises("outcome", "Identity has no to_labels", "function of images") as error:
         ite(model, q, x.float(), {"mid": 1.0}, outcome="leaf", latent=True)

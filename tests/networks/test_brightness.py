@@ -7,10 +7,10 @@ from torch.testing import assert_close
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalGraph,
     CausalVAE,
     ConvDecoder,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     Run,
@@ -96,7 +96,7 @@ def test_it_is_saved_with_its_picture(tmp_path):
     scm = AdditiveNoiseSCM(CausalGraph(["a", "b"], [("a", "b")]))
     decoder = shake(BrightnessDecoder(FiLMDecoder(SHAPE, 2, noise_dim=2), hidden=5))
     model = CausalVAE(scm, FixedPrior(2), decoder, GaussianLikelihood(), noise_dim=2)
-    save(Run(model, EndogenousGuide(MLPEncoder(SHAPE), scm, noise_dim=2)), tmp_path)
+    save(Run(model, AmortizedGuide(MLPEncoder(SHAPE), scm, noise_dim=2)), tmp_path)
     z, eps_x = torch.randn(3, 2, 1), torch.randn(3, 2)
     assert_close(load(tmp_path).model.decoder(z, eps_x), decoder(z, eps_x))
     with pytest.raises(ValueError, match="^hidden: got 0; must be at least 1"):

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from causalvae_pyro import CausalELBO, CausalGraph, CausalVAE, EndogenousGuide, FixedPrior, GaussianLikelihood, LinearSCM, fit
-from causalvae_pyro.guides import FlowEndogenousGuide, FlowExogenousGuide
+from causalvae_pyro import AmortizedGuide, CausalELBO, CausalGraph, CausalVAE, FixedPrior, GaussianLikelihood, LinearSCM, fit
+from causalvae_pyro.guides import NormalizingFlow
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.objectives import CounterfactualConsistency, LabelFit
 from causalvae_pyro.objectives.consistency import swap_concepts
+from tests.builders import SPACES, amortized
 
 N, R, SIZE = 3, 2, 8
 
@@ -162,7 +163,7 @@ def test_gradients_of_an_amortised_guide(train_guide):
     images, labels = torch.rand(SIZE, 1, 8, 8), torch.randn(SIZE, N)
     scm = LinearSCM(CausalGraph(["a", "b", "c"], [("a", "b")]))
     model = CausalVAE(scm, FixedPrior(N), MLPDecoder((1, 8, 8), N, 1, noise_dim=R), GaussianLikelihood(), noise_dim=R)
-    guide = EndogenousGuide(MLPEncoder((1, 8, 8)), scm, noise_dim=R)
+    guide = AmortizedGuide(MLPEncoder((1, 8, 8)), scm, noise_dim=R)
     term = CounterfactualConsistency(guide, train_guide=train_guide)
     guide_trace = pyro.poutine.trace(guide).get_trace(images, labels)
     trace = pyro.poutine.trace(pyro.poutine.replay(model, guide_trace)).get_trace(images, labels)
@@ -317,13 +318,13 @@ def test_errors(arguments, message):
         CounterfactualConsistency(Reader(), **arguments)
 
 
-@pytest.mark.parametrize("guide_class", [FlowExogenousGuide, FlowEndogenousGuide])
-def test_a_flow_guide_can_be_the_judge(guide_class):
+@pytest.mark.parametrize("space", SPACES)
+def test_a_flow_guide_can_be_the_judge(space):
     images, labels = torch.rand(SIZE, 1, 16, 16), torch.randn(SIZE, N)
     graph = CausalGraph(["a", "b", "c"], [("a", "b")])
     scm = LinearSCM(graph)
     model = CausalVAE(scm, FixedPrior(N), MLPDecoder((1, 16, 16), N, 1), GaussianLikelihood())
-    guide = guide_class(MLPEncoder((1, 16, 16)), *((scm,) if guide_class is FlowEndogenousGuide else (N,)))
+    guide = amortized(space, MLPEncoder((1, 16, 16)), scm, family=NormalizingFlow())
     objective = CausalELBO(terms=[LabelFit(), CounterfactualConsistency(guide, weight=1.0)])
     history = fit(model, guide, (images, labels), objective=objective, epochs=1, batch_size=SIZE, device="cpu", progress=False)
     assert history.rows[-1]["consistency"] > 0

@@ -18,8 +18,6 @@ from causalvae_pyro import (
     CausalELBO,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
-    ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
@@ -27,13 +25,14 @@ from causalvae_pyro import (
 from causalvae_pyro.objectives import LabelFit, MechanismFit, warm_up
 from causalvae_pyro.objectives.divergences import kl_endogenous, kl_exogenous, kl_linear_gaussian
 from causalvae_pyro.priors import LearnedPrior
+from causalvae_pyro.scm import CausalTransform
+from tests.builders import SPACES, amortized
 
 BATCH, N, DIM, NOISE_DIM, SHAPE = 3, 3, 2, 2, (1, 2, 3)
 PIXELS, CONCEPTS = 6, N * DIM
 LATENTS = CONCEPTS + NOISE_DIM
 PARTICLES = 2 * LATENTS
 GRAPH = CausalGraph(["a", "b", "c"], [("a", "b"), ("a", "c"), ("b", "c")])
-GUIDES = {"exogenous": ExogenousGuide, "endogenous": EndogenousGuide}
 WEIGHTS = [(1.0, 1.0), (0.3, 1.0), (0.0, 1.0), (1.0, 0.0), (0.7, 2.5)]
 
 
@@ -122,10 +121,7 @@ def make(guide="exogenous", prior="fixed", scm=None, noise_dim=NOISE_DIM, model_
     scm = LinearSCM(GRAPH, DIM, learn_noise=True) if scm is None else scm
     likelihood = GaussianLikelihood(0.5, learn_scale=True, bounded=False)
     model = model_class(scm, PRIORS[prior](), LinearDecoder(), likelihood, noise_dim=noise_dim).double()
-    if guide == "exogenous":
-        guide = ExogenousGuide(LabelledEncoder(), N, DIM, noise_dim=noise_dim).double()
-    else:
-        guide = EndogenousGuide(LabelledEncoder(), scm, noise_dim=noise_dim).double()
+    guide = amortized(guide, LabelledEncoder(), scm, noise_dim=noise_dim).double()
     for parameter in itertools.chain(model.parameters(), guide.parameters()):
         parameter.data.normal_(std=0.4)
     x, labels = torch.randn(BATCH, *SHAPE, dtype=torch.float64), torch.randn(BATCH, N, dtype=torch.float64)
@@ -152,7 +148,7 @@ class Exact:
         h, S = (t.flatten(1) for t in guide.head(features))
         S = torch.diag_embed(S.square())
         unmix = torch.linalg.inv(mix)
-        if isinstance(guide, EndogenousGuide):
+        if guide.scm is not None:
             self.z, self.eps = (h, S), (h @ unmix.T, unmix @ S @ unmix.T)
         else:
             self.eps, self.z = (h, S), (h @ mix.T, mix @ S @ mix.T)
@@ -218,7 +214,7 @@ def assert_same_with_gradients(actual, expected, modules, tolerance=1e-10):
 @pytest.mark.thorough
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", SPACES)
 def test_bound_equals_its_closed_form(guide, prior, weights):
     model, guide, x, labels = make(guide, prior)
     with_sigma_points(guide)
@@ -230,7 +226,7 @@ def test_bound_equals_its_closed_form(guide, prior, weights):
 
 
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", SPACES)
 def test_terms_equal_their_closed_forms(guide, prior):
     model, guide, x, labels = make(guide, prior)
     objective = CausalELBO(1.0, 1.0, num_particles=PARTICLES)
@@ -244,7 +240,7 @@ def test_terms_equal_their_closed_forms(guide, prior):
 
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", SPACES)
 def test_plain_elbo_is_the_joint_bound(guide, prior, elbo):
     model, guide, x, labels = make(guide, prior)
     exact = Exact(model, guide, x, labels)
@@ -260,7 +256,7 @@ def test_plain_elbo_is_the_joint_bound(guide, prior, elbo):
     assert_same_with_gradients(loss, -joint, (model, guide))
 
 
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", SPACES)
 def test_objectives_bound_the_exact_evidence(guide):
     model, guide, x, labels = make(guide, "label-dependent")
     with_sigma_points(guide)
@@ -314,8 +310,7 @@ def within_monte_carlo_error(samples, expected):
 def test_endogenous_guide_has_a_closed_kl_z_for_every_scm():
     scm = nonlinear_scm()
     base, p = gaussians()
-    guide = EndogenousGuide(LabelledEncoder(), scm)
-    q = guide.exogenous(base.base_dist.loc, base.base_dist.scale)
+    q = dist.TransformedDistribution(base, [CausalTransform(scm).inv])
     eps = q.sample((20_000,))
     z = scm.to_endogenous(eps)
     closed = kl_endogenous(q, p, scm, eps, z)
@@ -357,7 +352,7 @@ def test_sampled_kl_z_of_an_exogenous_guide_is_unbiased():
 # Sites, handlers, interface ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", SPACES)
 def test_without_labels_there_is_no_kl_z(guide):
     model, guide, x, _ = make(guide, noise_dim=0)
     objective = CausalELBO(0.5, 1.0)
@@ -394,7 +389,7 @@ class BlindEncoder(LabelledEncoder):
 
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("way", ["handler", "distribution"])
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", SPACES)
 def test_masked_labels_mask_kl_z(guide, way, vectorize):
     model, guide, x, labels = make(guide, model_class=PartlyLabelled if way == "handler" else CausalVAE)
     guide.encoder.__class__ = BlindEncoder
@@ -410,7 +405,7 @@ def test_masked_labels_mask_kl_z(guide, way, vectorize):
     assert_same_with_gradients(loss, kl_z - exact.bound(0.3, 0.0), (model, guide))
 
 
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", SPACES)
 def test_handlers_around_model_and_guide_count(guide):
     model, guide, x, labels = make(guide)
     with_sigma_points(guide)
@@ -421,7 +416,7 @@ def test_handlers_around_model_and_guide_count(guide):
 
 
 @pytest.mark.parametrize("arguments", [{}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": False}])
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", SPACES)
 def test_interface_of_pyro_elbos(guide, arguments):
     model, guide, x, labels = make(guide)
     objective = CausalELBO(0.3, 1.0, terms=[MechanismFit(0.2)], **arguments)

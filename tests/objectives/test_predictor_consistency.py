@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from causalvae_pyro import CausalELBO, CausalGraph, CausalVAE, EndogenousGuide, FixedPrior, GaussianLikelihood, LinearSCM, fit
+from causalvae_pyro import AmortizedGuide, CausalELBO, CausalGraph, CausalVAE, FixedPrior, GaussianLikelihood, LinearSCM, fit
 from causalvae_pyro.metrics import Predictor
 from causalvae_pyro.networks import MLPEncoder, RandomSymmetry
 from causalvae_pyro.objectives import LabelFit, PredictorConsistency
@@ -136,7 +136,7 @@ def test_a_decoder_learns_to_draw_what_is_read():
         scm = LinearSCM(CausalGraph(["a", "b"], []))
         model = CausalVAE(scm, FixedPrior(2, std=0.01, shift=1.0, scale=2.0), Sigmoids(), GaussianLikelihood(1.0))
         images = (0.25 + 0.5 * model.decoder(model.prior(labels).mean).sigmoid()).detach()
-        guide = EndogenousGuide(MLPEncoder((1, 1, 2), hidden=8), scm, init_scale=0.01)
+        guide = AmortizedGuide(MLPEncoder((1, 1, 2), hidden=8), scm, init_scale=0.01)
         term = PredictorConsistency([Logits()], std=0.1, weight=weight)
         objective = CausalELBO(teacher_forcing=1.0, terms=[LabelFit(), term])
         fit(model, guide, (images, labels), objective=objective, epochs=30, lr=3e-2, device="cpu", progress=False)

@@ -11,32 +11,32 @@ from causalvae_pyro import (
     CausalELBO,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
-    ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     fit,
 )
-from causalvae_pyro.guides import FlowExogenousGuide, FullRankExogenousGuide
+from causalvae_pyro.guides import DiagonalNormal, FullRankNormal, NormalizingFlow
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.objectives import LabelFit, SleepPhase
 from causalvae_pyro.objectives.teacher_forcing import TeacherForcingMessenger
 from causalvae_pyro.training import Callback
 from causalvae_pyro.utils.missing_labels import masked_prior
+from tests.builders import amortized
 
 SHAPE = (1, 8, 8)
-GUIDES = [EndogenousGuide, ExogenousGuide, FullRankExogenousGuide, FlowExogenousGuide]
+DIAGONAL, FULL_RANK, FLOW = ("endogenous", DiagonalNormal), ("exogenous", FullRankNormal), ("exogenous", NormalizingFlow)
+GUIDES = [DIAGONAL, ("exogenous", DiagonalNormal), FULL_RANK, FLOW]
 
 
-def make(guide_class=EndogenousGuide, noise_dim=0):
+def make(guide=DIAGONAL, noise_dim=0):
     graph = CausalGraph(["a", "b", "c"], [("a", "c"), ("b", "c")])
     scm = AdditiveNoiseSCM(graph, hidden=8, learn_noise=True)
     with torch.no_grad():
         scm.output.normal_(0, 0.3)
     decoder = MLPDecoder(SHAPE, 3, hidden=16, noise_dim=noise_dim)
     model = CausalVAE(scm, FixedPrior(3, std=0.1), decoder, GaussianLikelihood(0.2), noise_dim=noise_dim)
-    first = scm if guide_class is EndogenousGuide else 3
-    return model, guide_class(MLPEncoder(SHAPE, 16, hidden=16), first, noise_dim=noise_dim)
+    space, family = guide
+    return model, amortized(space, MLPEncoder(SHAPE, 16, hidden=16), scm, family=family(), noise_dim=noise_dim)
 
 
 def batch(count=40, missing=False):
@@ -52,10 +52,10 @@ def traces(objective, model, guide, x, labels):
 
 
 @pytest.mark.parametrize("noise_dim", [0, 2])
-@pytest.mark.parametrize("guide_class", GUIDES)
+@pytest.mark.parametrize("kind", GUIDES)
 @pytest.mark.parametrize("particles", [1, 3])
-def test_concepts_come_from_the_prior(guide_class, particles, noise_dim):
-    model, guide = make(guide_class, noise_dim)
+def test_concepts_come_from_the_prior(kind, particles, noise_dim):
+    model, guide = make(kind, noise_dim)
     x, labels = batch(500)
     objective = CausalELBO(teacher_forcing=1.0, num_particles=particles)
     model_trace, guide_trace = traces(objective, model, guide, x, labels)
@@ -76,20 +76,20 @@ def test_a_share_of_the_images():
     assert replaced.float().mean().item() == pytest.approx(0.3, abs=0.04)
 
 
-@pytest.mark.parametrize("guide_class", [EndogenousGuide, FullRankExogenousGuide, FlowExogenousGuide])
-def test_divergences_stay_the_guides(guide_class):
-    model, guide = make(guide_class)
+@pytest.mark.parametrize("kind", [DIAGONAL, FULL_RANK, FLOW])
+def test_divergences_stay_the_guides(kind):
+    model, guide = make(kind)
     x, labels = batch()
     values = []
     for share in (0.0, 1.0):
         objective = CausalELBO(1.0, 1.0, teacher_forcing=share, num_particles=1)
         totals = []
-        for seed in range(80 if guide_class is FlowExogenousGuide else 1):
+        for seed in range(80 if kind is FLOW else 1):
             pyro.set_rng_seed(seed)
             objective.loss(model, guide, x, labels)
             totals.append(torch.stack([objective.last_terms["kl_eps"], objective.last_terms["kl_z"]]))
         values.append(torch.stack(totals).mean(0))
-    assert_close(*values, rtol=0.15 if guide_class is FlowExogenousGuide else 1e-4, atol=1e-3)
+    assert_close(*values, rtol=0.15 if kind is FLOW else 1e-4, atol=1e-3)
 
 
 def test_the_reconstruction_is_that_of_the_priors_concepts():
@@ -151,9 +151,9 @@ def term_of(model, guide, x, labels, **options):
 
 
 @pytest.mark.parametrize("noise_dim", [0, 2])
-@pytest.mark.parametrize("guide_class", GUIDES)
-def test_only_the_guide_learns(guide_class, noise_dim):
-    model, guide = make(guide_class, noise_dim)
+@pytest.mark.parametrize("kind", GUIDES)
+def test_only_the_guide_learns(kind, noise_dim):
+    model, guide = make(kind, noise_dim)
     value = term_of(model, guide, *batch())
     value.backward()
     assert value.isfinite()

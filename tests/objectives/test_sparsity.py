@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from causalvae_pyro import CausalELBO, CausalGraph, CausalVAE, EndogenousGuide, FixedPrior, GaussianLikelihood, LinearSCM, fit
+from causalvae_pyro import AmortizedGuide, CausalELBO, CausalGraph, CausalVAE, FixedPrior, GaussianLikelihood, LinearSCM, fit
 from causalvae_pyro.networks import MLPEncoder, SpriteDecoder
 from causalvae_pyro.objectives import EffectSparsity
 
@@ -40,7 +40,7 @@ def make():
     scm = LinearSCM(CausalGraph(["a", "b", "c"], [("a", "b")]))
     decoder = SpriteDecoder(SHAPE, N, noise_dim=1, sprites=2, canvas=4, hidden=4)
     model = CausalVAE(scm, FixedPrior(N), decoder, GaussianLikelihood(), noise_dim=1)
-    return model, EndogenousGuide(MLPEncoder(SHAPE, 8, hidden=8), scm, noise_dim=1)
+    return model, AmortizedGuide(MLPEncoder(SHAPE, 8, hidden=8), scm, noise_dim=1)
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.3])

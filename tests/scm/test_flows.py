@@ -10,11 +10,10 @@ import torch
 from torch.testing import assert_close
 
 from causalvae_pyro import (
+    AmortizedGuide,
     CausalELBO,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
-    ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     counterfactual,
@@ -26,6 +25,7 @@ from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.scm import AffineFlowSCM, SplineFlowSCM
+from tests.builders import SPACES, amortized
 from tests.scm.test_layers import ADJACENCY, FLOWS, MECHANISMS, ROOTS, TOLERANCE, make_layer, noise
 
 every_flow = pytest.mark.parametrize("cls", FLOWS, ids=lambda cls: cls.__name__)
@@ -288,13 +288,13 @@ def test_the_spline_flow_fits_skewed_noise_better_than_the_affine_one(kind):
 # Inside a model ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["exogenous", "endogenous"])
+@pytest.mark.parametrize("space", SPACES)
 @every_flow
-def test_a_flow_in_a_model(cls, kind, tmp_path):
+def test_a_flow_in_a_model(cls, space, tmp_path):
     graph = CausalGraph(["c", "a", "b"], [("a", "b"), ("b", "c")])
     x, labels = torch.rand(32, 1, 4, 4), torch.randn(32, 3)
     scm, encoder = cls(graph, hidden=8), MLPEncoder((1, 4, 4), 8, hidden=16)
-    guide = ExogenousGuide(encoder, 3) if kind == "exogenous" else EndogenousGuide(encoder, scm)
+    guide = amortized(space, encoder, scm)
     model = CausalVAE(scm, FixedPrior(3), MLPDecoder((1, 4, 4), 3, hidden=16), GaussianLikelihood())
     objective = CausalELBO(0.3, 1.0, terms=[LabelFit()])
     history = fit(model, guide, (x, labels), epochs=3, batch_size=16, objective=objective, progress=False, device="cpu")
@@ -316,7 +316,7 @@ def test_the_constructors_arguments_survive_a_checkpoint(tmp_path):
     scm = SplineFlowSCM(PAIR, **options)
     scm.output_bias.data.normal_()
     model = CausalVAE(scm, FixedPrior(2, 2), MLPDecoder((1, 4, 4), 2, 2, hidden=4), GaussianLikelihood())
-    save(Run(model, EndogenousGuide(MLPEncoder((1, 4, 4), 4, hidden=4), scm)), tmp_path)
+    save(Run(model, AmortizedGuide(MLPEncoder((1, 4, 4), 4, hidden=4), scm)), tmp_path)
     restored = load(tmp_path).model.scm
     assert {name: getattr(restored, name) for name in ("dim", "bins", "bound", "min_noise")} == {
         name: options[name] for name in ("dim", "bins", "bound", "min_noise")

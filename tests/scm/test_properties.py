@@ -16,8 +16,6 @@ from causalvae_pyro import (
     CausalELBO,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
-    ExogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
@@ -34,6 +32,7 @@ from causalvae_pyro.objectives.terms import LabelFit
 from causalvae_pyro.priors import LearnedPrior
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.scm import AffineFlowSCM, MaskLayer, SplineFlowSCM
+from tests.builders import SPACES, amortized
 
 LAYERS = [LinearSCM, MaskLayer, AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM]
 every_layer = pytest.mark.parametrize("cls", LAYERS, ids=lambda cls: cls.__name__)
@@ -199,7 +198,7 @@ def test_another_precision_is_an_error_that_names_the_argument(cls, method):
 # Models --------------------------------------------------------------------------------------------------------------
 
 
-def pair(graph, shape, cls=AdditiveNoiseSCM, guide=EndogenousGuide, prior=FixedPrior, dim=1, dtype=torch.float32, noise_dim=0):
+def pair(graph, shape, cls=AdditiveNoiseSCM, space="endogenous", prior=FixedPrior, dim=1, dtype=torch.float32, noise_dim=0):
     scm = make(cls, graph, dim, 0, dtype)
     model = CausalVAE(
         scm,
@@ -209,8 +208,8 @@ def pair(graph, shape, cls=AdditiveNoiseSCM, guide=EndogenousGuide, prior=FixedP
         noise_dim=noise_dim,
     )
     encoder = MLPEncoder(shape, 8, hidden=8)
-    made = guide(encoder, scm, noise_dim=noise_dim) if guide is EndogenousGuide else guide(encoder, len(graph), dim)
-    return model.to(dtype).eval(), made.to(dtype).eval()
+    guide = amortized(space, encoder, scm, noise_dim=noise_dim)
+    return model.to(dtype).eval(), guide.to(dtype).eval()
 
 
 SHAPES = st.tuples(st.sampled_from([1, 2, 3, 4]), st.integers(1, 7), st.integers(1, 7))
@@ -273,10 +272,10 @@ def test_labels_that_are_missing_anywhere_leave_the_bound_finite(examples):
         assert (trace.nodes["z"]["log_prob"][missing.all(1)] == 0).all()
 
 
-@pytest.mark.parametrize("guide", [EndogenousGuide, ExogenousGuide], ids=lambda g: g.__name__)
-def test_an_empty_batch_is_an_error_that_names_the_argument(guide):
+@pytest.mark.parametrize("space", SPACES)
+def test_an_empty_batch_is_an_error_that_names_the_argument(space):
     graph = CausalGraph(["a", "b"], [("a", "b")])
-    model, guide = pair(graph, (1, 4, 4), guide=guide)
+    model, guide = pair(graph, (1, 4, 4), space=space)
     x, labels = torch.rand(0, 1, 4, 4), torch.zeros(0, 2)
     with pytest.raises(ValueError, match=r"^x: got an empty batch$"):
         model(x, labels)

@@ -14,9 +14,9 @@ from torch import nn
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalELBO,
     CausalVAE,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     fit,
@@ -55,7 +55,7 @@ def make(data, seed=0, prior_std=0.1):
     decoder = MLPDecoder.from_images(images, 4, hidden=32)
     prior = FixedPrior.from_labels(labels, std=prior_std)
     model = CausalVAE(scm, prior, decoder, GaussianLikelihood(0.3, learn_scale=True))
-    guide = EndogenousGuide(MLPEncoder((3, 16, 16), 16, hidden=32), scm, init_scale=prior_std)
+    guide = AmortizedGuide(MLPEncoder((3, 16, 16), 16, hidden=32), scm, init_scale=prior_std)
     return model, guide
 
 
@@ -281,7 +281,7 @@ def test_a_dataset_may_lack_labels(pendulum, data):
 def test_an_encoder_that_reads_labels_has_to_have_them(data):
     images, labels = data
     scm = AdditiveNoiseSCM(Pendulum.graph, hidden=8)
-    guide = EndogenousGuide(MLPEncoder((3, 16, 16), 16, hidden=32, label_dim=4), scm)
+    guide = AmortizedGuide(MLPEncoder((3, 16, 16), 16, hidden=32, label_dim=4), scm)
     with pytest.raises(ValueError, match=r"^labels: some are missing, but the guide's encoder reads them; give it label_dim=0"):
         run((make(data)[0], guide), (images, spoilt(labels, (5, 2), math.nan)))
 

@@ -8,9 +8,9 @@ import torch
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalELBO,
     CausalVAE,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     counterfactual,
@@ -83,7 +83,8 @@ def test_loss_and_gradients_are_those_of_the_cpu(data, decoder):
         guide.double().to(device).eval()
         z = torch.linspace(-1, 1, 64, dtype=torch.float64, device=device).view(16, 4, 1)
         loss = (model.likelihood(model.decoder(z)).log_prob(x.to(device))).sum()
-        loc = guide.head(guide.encoder(x.to(device)))[0]
+        once = getattr(guide, "guide", guide)
+        loc = once.head(once.encoder(x.to(device)))[0]
         (loss + loc.square().sum()).backward()
         named = ((f"{i}.{key}", p.grad) for i, m in enumerate((model, guide)) for key, p in m.named_parameters())
         gradients = {name: gradient.cpu() for name, gradient in named if gradient is not None}
@@ -188,7 +189,7 @@ def test_flow_mechanisms(data):
     scm = SplineFlowSCM(Pendulum.graph)
     model, guide = make(data)[0].model, None
     model = CausalVAE(scm, FixedPrior.from_labels(labels), model.decoder, GaussianLikelihood(0.1, learn_scale=True))
-    guide = EndogenousGuide(make(data)[0].guide.encoder, scm, init_scale=0.1)
+    guide = AmortizedGuide(make(data)[0].guide.encoder, scm, init_scale=0.1)
     history = fit(model, guide, data, epochs=4, device="cuda", progress=False)
     assert history["loss"][-1] < history["loss"][0]
     pictures = counterfactual(model, guide, images[:8].float() / 255, {"pendulum": labels[:8, 0]})

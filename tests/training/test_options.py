@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from causalvae_pyro import AdditiveNoiseSCM, CausalELBO, CausalVAE, EndogenousGuide, FixedPrior, GaussianLikelihood, fit, load
-from causalvae_pyro.baselines import MeanGuide
+from causalvae_pyro import AdditiveNoiseSCM, AmortizedGuide, CausalELBO, CausalVAE, FixedPrior, GaussianLikelihood, fit, load
+from causalvae_pyro.baselines import DeterministicNormal
 from causalvae_pyro.checkpoints.runs import SaveCheckpoint
 from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.guides import IterativeGuide
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder, SpriteDecoder
 from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.training import (
@@ -32,7 +33,7 @@ def data():
     return pendulum.images[::15][:96].clone(), pendulum.labels[::15][:96].clone()
 
 
-def make(data, guide=EndogenousGuide):
+def make(data, deterministic=False):
     torch.manual_seed(0)
     images, labels = data
     scm = AdditiveNoiseSCM(Pendulum.graph, hidden=8, learn_noise=True)
@@ -40,7 +41,9 @@ def make(data, guide=EndogenousGuide):
     decoder = MLPDecoder.from_images(images, 4, hidden=16)
     model = CausalVAE(scm, prior, decoder, GaussianLikelihood(0.3, learn_scale=True))
     encoder = MLPEncoder((3, 16, 16), 16, hidden=16)
-    return model, (MeanGuide(encoder, 4) if guide is MeanGuide else guide(encoder, scm, init_scale=0.1))
+    if deterministic:
+        return model, AmortizedGuide(encoder, family=DeterministicNormal(), num_concepts=4)
+    return model, AmortizedGuide(encoder, scm, init_scale=0.1)
 
 
 def run(pair, data, **options):
@@ -100,7 +103,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(data, parts):
     whole, split = Watch(), Watch()
     options = {"objective": CausalELBO(0.3, 1.0, terms=[LabelFit()]), "epochs": 1, "batch_size": 40}
     histories = [
-        run(make(data, MeanGuide), data, callbacks=[watch], micro_batches=count, **options)
+        run(make(data, deterministic=True), data, callbacks=[watch], micro_batches=count, **options)
         for watch, count in ((whole, 1), (split, parts))
     ]
     assert len(whole.gradients) == len(split.gradients) == 3
@@ -173,6 +176,13 @@ class Dtypes(nn.Module):
 
     def forward(self, *arguments):
         return self.inner(*arguments)
+
+
+def test_mixed_precision_reaches_a_wrapped_guides_networks(data):
+    model, guide = make(data)
+    guide.encoder = Dtypes(guide.encoder)
+    run((model, IterativeGuide(guide, model)), data, epochs=1, mixed_precision="bf16")
+    assert guide.encoder.seen == {torch.bfloat16}
 
 
 def test_mixed_precision_is_for_the_networks_only(data):

@@ -18,10 +18,10 @@ warnings.simplefilter("error")
 # Of accelerate, when it finds no number of threads set.
 import torch
 torch.set_num_threads(1)
-from causalvae_pyro import AdditiveNoiseSCM, CausalELBO, CausalVAE, EndogenousGuide, FixedPrior, GaussianLikelihood, fit
+from causalvae_pyro import AdditiveNoiseSCM, AmortizedGuide, CausalELBO, CausalVAE, FixedPrior, GaussianLikelihood, fit
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.objectives import LabelFit
-from causalvae_pyro.baselines import MeanGuide
+from causalvae_pyro.baselines import DeterministicNormal
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.training import Callback, TrainingCheckpoint
 
@@ -29,13 +29,15 @@ root, count = sys.argv[1], int(sys.argv[2])
 pendulum = Pendulum("test", size=16)
 images, labels = pendulum.images[::15][:count].clone(), pendulum.labels[::15][:count].clone()
 
-def make(guide):
+def make(deterministic=False):
     torch.manual_seed(0)
     scm = AdditiveNoiseSCM(Pendulum.graph, hidden=8, learn_noise=True)
     prior = FixedPrior.from_labels(labels, std=0.1)
     model = CausalVAE(scm, prior, MLPDecoder.from_images(images, 4, hidden=16), GaussianLikelihood(0.3, learn_scale=True))
     encoder = MLPEncoder((3, 16, 16), 16, hidden=16)
-    return model, (MeanGuide(encoder, 4) if guide is MeanGuide else EndogenousGuide(encoder, scm, init_scale=0.1))
+    if deterministic:
+        return model, AmortizedGuide(encoder, family=DeterministicNormal(), num_concepts=4)
+    return model, AmortizedGuide(encoder, scm, init_scale=0.1)
 
 class Gradients(Callback):
     def __init__(self):
@@ -54,7 +56,7 @@ found = {}
 for dtype in (torch.float32, torch.float64):
     torch.set_default_dtype(dtype)
     images, labels = images if dtype == torch.float32 else images.double() / 255, labels.to(dtype)
-    pair, gradients = make(MeanGuide), Gradients()
+    pair, gradients = make(deterministic=True), Gradients()
     # The divergence of z, which one reads of the mean alone, and the labels: no draw, so that parts add up to the whole.
     objective = CausalELBO(0.3, 1.0, terms=[LabelFit()])
     history = fit(*pair, (images, labels), objective=objective, epochs=2, batch_size=25, device="cpu", progress=False,
@@ -64,10 +66,10 @@ for dtype in (torch.float32, torch.float64):
 torch.set_default_dtype(torch.float32)
 images, labels = pendulum.images[::15][:count].clone(), pendulum.labels[::15][:count].clone()
 options = dict(epochs=2, batch_size=25, device="cpu", progress=False)
-pair = make(EndogenousGuide)
+pair = make()
 whole = TrainingCheckpoint(root + "/whole", every=2)
 first = fit(*pair, (images, labels), checkpoint=whole, callbacks=[Copies()], **options)
-again = make(EndogenousGuide)
+again = make()
 torch.rand(7)
 from accelerate import PartialState
 PartialState().wait_for_everyone()
@@ -84,7 +86,7 @@ def step(self, *arguments):
         signal.raise_signal(signal.SIGINT)
 loop.Loop._step = step
 try:
-    fit(*make(EndogenousGuide), (images, labels), checkpoint=TrainingCheckpoint(root + "/pressed"), **(options | {"epochs": 9}))
+    fit(*make(), (images, labels), checkpoint=TrainingCheckpoint(root + "/pressed"), **(options | {"epochs": 9}))
     raise SystemExit("it was not stopped")
 except KeyboardInterrupt:
     pass
@@ -93,7 +95,7 @@ loop.Loop._step = real
 class Stops(Callback):
     def on_epoch_end(self, state):
         state.stop = state.epoch == 2
-assert len(fit(*make(EndogenousGuide), (images, labels), callbacks=[Stops()], **(options | {"epochs": 5}))) == 2
+assert len(fit(*make(), (images, labels), callbacks=[Stops()], **(options | {"epochs": 5}))) == 2
 # History and sums of an epoch that was under way are those of all processes.
 assert [row["loss"] for row in first.rows] == [row["loss"] for row in second.rows], (first.rows, second.rows)
 for a, b in zip(pair, again):

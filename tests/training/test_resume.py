@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
+    AmortizedGuide,
     CausalELBO,
     CausalVAE,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
@@ -52,7 +52,7 @@ def make(data, decoder=None, encoder=None, graph=Pendulum.graph):
     decoder = MLPDecoder.from_images(images, 4, hidden=16) if decoder is None else decoder
     encoder = MLPEncoder((3, 16, 16), 16, hidden=16) if encoder is None else encoder
     model = CausalVAE(scm, prior, decoder, GaussianLikelihood(0.3, learn_scale=True))
-    return model, EndogenousGuide(encoder, scm, init_scale=0.1)
+    return model, AmortizedGuide(encoder, scm, init_scale=0.1)
 
 
 class Killed(RuntimeError):

@@ -10,9 +10,9 @@ import torch
 from torch.testing import assert_close
 
 from causalvae_pyro import (
+    AmortizedGuide,
     CausalGraph,
     CausalVAE,
-    EndogenousGuide,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
@@ -669,7 +669,7 @@ def make_run(dtype=torch.float32):
     graph = CausalGraph(["a", "b", "c"], [("a", "c"), ("b", "c")])
     scm = LinearSCM(graph)
     decoder = randomised(SpriteDecoder((3, 12, 20), 3, noise_dim=2, sprites=2, canvas=6, hidden=4))
-    guide = EndogenousGuide(MLPEncoder((3, 12, 20), 16, hidden=16), scm, noise_dim=2)
+    guide = AmortizedGuide(MLPEncoder((3, 12, 20), 16, hidden=16), scm, noise_dim=2)
     model = CausalVAE(scm, FixedPrior(3), decoder, GaussianLikelihood(), noise_dim=2)
     return Run(model.to(dtype).eval(), guide.to(dtype).eval())
 
