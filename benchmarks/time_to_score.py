@@ -99,13 +99,8 @@ class _Watch(Callback):
         if state.step < self.next and seconds < self.limit:
             return
         self.next = max(state.step + 5, int(state.step * 1.15))
-        modes = [(module, module.training) for root in (state.model, state.guide) for module in root.modules()]
-        state.model.eval()
-        state.guide.eval()
         with torch.random.fork_rng():
             scores = scores_in_between(self.pair, self.test, None)
-        for module, mode in modes:
-            module.training = mode
         self.curve.append({"step": state.step, "seconds": seconds, **scores})
         self.paused += time.perf_counter() - now
         if seconds >= self.limit or all(self.curve[-1][name] >= bar for name, bar in BARS.items()):

@@ -13,6 +13,7 @@ from torch.distributions import Independent, Normal
 
 from causalvae_pyro.guides.base import EndogenousGuide
 from causalvae_pyro.utils.local_params import LocalParamModule, local_params
+from causalvae_pyro.utils.modes import evaluation_mode
 
 __all__ = ["LabelConditionedGuide"]
 
@@ -67,7 +68,7 @@ class LabelConditionedGuide(LocalParamModule):
 
     def _prior(self, labels: Tensor) -> Any:
         # The model's parameters are no statements of the guide.
-        with local_params(self._model[0]), poutine.block():
+        with evaluation_mode(self._model[0]), local_params(self._model[0]), poutine.block():
             return self._model[0].prior(labels)
 
     def forward(self, x: Tensor, labels: Tensor | None = None, num_samples: int | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.guides.base import EndogenousGuide
 from causalvae_pyro.utils.local_params import local_params
+from causalvae_pyro.utils.modes import evaluation_mode
 
 __all__ = ["IterativeGuide"]
 
@@ -73,5 +74,5 @@ class IterativeGuide(EndogenousGuide):
     def _draw(self, *latents: Tensor) -> Tensor:
         model = self._model[0]
         # The model's parameters are no statements of the guide.
-        with local_params(model), poutine.block():
+        with evaluation_mode(model), local_params(model), poutine.block():
             return model.likelihood(model.decoder(*latents)).mean

@@ -254,7 +254,7 @@ def test_abduction_and_counterfactuals(cls):
     centre = model.scm.to_exogenous(centre) if issubclass(cls, EndogenousGuide) else centre
     assert_close(abduct(guide, x)["eps"], centre.detach())
     assert abduct(guide, x, num_samples=6)["eps"].shape == (6, BATCH, N, 2)
-    assert_close(encode(Run(model, guide), x), model.scm.to_endogenous(centre).detach())
+    assert_close(encode(model, guide, x), model.scm.to_endogenous(centre).detach())
     assert_close(counterfactual(model, guide, x, {}), reconstruct(model, guide, x))
     z = counterfactual(model, guide, x, {"a": 2.0}, return_latents=True, num_samples=4)[1]
     assert z.shape == (4, BATCH, N, 2)

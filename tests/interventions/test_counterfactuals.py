@@ -330,7 +330,9 @@ def test_batch_size_does_not_matter(label_dim, num_samples, x):
         assert_close(other, images, rtol=0, atol=1e-6)
         assert_close(other_z, z, rtol=1e-6, atol=2e-6)
     run = run_of((model, q))
-    assert_close(encode(run, x, labels, batch_size=4), encode(run, x, labels), rtol=1e-6, atol=2e-6)
+    assert_close(
+        encode(run.model, run.guide, x, labels, batch_size=4), encode(run.model, run.guide, x, labels), rtol=1e-6, atol=2e-6
+    )
     assert_close(reconstruct(model, q, x, labels, batch_size=4), reconstruct(model, q, x, labels), rtol=0, atol=1e-6)
 
 
@@ -347,7 +349,7 @@ def test_samples_differ_and_per_image_values_hit_their_image(batch_size, x):
     assert (images[0] != images[1:]).flatten(2).any(-1).all()
     # Each sample belongs to its image: the samples' mean is near the image's own posterior mean.
     _, many = counterfactual(model, q, x, {"mid": values}, **options | {"num_samples": 500})
-    assert_close(many[:, :, ROOT].mean(0), encode(run_of((model, q)), x)[:, ROOT], rtol=0, atol=0.05)
+    assert_close(many[:, :, ROOT].mean(0), encode(model, q, x)[:, ROOT], rtol=0, atol=0.05)
 
 
 def test_plain_sequences_of_values_are_per_image_values_too(x):
@@ -363,14 +365,14 @@ def test_plain_sequences_of_values_are_per_image_values_too(x):
 def test_encode_is_the_posterior_mean_of_z(guide, x):
     # Exactly so for a guide over z, and for the linear layer.
     model, q = make(guide, scm=LinearSCM if guide is ExogenousGuide else AdditiveNoiseSCM)
-    z = encode(run_of((model, q)), x)
+    z = encode(model, q, x)
     with torch.no_grad():
         loc, _ = q.head(q.encoder(x))
         assert_close(z, loc if guide is EndogenousGuide else model.scm.matrix() @ loc)
     assert not z.requires_grad
     labelled = make(guide, label_dim=4)
     labels = torch.randn(N, 4)
-    assert not torch.allclose(encode(run_of(labelled), x, labels), encode(run_of(labelled), x, labels + 1))
+    assert not torch.allclose(encode(*labelled, x, labels), encode(*labelled, x, labels + 1))
 
 
 def test_labels_reach_the_encoder(x):
@@ -404,7 +406,7 @@ def test_the_modules_own_weights_are_used_and_the_parameter_store_is_left_alone(
     again, again_z = counterfactual(*pair, x, {"mid": 1.0}, return_latents=True)
     assert torch.equal(again, images)
     assert torch.equal(again_z, z)
-    encode(run_of(pair), x)
+    encode(*pair, x)
     abduct(pair[1], x, num_samples=2)
     assert set(store.keys()) == set(kept)
     assert all(torch.equal(store[name], value) for name, value in kept.items())
@@ -503,7 +505,7 @@ def test_errors_of_images(bad, words):
     for call in (
         lambda: counterfactual(model, q, bad, {"mid": 1.0}),
         lambda: reconstruct(model, q, bad),
-        lambda: encode(run_of((model, q)), bad),
+        lambda: encode(model, q, bad),
         lambda: abduct(q, bad),
     ):
         with raises("x", *words) as error:
@@ -519,7 +521,7 @@ def test_errors_of_the_labels_length(rows, label_dim, x):
     for call in (
         lambda: counterfactual(model, q, x, {"mid": 1.0}, labels),
         lambda: reconstruct(model, q, x, labels),
-        lambda: encode(run_of((model, q)), x, labels, batch_size=5),
+        lambda: encode(model, q, x, labels, batch_size=5),
         lambda: abduct(q, x, labels),
     ):
         with raises("labels", str(rows), "6") as error:

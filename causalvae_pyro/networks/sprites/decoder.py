@@ -15,6 +15,7 @@ from causalvae_pyro.networks.shapes import check_image_shape
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE, composite, render_layers
 from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
 from causalvae_pyro.networks.sprites.segmentation import Part, find_background, find_parts
+from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["SpriteDecoder"]
 
@@ -242,7 +243,6 @@ class _Start:
     def __init__(self, images: Tensor) -> None:
         self.count = len(images)
         self.chosen = torch.randperm(len(images))[:300]
-        sample = images[self.chosen.to(images.device)].detach().float().cpu()
-        sample = sample / 255 if images.dtype == torch.uint8 else sample
+        sample = scale_images(images[self.chosen.to(images.device)].detach()).float().cpu()
         self.background = find_background(sample)
         self.parts = find_parts(sample, self.background)
