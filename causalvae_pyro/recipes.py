@@ -106,10 +106,10 @@ class Recipe:
         Raises:
             ValueError: If images or labels have a shape that graph or networks cannot take, or a concept has too few labels.
         """
+        check_images(images, "images")
         n, shape = len(graph), tuple(images.shape[1:])
         if tuple(labels.shape) != (len(images), n):
             raise ValueError(f"labels: expected shape {[len(images), n]} (images x concepts), got {list(labels.shape)}")
-        check_images(images, "images")
         scm = AdditiveNoiseSCM(graph, self.dim, learn_noise=True)
         prior = FixedPrior.from_labels(labels, self.dim, std=self.prior_std)
         likelihood = GaussianLikelihood(learn_scale=True)

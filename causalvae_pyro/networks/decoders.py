@@ -33,6 +33,7 @@ class _Decoder(Configurable, nn.Module):
             dim: Dimensions of each concept.
             **kwargs: Passed on to the class.
         """
+        check_images(images, "images")
         decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **kwargs)  # type: ignore[arg-type]
         decoder.initialise_background(images)
         return decoder

@@ -49,7 +49,7 @@ def check_images(x: Any, argument: str = "x") -> None:
         raise ValueError(f"{argument}: expected a tensor of images [N, C, H, W], got {given}")
     _check_dtype(x, argument)
     if not x.numel():
-        raise ValueError(f"{argument}: got no images, shape {list(x.shape)}")
+        raise ValueError(f"{argument}: got no {'pixels' if len(x) else 'images'}")
     if x.is_floating_point():
         # NaN passes through both, and fails the comparison.
         low, high = (end.item() for end in torch.aminmax(x.detach()))
