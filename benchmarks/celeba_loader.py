@@ -26,7 +26,8 @@ from torch.nn import functional
 from causalvae_pyro import fit
 from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA
 from causalvae_pyro.recipes import Recipe
-from causalvae_pyro.training.batches import as_images, make_batches
+from causalvae_pyro.training.batches import make_batches
+from causalvae_pyro.utils.images import scale_images
 
 BATCH, ROUNDS, STEPS = 64, 9, 20
 SIZES = (64, 128)
@@ -107,7 +108,7 @@ def measure(root: str) -> dict:
         speeds = {}
         for size in SIZES:
             start = time.perf_counter()
-            count = sum(len(as_images(x)) for x, *_ in batches[size](order))
+            count = sum(len(scale_images(x)) for x, *_ in batches[size](order))
             speeds[size] = count / (time.perf_counter() - start)
         history = fit(run.model, run.guide, (images, labels), objective=recipe.objective(run), **options)
         # The first round warms up.

@@ -103,7 +103,7 @@ def run(name: str, noise: float, seed: int, size: int, epochs: int) -> dict[str,
     search = GraphSearch(found.candidates, lagrangian=found.lagrangian)
     objective = cv.CausalELBO(terms=[search])
     cv.fit(model, guide, (data.images, labels), objective=objective, epochs=epochs, seed=seed, progress=False)
-    z = torch.cat([cv.encode(cv.Run(model, guide, {}), part.float() / 255) for part in data.images.split(512)]).mean(-1)
+    z = cv.encode(model, guide, data.images).mean(-1)
     graph = refine_graph(z, search.graph(names), seed=seed)
     result |= {"joint descent": shd(search.graph(names), truth), "concepts read from images, all graphs": shd(graph, truth)}
     return result | {"seconds": time.perf_counter() - started}

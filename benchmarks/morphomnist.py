@@ -26,7 +26,7 @@ from environment import describe, write_json
 from morphomnist_judges import Judges
 from torch import Tensor
 
-from causalvae_pyro import CausalELBO, FixedPrior, GaussianLikelihood, Run, counterfactual, encode, fit
+from causalvae_pyro import CausalELBO, FixedPrior, GaussianLikelihood, counterfactual, encode, fit
 from causalvae_pyro.baselines import CVAE, CVAEGuide
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.guides import LabelConditionedGuide
@@ -128,7 +128,7 @@ def run(
     panel = Judges.load_or_train(judges / f"{seed}{'' if limit is None else f'-{limit}'}.pt", train, seed, limit, where)
     scores["real images"] = panel(x, test.labels, test.digits)
     if ours:
-        r2 = r2_score(pair[0].prior.to_labels(encode(Run(*pair), x)).cpu(), test.labels)
+        r2 = r2_score(pair[0].prior.to_labels(encode(*pair, x)).cpu(), test.labels)
         scores["r2"] = dict(zip(test.graph.names, r2.tolist(), strict=True))
         scores |= judge(test, panel, lambda do: counterfactual(*pair, x, do))
         known = LabelConditionedGuide(pair[1], pair[0])

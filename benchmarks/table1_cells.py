@@ -21,6 +21,7 @@ from causalvae_pyro.evaluation.scorecard import Scorer
 from causalvae_pyro.metrics import mic_tic
 from causalvae_pyro.networks import RandomBrightness
 from causalvae_pyro.training import Callback
+from causalvae_pyro.utils.modes import evaluation_mode
 
 # Fewer test images than for the final scores, so that the curve of a run costs little beside the run.
 _CURVE = 200
@@ -55,7 +56,7 @@ def run_cell(
     started = time.perf_counter()
     run = method.build(train.graph, images, seen, **source.options)
     built = time.perf_counter() - started
-    naming = images[:: max(1, count // _NAMING)].float() / 255, labels[:: max(1, count // _NAMING)]
+    naming = images[:: max(1, count // _NAMING)], labels[:: max(1, count // _NAMING)]
 
     def finished() -> Run:
         named = method.finish(run, *naming, train.graph.names)
@@ -127,14 +128,9 @@ class _Curve(Callback):
         now = time.perf_counter()
         if not self.points:
             self.started = now - state.history["seconds"][-1] - self.built
-        modes = [(module, module.training) for root in (state.model, state.guide) for module in root.modules()]
-        state.model.eval()
-        state.guide.eval()
-        # Their draws are no part of the training either.
-        with torch.random.fork_rng():
+        # The finished run shares parts with the pair in training. Their draws are no part of the training either.
+        with evaluation_mode(state.model, state.guide), torch.random.fork_rng():
             point = {"epoch": state.epoch, "seconds": now - self.started - self.paused, **self.score()}
-        for module, mode in modes:
-            module.training = mode
         self.points.append(point)
         self.paused += time.perf_counter() - now
 
@@ -148,7 +144,7 @@ def scores_in_between(run: Run, test: Any, limit: int | None) -> dict[str, float
         return result
     count = min(limit or _CURVE, _CURVE)
     few = evenly_spaced(count, len(test.labels))
-    scorer = Scorer(run, test, test.images[few].float() / 255, test.labels[few], 0, intervals=False)
+    scorer = Scorer(run, test, test.images[few], test.labels[few], 0, intervals=False)
     scores, graph = scorer.counterfactuals(pairs=False)["cf_score"], test.graph
     roots, children = ([scores[name] for name in names] for names in (graph.roots, graph.children))
     means = {"cf_roots": sum(roots) / len(roots), "cf_children": sum(children) / len(children)}
@@ -160,11 +156,11 @@ def _codes(run: Run, test: Any, limit: int | None) -> tuple[torch.Tensor, torch.
     # The same images as evaluate's.
     count = min(limit or len(test.labels), len(test.labels))
     chosen = evenly_spaced(count, len(test.labels))
-    x, labels = test.images[chosen].float() / 255, test.labels[chosen]
+    x, labels = test.images[chosen], test.labels[chosen]
     order = [run.graph.names.index(name) for name in test.graph.names]
     handed = labels.new_full((len(labels), len(run.graph)), torch.nan)
     handed[:, order] = labels
-    return encode(run, x, handed).mean(-1).double().cpu()[:, order], labels
+    return encode(run.model, run.guide, x, handed).mean(-1).double().cpu()[:, order], labels
 
 
 def _whole(run: Run, test: Any, limit: int | None) -> dict[str, float]:

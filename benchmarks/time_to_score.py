@@ -24,6 +24,7 @@ from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.metrics import seeds_interval
 from causalvae_pyro.training import Callback
+from causalvae_pyro.utils.modes import evaluation_mode
 
 # Yang et al. 2021, table 1; and the CF-score of do(pendulum) and do(light), both.
 BARS = {"mic": 0.951, "tic": 0.816, "cf_roots_min": 0.93}
@@ -99,13 +100,8 @@ class _Watch(Callback):
         if state.step < self.next and seconds < self.limit:
             return
         self.next = max(state.step + 5, int(state.step * 1.15))
-        modes = [(module, module.training) for root in (state.model, state.guide) for module in root.modules()]
-        state.model.eval()
-        state.guide.eval()
-        with torch.random.fork_rng():
+        with evaluation_mode(state.model, state.guide), torch.random.fork_rng():
             scores = scores_in_between(self.pair, self.test, None)
-        for module, mode in modes:
-            module.training = mode
         self.curve.append({"step": state.step, "seconds": seconds, **scores})
         self.paused += time.perf_counter() - now
         if seconds >= self.limit or all(self.curve[-1][name] >= bar for name, bar in BARS.items()):

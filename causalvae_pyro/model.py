@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.interventions.actions import latent_values
 from causalvae_pyro.scm import CausalLayer
+from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.local_params import LocalParamModule
 from causalvae_pyro.utils.missing_labels import masked_prior
 
@@ -32,7 +35,8 @@ class CausalVAE(LocalParamModule):
         x     ~ p(x | decoder(z, eps_x))
 
     The sites are ``eps``, ``eps_x``, one per concept (in topological order), ``z``, ``x_mean`` and ``x``. Intervene with
-    ``poutine.do(model, data={"concept": value})``; the intervened values are recorded in ``z``.
+    ``poutine.do(model, data={"concept": value})``, in units of ``z``, or in those of the labels with
+    ``data=model.latent({"concept": label})``; the intervened values are recorded in ``z``.
 
     Args:
         scm: The causal layer, any module ``eps -> z`` with a ``graph``, e.g. :class:`~causalvae_pyro.scm.LinearSCM`.
@@ -73,7 +77,7 @@ class CausalVAE(LocalParamModule):
         """Runs the generative program.
 
         Args:
-            x: Observed images ``[batch, C, H, W]``; sampled where absent.
+            x: Observed images ``[batch, C, H, W]``, uint8 or in [0, 1]; sampled where absent.
             labels: Labels ``[batch, n]``, NaN where one is missing; ``z`` is scored for the others only, and without
                 labels not at all.
             num_samples: The batch where neither ``x`` nor ``labels`` is given; 1 by default.
@@ -81,6 +85,7 @@ class CausalVAE(LocalParamModule):
         Returns:
             The images ``[batch, C, H, W]``.
         """
+        x = x if x is None else scale_images(x, dtype=self.zero.dtype)
         scm = self.scm  # every look at a PyroModule's attribute is a Pyro statement for each parameter behind it
         with pyro.plate("data", _batch(x, labels, num_samples)):
             eps = pyro.sample("eps", self.standard_normal(len(scm.graph), scm.dim))  # eps ~ N(0, I)
@@ -95,6 +100,20 @@ class CausalVAE(LocalParamModule):
             likelihood = self.likelihood(self.decoder(*inputs))
             pyro.deterministic("x_mean", likelihood.mean, event_dim=3)
             return pyro.sample("x", likelihood, obs=x)  # x ~ p(x | decoder(z, eps_x))
+
+    def latent(self, do: Mapping[str, float | Tensor | Sequence[float]]) -> dict[str, Tensor]:
+        """Turns label units into units of ``z``: ``poutine.do(model, data=model.latent({"light": 12.0}))``.
+
+        Args:
+            do: Concept name to a number or one value per image ``[N]``.
+
+        Returns:
+            For each of them the prior's mean ``lambda1``, ``[d]`` or ``[N, d]``, on the model's device and in its precision.
+
+        Raises:
+            ValueError: If a concept is unknown, or a value has a wrong shape or is not finite.
+        """
+        return latent_values(self, do)
 
     def standard_normal(self, *event_shape: int) -> Any:
         """``N(0, I)`` over ``event_shape``."""

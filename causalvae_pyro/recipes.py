@@ -21,6 +21,7 @@ from causalvae_pyro.objectives.sparsity import EffectSparsity
 from causalvae_pyro.objectives.terms import LabelFit, Term, warm_up
 from causalvae_pyro.priors import FixedPrior, LabelPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM
+from causalvae_pyro.utils.images import check_images, scale_images
 
 __all__ = ["Recipe", "fit_mechanisms"]
 
@@ -105,6 +106,7 @@ class Recipe:
         Raises:
             ValueError: If images or labels have a shape that graph or networks cannot take, or a concept has too few labels.
         """
+        check_images(images, "images")
         n, shape = len(graph), tuple(images.shape[1:])
         if tuple(labels.shape) != (len(images), n):
             raise ValueError(f"labels: expected shape {[len(images), n]} (images x concepts), got {list(labels.shape)}")
@@ -162,8 +164,7 @@ def _concepts(prior: LabelPrior, labels: Tensor) -> Tensor:
 
 def _spread(images: Tensor) -> float:
     """Root mean squared difference from the median image, of some of the images."""
-    some = images[:: max(1, len(images) // 300)].float()
-    some = some / 255 if images.dtype == torch.uint8 else some
+    some = scale_images(images[:: max(1, len(images) // 300)]).float()
     return (some - some.median(0).values).square().mean().sqrt().item()
 
 

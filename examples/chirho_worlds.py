@@ -31,17 +31,11 @@ def main():
     run = load(args.run)
     data = Pendulum("test", size=run.config["data"]["size"])
     chosen = torch.arange(args.count) * len(data) // args.count  # spread over the grid of scenes
-    x, labels = data.images[chosen].float() / 255, data.labels[chosen]
+    x = data.images[chosen]
 
-    # ChiRho's handlers work in units of z, as Pyro's do; the prior's mean translates from label units.
+    # ChiRho's handlers work in units of z, as Pyro's do.
     wanted = {"pendulum": args.pendulum, "light": args.light}
-    actions = {}
-    with torch.no_grad():
-        for name, value in wanted.items():
-            column = data.graph.index(name)
-            given = labels.clone()
-            given[:, column] = value
-            actions[name] = run.model.prior(given).mean[:, column]
+    actions = run.model.latent(wanted)
     model = poutine.condition(run.model, data=abduct(run.guide, x))  # keep the noise: counterfactuals of these images
 
     # One world: the same as poutine.do.

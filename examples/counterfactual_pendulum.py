@@ -26,17 +26,14 @@ def main():
     run = load(args.run)
     data = Pendulum("test", size=run.config["data"]["size"])
     chosen = torch.arange(args.count) * len(data) // args.count  # spread over the grid of scenes
-    x, labels = data.images[chosen].float() / 255, data.labels[chosen]
+    x, labels = data.images[chosen], data.labels[chosen]
 
     with torch.no_grad():
         # Abduction: the exogenous noise behind each image.
         guide_trace = poutine.trace(run.guide).get_trace(x)
         eps = guide_trace.nodes["eps"]["value"]
-        # Action: set the light. Raw values of z go in here; the prior's mean translates from label units.
-        wanted = labels.clone()
-        wanted[:, data.graph.index("light")] = args.light
-        value = run.model.prior(wanted).mean[:, data.graph.index("light")]
-        intervened = poutine.do(run.model, data={"light": value})
+        # Action: set the light. Pyro works in units of z; model.latent turns label units into them.
+        intervened = poutine.do(run.model, data=run.model.latent({"light": args.light}))
         # Prediction: run the program with the noise held fixed. The shadow follows the light.
         trace = poutine.trace(poutine.condition(intervened, data={"eps": eps})).get_trace(num_samples=len(x))
         by_hand = trace.nodes["x_mean"]["value"]

@@ -52,7 +52,7 @@ def main() -> None:
     guide = cv.AmortizedGuide(cv.ConvEncoder(tuple(images.shape[1:])), scm, init_scale=0.005)
     search = GraphSearch(found.candidates, lagrangian=found.lagrangian)
     cv.fit(model, guide, (images, labels), objective=cv.CausalELBO(terms=[search]), epochs=args.epochs, seed=args.seed)
-    z = torch.cat([cv.encode(cv.Run(model, guide, {}), part.float() / 255) for part in images.split(512)])
+    z = cv.encode(model, guide, images)
     read = refine_graph(z.mean(-1), search.graph(names), allowed=allowed, seed=args.seed)
     print(f"jointly with images, by descent: {search.graph(names).edges}, SHD {shd(search.graph(names), truth)}")
     print(f"from what the encoder reads, all graphs compared: {read.edges}, SHD {shd(read, truth)}")

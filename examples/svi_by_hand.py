@@ -34,11 +34,11 @@ def main():
     for epoch in range(args.epochs):
         total = 0.0
         for index in torch.randperm(len(images)).split(64):
-            total += svi.step(images[index].float() / 255, labels[index])
+            total += svi.step(images[index], labels[index])
         print(f"epoch {epoch + 1}: loss {total / len(images):.1f} nats per image")
 
     with torch.no_grad():
-        eps = guide(images[:4].float() / 255)
+        eps = guide(images[:4])
         world = poutine.condition(poutine.do(model, data={"light": 1.5}), data={"eps": eps})
         z = poutine.trace(world).get_trace(num_samples=4).nodes["z"]["value"]
     print(f"light under do(light = 1.5): {z[:, 1, 0].tolist()}")

@@ -63,7 +63,7 @@ def main():
     data, test = (Pendulum(split, size=args.size, seed=args.seed) for split in ("train", "test"))
     images, labels = data.images[: args.limit], data.labels[: args.limit]
     chosen = torch.arange(8) * len(test) // 8
-    x, factual = test.images[chosen].float() / 255, test.labels[chosen]
+    x, factual = test.images[chosen], test.labels[chosen]
     # Each image's shadow goes where another image's is; everything else stays.
     do = {"shadow_position": factual[:, test.graph.index("shadow_position")].roll(4)}
 

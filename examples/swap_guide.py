@@ -58,7 +58,7 @@ def main():
 
     data, test = Pendulum("train", size=args.size), Pendulum("test", size=args.size)
     images, labels = data.images[: args.limit], data.labels[: args.limit]
-    x, u = test.images[: args.limit].float() / 255, test.labels[: args.limit]
+    x, u = test.images[: args.limit], test.labels[: args.limit]
     true = test.counterfactual(u, {"light": 12.0})[1]
     n, shape = len(data.graph), tuple(images.shape[1:])
     standard = {"label_shift": labels.mean(0).tolist(), "label_scale": labels.std(0).tolist()}

@@ -23,7 +23,6 @@ from causalvae_pyro import (
     encode,
     fit,
 )
-from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.priors import LearnedPrior
@@ -52,7 +51,7 @@ def main():
 
     data, test = Pendulum("train", size=args.size), Pendulum("test", size=args.size)
     images, labels = data.images[: args.limit], data.labels[: args.limit]
-    x = test.images[: args.limit].float() / 255
+    x = test.images[: args.limit]
 
     priors = {
         "paper: N(u, 1)": FixedPrior.from_labels(labels, std=1.0),
@@ -67,7 +66,7 @@ def main():
         guide = AmortizedGuide(ConvEncoder(tuple(images.shape[1:])), scm, init_scale=0.005)
         objective = CausalELBO(terms=[LabelFit()])
         history = fit(model, guide, (images, labels), objective=objective, epochs=args.epochs, progress=False)
-        z = encode(Run(model, guide), x).squeeze(-1)
+        z = encode(model, guide, x).squeeze(-1)
         correlation = torch.stack([torch.corrcoef(torch.stack([z[:, i], test.labels[: len(x), i]]))[0, 1] for i in range(4)])
         print(f"{name:<26} loss {history['loss'][-1]:>12.1f}   label correlation {[round(c, 4) for c in correlation.tolist()]}")
 

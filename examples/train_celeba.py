@@ -60,8 +60,8 @@ def main():
     run = Run(model, guide, {"data": {"name": "celeba", "root": args.root, "group": args.group, "size": args.size}})
     save(run, args.out)
 
-    x, truth = test.images[:2000].float() / 255, test.labels[:2000]
-    right = ((model.prior.to_labels(encode(run, x)).cpu() > 0.5) == (truth > 0.5)).float().mean(0)
+    x, truth = test.images[:2000], test.labels[:2000]
+    right = ((model.prior.to_labels(encode(run.model, run.guide, x)).cpu() > 0.5) == (truth > 0.5)).float().mean(0)
     for name, accuracy in zip(test.concepts, right.tolist(), strict=True):
         print(f"{name}: read correctly from {100 * accuracy:.1f} % of test images")
     faces = x[:8]

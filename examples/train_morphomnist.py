@@ -115,7 +115,7 @@ def main():
     judge = Predictor(tuple(images.shape[1:]), 1).to(model.zero.device)
     augment = nn.Sequential(RandomBrightness(), RandomSymmetry())
     judge.fit(images, labels[:, :1], epochs=30 if args.limit is None else 1, augment=augment)
-    x = test.images.float() / 255
+    x = test.images
     scores = {"real images": read_errors(judge, x, test.labels)}
     guides = {"images alone": guide, "labels known": LabelConditionedGuide(guide, model)}
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))

@@ -547,7 +547,7 @@ def test_encode_with_a_causal_layer_of_the_users_own():
     with torch.no_grad():
         expected = model.scm.to_endogenous(guide.posterior(x)["eps"].mean)
     run = type("Run", (), {"model": model, "guide": guide})
-    assert_close(encode(run, x), expected)
+    assert_close(encode(run.model, run.guide, x), expected)
 
 
 @pytest.mark.parametrize("scm", [LinearSCM, AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM], ids=lambda s: s.__name__)

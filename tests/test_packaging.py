@@ -192,7 +192,7 @@ assert pathlib.Path(causalvae_pyro.__file__).is_relative_to(sys.prefix), causalv
 run = from_pretrained("shared")
 model, guide, prior = run.model, run.guide, run.model.prior
 test = Pendulum("test", size=64)
-x = test.images[:8].float() / 255
+x = test.images[:8]
 README
 z, images = trace.nodes["z"]["value"], trace.nodes["x_mean"]["value"]
 assert images.shape == x.shape and bool(images.isfinite().all())

@@ -58,7 +58,7 @@ def align(run: Run, images: Tensor, labels: Tensor, names: tuple[str, ...]) -> R
 
     Args:
         run: A trained pair with at least as many latents as there are labels.
-        images: Training images ``[N, C, H, W]`` in [0, 1].
+        images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
         labels: Their labels ``[N, n]``.
         names: Of the labels' concepts.
 
@@ -71,7 +71,7 @@ def align(run: Run, images: Tensor, labels: Tensor, names: tuple[str, ...]) -> R
     old = run.model.graph
     if len(old) < labels.shape[1]:
         raise ValueError(f"labels: got {labels.shape[1]} for {len(old)} latents; there must be at least as many latents")
-    z = encode(run, images, labels).mean(-1).double().cpu()
+    z = encode(run.model, run.guide, images, labels).mean(-1).double().cpu()
     pairs = _matched(z, labels.double().cpu())
     renamed = list(old.names)
     for i, j in pairs:
@@ -88,13 +88,13 @@ def relabel(run: Run, images: Tensor, labels: Tensor) -> Run:
 
     Args:
         run: A trained pair whose concepts are the labels', in the same order.
-        images: Images ``[N, C, H, W]`` in [0, 1].
+        images: Images ``[N, C, H, W]``, uint8 or in [0, 1].
         labels: The other labels ``[N, n]``.
 
     Returns:
         A pair that shares everything but the prior with ``run``.
     """
-    z = encode(run, images, labels).mean(-1).double().cpu()
+    z = encode(run.model, run.guide, images, labels).mean(-1).double().cpu()
     pairs = [(i, i) for i in range(len(run.graph))]
     return _with(run, run.model.scm, _prior(z, labels, pairs, run.model.scm.dim))
 

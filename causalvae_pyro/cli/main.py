@@ -261,7 +261,7 @@ def _counterfactual(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
     data = load_dataset(run.config.get("data"), "test")
     chosen = evenly_spaced(min(arguments.count, len(data)), len(data))
-    x, labels = data.images[chosen].float() / 255, data.labels[chosen]
+    x, labels = data.images[chosen], data.labels[chosen]
     images = counterfactual(run.model, run.guide, x, do, labels).cpu()
     rows = [("factual", x), (f"{do_label(do, units_of(data) or run.units)}\nmodel", images)]
     if has_truth(data):

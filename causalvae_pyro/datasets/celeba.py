@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from causalvae_pyro.datasets.celeba_files import ARCHIVE, FOLDER, check_images, open_files
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["CELEBA_GROUPS", "CelebA", "ConceptGroup"]
 
@@ -167,7 +168,7 @@ class CelebA(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = self.images[index].float() / 255
+        image = scale_images(self.images[index])
         return (self.transform(image) if self.transform else image), self.labels[index]
 
 

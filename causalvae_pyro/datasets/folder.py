@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from causalvae_pyro.datasets.splits import check_split, random_fifth
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.utils.files import ends_with_line_break, open_table
+from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["FolderDataset", "read_graph"]
 
@@ -148,7 +149,7 @@ class FolderDataset(Dataset):
         )
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = self.images[index].float() / 255
+        image = scale_images(self.images[index])
         return (self.transform(image) if self.transform else image), self.labels[index]
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from causalvae_pyro.datasets.splits import check_split, random_fifth
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.utils.files import open_table
+from causalvae_pyro.utils.images import as_images, scale_images
 
 __all__ = ["MorphoMNIST"]
 
@@ -97,14 +98,14 @@ class MorphoMNIST(Dataset):
         """The intensity of any image by its definition: the median of the pixels at least half way from darkest to brightest.
 
         Args:
-            images: ``[N, 1, H, W]`` in [0, 1].
+            images: ``[N, 1, H, W]``, uint8 or in [0, 1].
 
         Returns:
             ``[N]`` in grey levels, 0 to 255. On the published images it agrees with the label to 0.6 on average.
 
         Source: Pawlowski et al. 2020, who set the intensity by it.
         """
-        pixels = images.flatten(1) * 255
+        pixels = as_images(images, "images").flatten(1) * 255
         half = (pixels.amin(1, keepdim=True) + pixels.amax(1, keepdim=True)) / 2
         return torch.where(pixels >= half, pixels, torch.nan).nanmedian(1).values
 
@@ -135,7 +136,7 @@ class MorphoMNIST(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = self.images[index].float() / 255
+        image = scale_images(self.images[index])
         return (self.transform(image) if self.transform else image), self.labels[index]
 
 

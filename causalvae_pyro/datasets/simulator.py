@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.structural import abduct_noise, check_do, complete, counterfactual_values
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["ImageSimulator"]
 
@@ -219,7 +220,7 @@ class ImageSimulator(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = self.images[index].float() / 255
+        image = scale_images(self.images[index])
         return (self.transform(image) if self.transform else image), self.labels[index]
 
     def __repr__(self) -> str:

@@ -87,7 +87,6 @@ def evaluate(
     # Evenly spaced: neighbours on a grid of labels are alike.
     chosen = evenly_spaced(count, len(data.labels))
     x, labels = data.images[chosen], data.labels[chosen]
-    x = x.float() / 255 if x.dtype == torch.uint8 else x
     scorer = Scorer(run, data, x, labels, seed, intervals)
     # First, because it fails where its network cannot be had.
     distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
@@ -98,7 +97,7 @@ def evaluate(
         result["minimality"] = scorer.minimality(features)
     result |= distances
     # Images that are all alike have no variance to explain.
-    variance = max((x - x.mean(0)).square().mean().item(), 1e-12)
+    variance = max((scorer.x - scorer.x.mean(0)).square().mean().item(), 1e-12)
     result["directions"] = {
         "reconstruction": max(0.0, 1 - result["reconstruction_mse"] / variance),
         "disentanglement": _mean([max(0.0, value) for value in result["r2"].values()]),

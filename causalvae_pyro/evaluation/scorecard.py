@@ -34,6 +34,8 @@ from causalvae_pyro.metrics import (
     shd,
     subsampling_interval,
 )
+from causalvae_pyro.utils.images import as_images
+from causalvae_pyro.utils.modes import evaluation_mode
 
 __all__ = ["CounterfactualData", "Scorer", "has_truth"]
 
@@ -65,25 +67,26 @@ class Scorer:
     Args:
         run: The trained pair.
         data: See :func:`~causalvae_pyro.evaluation.evaluate`, as for the sections' keys.
-        x: The test images used, ``[N, C, H, W]`` in [0, 1].
+        x: The test images used, ``[N, C, H, W]``, uint8 or in [0, 1].
         labels: Their labels ``[N, n]``.
         seed: Fixes the intervention values and the resamples.
         intervals: Whether scores get intervals.
 
     Raises:
-        ValueError: If the data has a concept that the run has not.
+        ValueError: If the data has a concept that the run has not, or pixels out of range.
     """
 
     def __init__(self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int, intervals: bool = True) -> None:
         names, own = data.graph.names, run.graph.names
         if not set(names) <= set(own):
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
+        x = as_images(x, "data.images")
         self.run, self.data, self.x, self.labels, self.seed = run, data, x, labels, seed
         self.with_intervals = intervals and len(x) >= _FEWEST
         # The run may hold the concepts in another order, and more of them; all but what the guide is handed follows the data's.
         self.order = [own.index(name) for name in names]
         self.handed = self._hand(labels)
-        z = encode(run, x, self.handed)
+        z = encode(run.model, run.guide, x, self.handed)
         self.codes, self.read = z.mean(-1).double().cpu()[:, self.order], self._read(z)
         self.reconstruction = reconstruct(run.model, run.guide, x, self.handed).cpu()
 
@@ -196,7 +199,7 @@ class Scorer:
                 true_labels, true = self._true({name: values[part] for name, values in do.items()}, part)
                 images = cast(Tensor, trace.nodes["x_mean"]["value"]).cpu()
                 errors[k].append((*cf_errors(images, true, x), *cf_errors(true + residual, true, x)))
-                again = self._read(encode(run, images.clamp(0, 1), self._hand(true_labels)))
+                again = self._read(encode(run.model, run.guide, images.clamp(0, 1), self._hand(true_labels)))
                 read[k].append((again, true_labels))
         for names, parts, pairs_read in zip(targets, errors, read, strict=True):
             key = "+".join(names)
@@ -216,7 +219,8 @@ class Scorer:
         return handed
 
     def _read(self, z: Tensor) -> Tensor:
-        return self.run.model.prior.to_labels(z).cpu()[:, self.order]
+        with evaluation_mode(self.run.model):
+            return self.run.model.prior.to_labels(z).cpu()[:, self.order]
 
     def _intended(self, do: dict[str, Tensor], z: Tensor) -> Tensor:
         """True counterfactual labels, or what the model's own concepts ``z`` stand for."""

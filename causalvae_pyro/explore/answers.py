@@ -19,6 +19,7 @@ from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.actions import InterventionSet
 from causalvae_pyro.interventions.counterfactuals import abduct, predict
 from causalvae_pyro.plots.style import units_of
+from causalvae_pyro.utils.images import as_images
 
 __all__ = ["Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
 
@@ -203,19 +204,18 @@ class Explorer:
         """
         if not 0 <= index < len(self):
             raise ValueError(f"index: got {index}; the test images are 0 to {len(self) - 1}")
-        image = self.data.images[index]
-        image = image.float() / 255 if image.dtype == torch.uint8 else image
-        return self._abduct(image, self.data.labels[index], index)
+        return self._abduct(self.data.images[index], self.data.labels[index], index)
 
     def own_image(self, image: Tensor, name: str) -> Factual:
         """An image from elsewhere and its abduction.
 
         Args:
-            image: ``[C, H, W]`` in [0, 1], of the shape of the test images; see :func:`~causalvae_pyro.explore.read_image`.
+            image: ``[C, H, W]``, uint8 or in [0, 1], of the shape of the test images; see
+                :func:`~causalvae_pyro.explore.read_image`.
             name: Name of its file.
 
         Raises:
-            ValueError: If it has another shape.
+            ValueError: If it has another shape, or pixels out of range.
         """
         if tuple(image.shape) != self.shape:
             raise ValueError(f"image: expected shape {list(self.shape)}, got {list(image.shape)}")
@@ -248,6 +248,7 @@ class Explorer:
         return Answer(dict(do), image, concepts, moved, true_image, true_concepts, spread)
 
     def _abduct(self, image: Tensor, labels: Tensor | None, source: int | str) -> Factual:
+        image = as_images(image[None], "image")[0]
         x, given = self._inputs(image, labels)
         noise = abduct(self.run.guide, x, given)
         reconstruction, concepts = self._predict(InterventionSet.from_do(self.run.model, {}, 1), noise)

@@ -12,6 +12,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from causalvae_pyro.utils.images import scale_images
+
 __all__ = ["read_image"]
 
 #: Pillow's mode for so many channels.
@@ -55,7 +57,7 @@ def read_image(source: str | os.PathLike | bytes, shape: Sequence[int]) -> Tenso
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image)).reshape(height, width, channels)
-    return pixels.movedim(-1, 0).float() / 255
+    return scale_images(pixels.movedim(-1, 0))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -21,6 +21,7 @@ from causalvae_pyro.explore.images import read_image
 from causalvae_pyro.explore.picture import panels, plot_answer
 from causalvae_pyro.explore.snippet import python_lines
 from causalvae_pyro.plots.style import SEQUENTIAL, figure_style
+from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["Session", "encode_png"]
 
@@ -83,8 +84,7 @@ class Session:
         """
         if not 0 <= index < len(self.explorer):
             raise ValueError(f"index: got {index}; the test images are 0 to {len(self.explorer) - 1}")
-        image = self.explorer.data.images[index]
-        return encode_png(image if image.is_floating_point() else image.float() / 255)
+        return encode_png(self.explorer.data.images[index])
 
     def add_image(self, content: bytes, name: str) -> dict[str, Any]:
         """Takes an image of one's own.
@@ -186,8 +186,8 @@ class Session:
 
 
 def encode_png(image: Tensor) -> bytes:
-    """An image ``[C, H, W]`` in [0, 1] as PNG; values beyond are clipped."""
-    pixels = (image.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
+    """An image ``[C, H, W]``, uint8 or in [0, 1], as PNG; values beyond are clipped."""
+    pixels = (scale_images(image).clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
     return _png(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import torch
-
 from causalvae_pyro.explore.answers import Explorer, Factual
 
 __all__ = ["python_lines"]
@@ -33,9 +31,8 @@ def python_lines(
     if isinstance(factual.source, int):
         imports.append("from causalvae_pyro.datasets.registry import load_dataset")
         setup.append('data = load_dataset(run.config["data"], "test")')
-        scaled = " / 255" if explorer.data.images.dtype == torch.uint8 else ""
         order = "" if explorer.in_order else "[:, [data.graph.index(name) for name in run.graph.names]]"
-        setup.append(f"x, labels = data.images[[{factual.source}]]{scaled}, data.labels[[{factual.source}]]{order}")
+        setup.append(f"x, labels = data.images[[{factual.source}]], data.labels[[{factual.source}]]{order}")
         after = ", labels"
     else:
         imports.append("from causalvae_pyro.explore import read_image")

@@ -15,6 +15,7 @@ from causalvae_pyro.scm import CausalTransform
 from causalvae_pyro.scm.base import endogenous_base
 from causalvae_pyro.utils.configurable import Configurable
 from causalvae_pyro.utils.local_params import local_params
+from causalvae_pyro.utils.modes import evaluation_mode
 
 __all__ = ["GuideWrapper"]
 
@@ -76,6 +77,6 @@ class GuideWrapper(Configurable, PosteriorGuide):
 
     @contextmanager
     def _running_model(self) -> Iterator[Any]:
-        """The model, whose parameters are no statements of the guide."""
-        with local_params(self.model), poutine.block():
+        """The model in evaluation mode, whose parameters are no statements of the guide."""
+        with evaluation_mode(self.model), local_params(self.model), poutine.block():
             yield self.model

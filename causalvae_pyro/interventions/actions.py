@@ -13,8 +13,9 @@ from pyro.poutine.messenger import unwrap
 from torch import Tensor
 
 from causalvae_pyro.interventions.handlers import Change, SoftIntervention, Value, as_soft, check_result, soft_do
+from causalvae_pyro.utils.modes import evaluation_mode
 
-__all__ = ["InterventionSet", "Interventions", "check_unwrapped", "intervene"]
+__all__ = ["InterventionSet", "Interventions", "check_unwrapped", "intervene", "latent_values"]
 
 Interventions = Mapping[str, Value | Change]
 
@@ -61,33 +62,23 @@ class InterventionSet:
     @classmethod
     def from_do(cls, model: Any, do: Interventions, size: int | None = None, latent: bool = False) -> InterventionSet:
         """Checks interventions; the arguments are those of :func:`intervene`."""
-        graph = model.graph
-        prior = None if latent else model.prior
-        like = next((p for p in model.parameters()), torch.zeros(()))
-        hard: dict[str, Tensor] = {}
+        _check_names(model, do)
+        hard = latent_values(model, {name: given for name, given in do.items() if not _is_soft(given)}, size=size, latent=latent)
         soft: dict[str, SoftIntervention] = {}
-        if not isinstance(do, Mapping):
-            raise ValueError(f"do: expected a mapping from concepts to values, got {type(do).__name__}")
+        prior = None if latent else model.prior
         for name, given in do.items():
-            if name not in graph.names:
-                raise ValueError(f"do: unknown concept {name!r}; known: {list(graph.names)}")
+            if not _is_soft(given):
+                continue
             where = f"do[{name!r}]"
 
             def checked(field: str, value: Any, where: str = where) -> Tensor:
-                return _value(f"{where}.{field}" if field else where, value, like, model.scm.dim, size, latent)
+                return _value(f"{where}.{field}", value, model, size, latent)
 
-            if callable(given) or isinstance(given, SoftIntervention):
-                change = as_soft(name, given).map_values(checked)
-                if not latent and not hasattr(prior, "to_labels"):
-                    reason = f"the prior {type(prior).__name__} has no to_labels, which soft interventions on labels need"
-                    raise ValueError(f"{where}: {reason}; pass latent=True")
-                soft[name] = change if latent else _OnLabels(prior, graph, name, change)
-            else:
-                value = checked("", given)
-                if not latent:
-                    with torch.no_grad():
-                        value = _lambda1(prior, len(graph), graph.index(name), value)
-                hard[name] = value
+            change = as_soft(name, given).map_values(checked)
+            if not latent and not hasattr(prior, "to_labels"):
+                reason = f"the prior {type(prior).__name__} has no to_labels, which soft interventions on labels need"
+                raise ValueError(f"{where}: {reason}; pass latent=True")
+            soft[name] = change if latent else _OnLabels(prior, model.graph, name, change)
         return cls(hard, soft, latent)
 
     def select(self, part: slice, copies: int = 1) -> InterventionSet:
@@ -136,13 +127,56 @@ class _OnLabels(SoftIntervention):
         return dataclasses.replace(self, change=self.change.map_values(convert))
 
 
+def latent_values(model: Any, do: Interventions, *, size: int | None = None, latent: bool = False) -> dict[str, Tensor]:
+    """Values of concepts, checked, as ``poutine.do`` takes them: in units of ``z``, on the model's device, in its precision.
+
+    Args:
+        model: A :class:`~causalvae_pyro.CausalVAE`.
+        do: Concept name to a number or one value per image ``[N]``, in label units; with ``latent`` a number, ``[d]`` or
+            ``[N, d]`` in units of ``z``.
+        size: The number ``N`` of images that per-image values must match; unchecked where ``None``.
+        latent: The values are in units of ``z`` already.
+
+    Returns:
+        For each concept ``[d]`` or ``[N, d]``: the prior's mean ``lambda1`` of its label; with ``latent`` the value as given.
+
+    Raises:
+        ValueError: If a concept is unknown, or a value is an intervention without a value of its own, has a wrong shape or is
+            not finite.
+    """
+    _check_names(model, do)
+    values = {}
+    for name, given in do.items():
+        if _is_soft(given):
+            raise ValueError(f"do[{name!r}]: expected a number or one value per image, got {given!r}; soft ones go to intervene")
+        value = _value(f"do[{name!r}]", given, model, size, latent)
+        if not latent:
+            with torch.no_grad(), evaluation_mode(model.prior):
+                value = _lambda1(model.prior, len(model.graph), model.graph.index(name), value)
+        values[name] = value
+    return values
+
+
 def check_unwrapped(model: Callable) -> None:
     """Refuses a model that a handler wraps already."""
     if unwrap(model) is not model:
         raise ValueError("model: is wrapped by a handler already; pass the model itself and all interventions in one do")
 
 
-def _value(where: str, value: Any, like: Tensor, dim: int, size: int | None, latent: bool) -> Tensor:
+def _check_names(model: Any, do: Any) -> None:
+    if not isinstance(do, Mapping):
+        raise ValueError(f"do: expected a mapping from concepts to values, got {type(do).__name__}")
+    for name in do:
+        if name not in model.graph.names:
+            raise ValueError(f"do: unknown concept {name!r}; known: {list(model.graph.names)}")
+
+
+def _is_soft(given: Any) -> bool:
+    return callable(given) or isinstance(given, SoftIntervention)
+
+
+def _value(where: str, value: Any, model: Any, size: int | None, latent: bool) -> Tensor:
+    like, dim = next(model.parameters(), torch.zeros(())), model.scm.dim
     try:
         tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError):

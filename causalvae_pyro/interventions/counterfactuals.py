@@ -1,7 +1,9 @@
 """Pearl's three steps as functions: abduction, action, prediction; and what they make together.
 
 Every function returns what the model's own program computes: they compose ``poutine.trace``, ``poutine.condition``,
-``poutine.do`` and :func:`~causalvae_pyro.interventions.soft_do` and add checks, label units and batching.
+``poutine.do`` and :func:`~causalvae_pyro.interventions.soft_do` and add checks, label units and batching. Model and guide run in
+evaluation mode and are put back into the mode that they were in, so these functions can be called in the middle of a training.
+Images are uint8 or in [0, 1].
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ import torch
 from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor
+from torch import Tensor, nn
 
 from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped, intervene
 from causalvae_pyro.utils.configurable import check_count
+from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.local_params import local_params
+from causalvae_pyro.utils.modes import evaluation_mode
 
 __all__ = ["abduct", "counterfactual", "counterfactual_traces", "encode", "intervene", "predict", "reconstruct"]
 
@@ -31,7 +35,7 @@ def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samp
 
     Args:
         guide: Any guide that samples ``eps`` (and perhaps ``eps_x``).
-        x: Images ``[N, C, H, W]`` in [0, 1].
+        x: Images ``[N, C, H, W]``, uint8 or in [0, 1]; brought to the guide's device and precision, as the labels are.
         labels: ``[N, n]``, for guides that use them.
         num_samples: Number ``k`` of posterior samples; ``None`` gives the posterior mean. For a guide that transforms
             another distribution, as one over ``z`` does, that is the transformed mean: ``f^-1`` of the mean of ``z``.
@@ -39,15 +43,16 @@ def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samp
     Returns:
         The values of the guide's sites: ``eps [N, n, d]`` or ``[k, N, n, d]``, and ``eps_x`` likewise.
     """
-    _check_images(x)
+    check_images(x)
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
     _check_labels(labels, x)
+    x, labels = _moved(x, labels, guide)
     # Samples are one more plate, as in Pyro's vectorised particles, so that a guide's sites may depend on one another.
     samples = nullcontext() if num_samples is None else pyro.plate("posterior_samples", num_samples, dim=-2)
     at_mean = _AtMean() if num_samples is None else nullcontext()
     # Traced as a context: as a decorator it would add lines on all shapes to every error message.
-    with torch.no_grad(), local_params(guide), at_mean, poutine.trace() as tracer, samples:
+    with torch.no_grad(), evaluation_mode(guide), local_params(guide), at_mean, poutine.trace() as tracer, samples:
         guide(x, labels)
     noise = {name: cast(Tensor, site["value"]) for name, site in tracer.trace.nodes.items() if _is_latent(site)}
     if "eps" not in noise:
@@ -85,7 +90,7 @@ def predict(model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool =
     if getattr(unwrap(model), "noise_dim", 0) and "eps_x" not in noise:
         raise ValueError("noise: the model has noise_dim > 0 and needs a value of 'eps_x'; does the guide sample it?")
     pixels = nullcontext() if pixel_noise else _PixelsAtMean()
-    with torch.no_grad(), local_params(model), pixels:
+    with torch.no_grad(), evaluation_mode(model), local_params(model), pixels:
         conditioned = poutine.condition(model, data=dict(noise))
         with poutine.trace() as tracer:
             conditioned(num_samples=len(noise["eps"]))
@@ -139,7 +144,7 @@ def counterfactual(
     Args:
         model: A :class:`~causalvae_pyro.CausalVAE`.
         guide: Its guide.
-        x: Factual images ``[N, C, H, W]`` in [0, 1]; brought to the model's device and precision.
+        x: Factual images ``[N, C, H, W]``, uint8 or in [0, 1]; brought to the model's device and precision.
         do: For each concept, in label units, a number or one value per image ``[N]``, or a soft intervention such as
             :class:`~causalvae_pyro.Shift`; see :func:`intervene`. Empty: the reconstruction.
         labels: Factual labels ``[N, n]``, for guides that use them.
@@ -184,7 +189,7 @@ def counterfactual_traces(
     Args:
         model: A :class:`~causalvae_pyro.CausalVAE`.
         guide: Its guide.
-        x: Factual images ``[N, C, H, W]`` in [0, 1].
+        x: Factual images ``[N, C, H, W]``, uint8 or in [0, 1].
         dos: The interventions of each world, as in :func:`intervene`.
         labels: Factual labels ``[N, n]``, for guides that use them.
         num_samples: Number ``k`` of posterior samples; ``None`` uses the posterior mean.
@@ -195,7 +200,7 @@ def counterfactual_traces(
         For each batch of ``B`` images the leading shape, ``(B,)`` or ``(k, B)``, and one trace per world, with ``B`` or
         ``k * B`` rows. The site ``x`` holds the mean.
     """
-    _check_images(x)
+    check_images(x)
     check_count("batch_size", batch_size)
     check_unwrapped(model)
     if num_samples is not None:
@@ -206,12 +211,12 @@ def counterfactual_traces(
     step = max(1, batch_size // copies)
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        batch = _moved(x[part], model)
-        noise = abduct(guide, batch, None if labels is None else _moved(labels[part], model), num_samples=num_samples)
+        noise = _abduct(model, guide, x[part], None if labels is None else labels[part], num_samples)
         if num_samples is not None:
             # Samples become more rows of the batch, so that any decoder can take them.
             noise = {name: value.flatten(0, 1) for name, value in noise.items()}
-        lead = (len(batch),) if num_samples is None else (num_samples, len(batch))
+        count = len(x[part])
+        lead = (count,) if num_samples is None else (num_samples, count)
         yield lead, [predict(action.select(part, copies).apply(model), noise, pixel_noise=False) for action in actions]
 
 
@@ -220,51 +225,55 @@ def reconstruct(model: Callable, guide: Callable, x: Tensor, labels: Tensor | No
     return counterfactual(model, guide, x, {}, labels, batch_size=batch_size)
 
 
-def encode(run: Any, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
+def encode(model: Any, guide: Callable, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
     """The concepts of images: ``z = f(eps)`` at the guide's mean (the posterior mean of ``z`` for a guide over ``z``).
 
     Args:
-        run: Anything with ``.model`` and ``.guide``, e.g. what :func:`causalvae_pyro.load` returns.
-        x: Images ``[N, C, H, W]`` in [0, 1].
+        model: A :class:`~causalvae_pyro.CausalVAE`.
+        guide: Its guide.
+        x: Images ``[N, C, H, W]``, uint8 or in [0, 1].
         labels: ``[N, n]``, for guides that use them.
         batch_size: Images per pass.
 
     Returns:
-        ``z [N, n, d]`` on the model's device. ``run.model.prior.to_labels(z)`` reads it in label units.
+        ``z [N, n, d]`` on the model's device. ``model.prior.to_labels(z)`` reads it in label units.
+
+    Raises:
+        ValueError: If images or labels are not as stated, or a handler wraps the model.
     """
-    _check_images(x)
+    check_images(x)
     _check_labels(labels, x)
     check_count("batch_size", batch_size)
+    check_unwrapped(model)
     parts = []
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)
-        known = None if labels is None else _moved(labels[part], run.model)
-        noise = abduct(run.guide, _moved(x[part], run.model), known)
-        with torch.no_grad():
-            parts.append(run.model.scm.to_endogenous(noise["eps"]))
+        noise = _abduct(model, guide, x[part], None if labels is None else labels[part])
+        with torch.no_grad(), evaluation_mode(model):
+            parts.append(model.scm.to_endogenous(noise["eps"]))
     return torch.cat(parts)
+
+
+def _abduct(
+    model: Callable, guide: Callable, x: Tensor, labels: Tensor | None, num_samples: int | None = None
+) -> dict[str, Tensor]:
+    """:func:`abduct` where the model is, in its precision, and with the model in evaluation mode: guides may consult it."""
+    x, labels = _moved(x, labels, model)
+    with evaluation_mode(model):
+        return abduct(guide, x, labels, num_samples=num_samples)
 
 
 def _is_latent(site: Any) -> bool:
     return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
 
 
-def _moved(values: Tensor, model: Any) -> Tensor:
-    """The values where the model is, and in its precision."""
-    like = next(model.parameters(), None)
-    return values if like is None else values.to(like.device, like.dtype)
-
-
-def _check_images(x: Tensor) -> None:
-    if not isinstance(x, Tensor) or x.ndim != 4:
-        given = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x: expected a tensor of images [N, C, H, W], got {given}")
-    if not x.is_floating_point():
-        raise ValueError(f"x: expected floating point images in [0, 1], got {x.dtype}; divide uint8 images by 255")
-    if not len(x):
-        raise ValueError("x: got no images")
-    if not bool(((x >= 0) & (x <= 1)).all()):
-        raise ValueError(f"x: pixels must lie in [0, 1], got values from {x.min().item():.4g} to {x.max().item():.4g}")
+def _moved(x: Tensor, labels: Tensor | None, module: Callable) -> tuple[Tensor, Tensor | None]:
+    """Images in [0, 1], and labels, where a module is and in its precision."""
+    root = unwrap(module)
+    like = next(root.parameters(), None) if isinstance(root, nn.Module) else None
+    if like is None:
+        return scale_images(x), labels
+    return scale_images(x, device=like.device, dtype=like.dtype), None if labels is None else labels.to(like)
 
 
 def _check_labels(labels: Tensor | None, x: Tensor) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped
 from causalvae_pyro.interventions.counterfactuals import counterfactual_traces, predict
 from causalvae_pyro.utils.local_params import local_params
+from causalvae_pyro.utils.modes import evaluation_mode
 
 __all__ = ["AverageEffect", "IndividualEffects", "TwinWorlds", "World", "ate", "ite", "sample_interventional", "twin_worlds"]
 
@@ -104,7 +105,7 @@ def ite(
     Args:
         model: A :class:`~causalvae_pyro.CausalVAE`.
         guide: Its guide.
-        x: Factual images ``[N, C, H, W]`` in [0, 1].
+        x: Factual images ``[N, C, H, W]``, uint8 or in [0, 1].
         treatment: Interventions of the one world, as in :func:`~causalvae_pyro.intervene`.
         control: Interventions of the other; by default none.
         labels: Factual labels ``[N, n]``, for guides that use them.
@@ -151,7 +152,7 @@ def ate(
     Args:
         model: See :func:`ite`, also for the other arguments.
         guide: Its guide.
-        x: Factual images ``[N, C, H, W]``, a sample of those that the average is about.
+        x: Factual images ``[N, C, H, W]``, uint8 or in [0, 1], a sample of those that the average is about.
         treatment: Interventions of the one world.
         control: Interventions of the other; by default none.
         labels: Factual labels ``[N, n]``, for guides that use them.
@@ -261,7 +262,7 @@ def _actions(
 
 
 def _draw(model: Callable, size: int) -> Trace:
-    with torch.no_grad(), local_params(model), poutine.trace() as tracer:
+    with torch.no_grad(), evaluation_mode(model), local_params(model), poutine.trace() as tracer:
         model(num_samples=size)
     return tracer.trace
 
@@ -288,7 +289,7 @@ def _reader(model: Any, outcome: Outcome) -> Callable[[Trace], Tensor]:
 
     def read(trace: Trace) -> Tensor:
         world = _world(trace)
-        with torch.no_grad():
+        with torch.no_grad(), evaluation_mode(model):
             value = prior.to_labels(world.z)[..., index] if isinstance(outcome, str) else outcome(world.x_mean)
         if not isinstance(value, Tensor) or value.shape != world.z.shape[:1]:
             given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

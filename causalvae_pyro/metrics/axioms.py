@@ -15,6 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from causalvae_pyro.utils.images import as_images
+
 __all__ = ["composition", "effectiveness", "minimality", "reversibility"]
 
 _WEIGHTS = (0.8, 0.2)
@@ -25,7 +27,7 @@ def composition(null: Callable[[Tensor], Tensor], x: Tensor, *, times: int = 10)
 
     Args:
         null: From images to their counterfactuals under such an intervention: abduction and prediction.
-        x: Images ``[N, C, H, W]`` in [0, 1].
+        x: Images ``[N, C, H, W]``, uint8 or in [0, 1]; the functions see them in [0, 1].
         times: How often to apply it.
 
     Returns:
@@ -49,7 +51,7 @@ def reversibility(do: Callable[[Tensor], Tensor], undo: Callable[[Tensor], Tenso
     Args:
         do: From images to counterfactuals.
         undo: From those to the counterfactuals under the factual values.
-        x: Images ``[N, C, H, W]`` in [0, 1].
+        x: Images ``[N, C, H, W]``, uint8 or in [0, 1]; the functions see them in [0, 1].
         times: How often to do and undo.
 
     Returns:
@@ -166,6 +168,7 @@ def minimality(
 def _drift(steps: list[Callable[[Tensor], Tensor]], x: Tensor, times: int) -> Tensor:
     if times < 1:
         raise ValueError(f"times: got {times}; must be at least 1")
+    x = as_images(x)
     now, result = x, []
     for _ in range(times):
         for step in steps:

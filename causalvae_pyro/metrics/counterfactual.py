@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from causalvae_pyro.utils.images import scale_images
+
 __all__ = ["cf_errors", "cf_score", "cf_score_of_errors"]
 
 
@@ -16,7 +18,7 @@ def cf_score(images: Tensor, true: Tensor, factual: Tensor) -> float:
     ``1 - E ||x_rec - x||^2 / E ||x_factual - x_true||^2`` = ``cf_score(x_true + x_rec - x, x_true, x)``.
 
     Args:
-        images: The model's counterfactuals ``[N, C, H, W]``.
+        images: The model's counterfactuals ``[N, C, H, W]``, in units of the pixel's range or, as all three may be, uint8.
         true: The true counterfactuals, same shape.
         factual: The factual images, same shape.
 
@@ -49,6 +51,8 @@ def cf_errors(images: Tensor, true: Tensor, factual: Tensor) -> tuple[Tensor, Te
     """
     if not images.shape == true.shape == factual.shape:
         raise ValueError(f"images: got {list(images.shape)} beside true {list(true.shape)} and factual {list(factual.shape)}")
+    # Beyond [0, 1] may lie what a model draws, and a true image plus an error.
+    images, true, factual = scale_images(images, "images"), scale_images(true, "true"), scale_images(factual, "factual")
     pixels = true[0].numel()
     error, baseline = ((x - true).square().flatten(1).sum(1, dtype=torch.float64) / pixels for x in (images, factual))
     return error, baseline

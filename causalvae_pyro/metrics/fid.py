@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from causalvae_pyro.utils.images import check_images, scale_images
+
 __all__ = ["FID", "fid"]
 
 _LAYERS = (64, 192, 768, 2048)
@@ -46,7 +48,7 @@ class FID:
 
     def _add(self, images: Tensor, *, real: bool) -> None:
         for part in images.split(self._batch_size):
-            x = _float(part)
+            x = scale_images(part)
             if self._inception:
                 # InceptionV3 takes bytes, and torchmetrics would truncate instead of rounding.
                 x = (255 * x).round().byte().expand(-1, 3, -1, -1).to(self._metric.device)
@@ -102,7 +104,7 @@ def _metric(feature: int | Callable[[Tensor], Tensor], images: Tensor) -> Any:
         raise ModuleNotFoundError(f"fid: needs torchmetrics ({error}); {_INSTALL}") from None
     if callable(feature):
         with torch.no_grad():
-            count = feature(_float(images[:1])).flatten(1).shape[1]
+            count = feature(scale_images(images[:1])).flatten(1).shape[1]
         return FrechetInceptionDistance(_Features(feature, count), reset_real_features=False)
     if feature not in _LAYERS:
         raise ValueError(f"feature: got {feature!r}; valid: {', '.join(map(str, _LAYERS))}, or a function of images")
@@ -119,17 +121,6 @@ def _metric(feature: int | Callable[[Tensor], Tensor], images: Tensor) -> Any:
 
 
 def _check(name: str, images: Tensor) -> None:
-    if images.ndim != 4 or len(images) < 2:
-        raise ValueError(f"{name}: got shape {list(images.shape)}; expected [N, C, H, W] with at least 2 images")
-    if images.dtype == torch.uint8:
-        return
-    if not images.is_floating_point():
-        raise ValueError(f"{name}: got {images.dtype}; valid: uint8, or floating point in [0, 1]")
-    low, high = images.min().item(), images.max().item()
-    # In this form NaN fails.
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"{name}: got pixels from {low:.3g} to {high:.3g}; valid: finite, in [0, 1]")
-
-
-def _float(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    check_images(images, name)
+    if len(images) < 2:
+        raise ValueError(f"{name}: got {len(images)} image; must be at least 2")

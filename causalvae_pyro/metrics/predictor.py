@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import trange
 
+from causalvae_pyro.utils.images import check_images, scale_images
+from causalvae_pyro.utils.modes import evaluation_mode
+
 __all__ = ["Predictor"]
 
 
@@ -57,11 +60,15 @@ class Predictor(nn.Module):
         return self._batched(self._features, images, batch_size)
 
     def _batched(self, function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
-        parts = images.split(batch_size)
-        return torch.cat([function(_float(part.to(self.shift.device))) for part in parts]).to(images.device)
+        check_images(images, "images")
+        with evaluation_mode(self):
+            return torch.cat([function(part) for part in images.split(batch_size)]).to(images.device)
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        return scale_images(images, "images", device=self.shift.device, dtype=self.shift.dtype)
 
     def _features(self, x: Tensor) -> Tensor:
-        h = self.convolutions(x)
+        h = self.convolutions(self._scaled(x))
         features = torch.cat([h.mean((-2, -1)), h.amax((-2, -1))], -1)
         return self.dropout(torch.cat([features, h.flatten(1)], -1)) if self.classify else features
 
@@ -95,6 +102,7 @@ class Predictor(nn.Module):
             seed: Fixes the order of the data.
             progress: Show a progress bar.
         """
+        check_images(images, "images")
         batch_size, device = min(batch_size, len(images)), self.shift.device
         if not self.classify:
             self.shift.copy_(targets.mean(0))
@@ -108,7 +116,7 @@ class Predictor(nn.Module):
         self.train()
         for _ in trange(epochs, desc="epochs of the predictor", disable=not progress, dynamic_ncols=True):
             for index in torch.randperm(len(images), generator=generator)[: steps * batch_size].split(batch_size):
-                x, target = _float(images[index].to(device)), targets[index].to(device)
+                x, target = self._scaled(images[index]), targets[index].to(device)
                 x = x if augment is None else augment(x)
                 x, target = (x, target) if augment_pairs is None else augment_pairs(x, target)
                 output = self(x)
@@ -127,7 +135,3 @@ class Predictor(nn.Module):
         """Numbers ``[N, outputs]``, or classes ``[N]``, for images in [0, 1] or uint8."""
         output = self._batched(self, images, batch_size)
         return output.argmax(-1) if self.classify else output
-
-
-def _float(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from causalvae_pyro.networks.decoders import FiLMDecoder
 from causalvae_pyro.utils.configurable import Configurable
+from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["BrightnessDecoder"]
 
@@ -66,7 +67,7 @@ class BrightnessDecoder(Configurable, nn.Module):
         """
         inner = picture.from_images(images, num_concepts, dim, **kwargs)  # type: ignore[attr-defined]
         decoder = cls(inner, hidden=hidden)
-        top = images.flatten(1).amax(1).float().mean() / (255 if images.dtype == torch.uint8 else 1)
+        top = scale_images(images.flatten(1).amax(1)).mean()
         with torch.no_grad():
             decoder.level.copy_(torch.logit(top.clamp(0.05, 0.95)))
             mean = inner.background.sigmoid() / decoder.level.sigmoid()

@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from causalvae_pyro.networks.shapes import check_any_image_shape, check_image_shape
 from causalvae_pyro.utils.configurable import Configurable
+from causalvae_pyro.utils.images import check_images, scale_images
 
 __all__ = ["ConvDecoder", "FiLMDecoder", "MLPDecoder"]
 
@@ -32,6 +33,7 @@ class _Decoder(Configurable, nn.Module):
             dim: Dimensions of each concept.
             **kwargs: Passed on to the class.
         """
+        check_images(images, "images")
         decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **kwargs)  # type: ignore[arg-type]
         decoder.initialise_background(images)
         return decoder
@@ -56,13 +58,13 @@ class _Decoder(Configurable, nn.Module):
             images: ``[N, C, H, W]`` in [0, 1] or uint8.
         """
         self._check_images(images)
-        scale = 255 if images.dtype == torch.uint8 else 1
-        total = sum(part.double().sum(0) for part in images.split(1024))
-        mean = total / (len(images) * scale)
+        sums = [scale_images(part, dtype=torch.float64).sum(0) for part in images.split(1024)]
+        mean = torch.stack(sums).sum(0) / len(images)
         with torch.no_grad():
             self.background.copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
 
     def _check_images(self, images: Tensor) -> None:
+        check_images(images, "images")
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(f"images: expected shape [N, {', '.join(map(str, self.image_shape))}], got {list(images.shape)}")
 

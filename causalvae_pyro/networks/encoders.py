@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.networks.shapes import check_any_image_shape, check_image_shape
 from causalvae_pyro.utils.configurable import Configurable
+from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["AugmentedEncoder", "ConvEncoder", "MLPEncoder", "PooledEncoder", "SpatialEncoder"]
 
@@ -35,6 +36,7 @@ class _Encoder(Configurable, nn.Module):
         if tuple(x.shape[-3:]) != self.image_shape:
             raise ValueError(f"x: expected images of shape [..., {', '.join(map(str, self.image_shape))}], got {list(x.shape)}")
         dtype = next(self.parameters()).dtype
+        x = scale_images(x, dtype=dtype) if x.dtype == torch.uint8 else x
         if x.dtype != dtype:
             raise ValueError(f"x: expected {dtype}, as the encoder has it, got {x.dtype}")
         return x.reshape(-1, *self.image_shape)

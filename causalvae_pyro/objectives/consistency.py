@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pyro.poutine as poutine
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.scm.base import endogenous_base
+from causalvae_pyro.utils.modes import frozen
 
-__all__ = ["CounterfactualConsistency", "frozen", "decode_swapped", "ramp", "swap_concepts"]
+__all__ = ["CounterfactualConsistency", "decode_swapped", "ramp", "swap_concepts"]
 
 
 class CounterfactualConsistency:
@@ -121,20 +122,3 @@ def swap_concepts(z: Tensor) -> Tensor:
 def _endogenous_mean(q: Any, scm: Any) -> Tensor:
     base = endogenous_base(q, scm)
     return scm.to_endogenous(mean_of(q)) if base is None else mean_of(base)
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode, its parameters out of the gradient's reach."""
-    modes = [(module, module.training) for module in network.modules()]
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    network.eval()
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        for module, mode in modes:
-            module.training = mode

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.objectives.consistency import frozen, decode_swapped, ramp
+from causalvae_pyro.objectives.consistency import decode_swapped, ramp
+from causalvae_pyro.utils.modes import frozen
 
 __all__ = ["PredictorConsistency"]
 

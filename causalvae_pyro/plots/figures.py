@@ -34,6 +34,7 @@ from causalvae_pyro.plots.style import (
     value_label,
 )
 from causalvae_pyro.training import History
+from causalvae_pyro.utils.images import as_images, scale_images
 
 __all__ = [
     "draw_graph",
@@ -167,7 +168,7 @@ def plot_reconstructions(run: Run, images: Tensor, labels: Tensor | None = None,
     # Neighbours in the data are often neighbours on a grid of labels, and look alike.
     count = min(count, len(images))
     chosen = evenly_spaced(count, len(images))
-    x = _float(images[chosen])
+    x = as_images(images[chosen], "images")
     again = reconstruct(run.model, run.guide, x, None if labels is None else labels[chosen]).cpu()
     return plot_comparison([("image", x), ("reconstruction", again), ("difference", 1 - (again - x).abs())])
 
@@ -194,7 +195,7 @@ def plot_counterfactuals(
         labels_for_guide: Hand the labels to the guide.
         quantiles: Ends of the sweep as quantiles of the label over ``data``.
     """
-    x, labels = _float(data.images[index : index + 1]), data.labels[index : index + 1]
+    x, labels = data.images[index : index + 1], data.labels[index : index + 1]
     # The run may hold the concepts in another order.
     own = [data.graph.index(name) for name in run.graph.names] if labels_for_guide else []
     units = units_of(data) or run.units
@@ -217,7 +218,7 @@ def plot_counterfactuals(
 
 @figure_style()
 def plot_comparison(rows: Sequence[tuple[str, Tensor]]) -> Figure:
-    """Draws named batches of images ``[N, C, H, W]`` in [0, 1], one batch a row."""
+    """Draws named batches of images ``[N, C, H, W]``, uint8 or in [0, 1], one batch a row."""
     return _grid([(name, list(images)) for name, images in rows])
 
 
@@ -231,7 +232,7 @@ def plot_concepts(run: Run, images: Tensor, labels: Tensor, units: Sequence[str]
         labels: ``[N, n]``.
         units: Unit of each label, in the run's order; by default those that the run knows.
     """
-    read = run.model.prior.to_labels(encode(run, _float(images), labels)).cpu()
+    read = run.model.prior.to_labels(encode(run.model, run.guide, images, labels)).cpu()
     names = run.graph.names
     shown = run.units if units is None else dict(zip(names, units, strict=False))
     figure, panels = _panels(len(names), 2.1)
@@ -341,7 +342,7 @@ def _grid(rows: Sequence[tuple[str, Sequence[Tensor | None]]], titles: Sequence[
             if image is None:
                 axes.set_axis_off()
             else:
-                picture = image.detach().cpu().clamp(0, 1).movedim(0, -1).numpy()
+                picture = scale_images(image.detach()).cpu().clamp(0, 1).movedim(0, -1).numpy()
                 axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
                 axes.set_xticks([])
                 axes.set_yticks([])
@@ -359,7 +360,3 @@ def _broken(name: str) -> str:
     """A row's name in lines short enough to leave room for the pictures."""
     lines = name.replace(", ", ",\n").split("\n")
     return "\n".join(line.replace(" = ", "\n= ") if len(line) > 20 else line for line in lines)
-
-
-def _float(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from causalvae_pyro.utils.images import check_images
 from causalvae_pyro.utils.missing_labels import any_missing
 
-__all__ = ["LoaderBatches", "TensorBatches", "as_images", "make_batches"]
+__all__ = ["LoaderBatches", "TensorBatches", "make_batches"]
 
 
 class _Batches:
@@ -83,19 +84,17 @@ class LoaderBatches(_Batches):
     def __init__(self, data: Dataset, batch_size: int, device: torch.device, part: tuple[int, int] = (0, 1)) -> None:
         super().__init__(len(data), batch_size, part)  # type: ignore[arg-type]
         self.data, self.device = data, device
+        self.checked = False
 
     def __call__(self, generator: torch.Generator, done: int = 0) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
         batches = [index.tolist() for index in self._indices(generator, done)]
         # A generator of its own: the loader draws from the global one otherwise, once an epoch.
         for x, labels in DataLoader(self.data, batch_sampler=batches, generator=torch.Generator()):
-            # Before they are on the device, where a look would have to wait.
+            # Before they are on the device, where a look would have to wait; of images that come on one, the first batch only.
+            if not self.checked or not isinstance(x, Tensor) or x.device.type == "cpu":
+                check_images(x, "images")
+                self.checked = True
             yield x.to(self.device), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
-
-
-def as_images(x: Tensor) -> Tensor:
-    """Images of a batch in the precision of the models, uint8 divided by 255."""
-    dtype = torch.get_default_dtype()
-    return x.to(dtype).div_(255) if x.dtype == torch.uint8 else x.to(dtype)
 
 
 def _is_dataset(data: Any) -> bool:
@@ -145,14 +144,7 @@ def make_batches(
         if repeats > 1:
             raise ValueError(f"labelled_repeats: got {repeats}, but which images have labels is known of tensors only; must be 1")
         return LoaderBatches(data, batch_size, device, part)
-    if images.ndim != 4:
-        raise ValueError(f"images: expected shape [N, C, H, W], got {list(images.shape)}")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ValueError(f"images: expected uint8, or floating point in [0, 1], got {images.dtype}")
-    if images.dtype != torch.uint8 and not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError(
-            f"images: pixels must lie in [0, 1] or be uint8, got {images.min().item():.4g} to {images.max().item():.4g}"
-        )
+    check_images(images, "images")
     if labels is not None:
         expected = [size, labels.shape[-1] if graph is None else len(graph)]
         if list(labels.shape) != expected:

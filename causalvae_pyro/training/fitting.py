@@ -73,8 +73,8 @@ def fit(
         model: A :class:`~causalvae_pyro.CausalVAE`, or any Pyro model module ``(x, labels)``.
         guide: Its guide, a module with the same signature.
         data: An image simulator (anything with ``images [N, C, H, W]`` and ``labels [N, n]``), a pair of tensors
-            ``(images, labels)`` (uint8 images are divided by 255; ``labels`` may be ``None``), or a dataset of
-            ``(image, labels)`` pairs with a length. Tensors stay on the device as they are. A missing label is NaN: an image
+            ``(images, labels)`` (``labels`` may be ``None``), or a dataset of ``(image, labels)`` pairs with a length. Images are
+            uint8 or in [0, 1]. Tensors stay on the device as they are. A missing label is NaN: an image
             may have none of its labels, or some of them.
         objective: Any Pyro ELBO. By default :class:`~causalvae_pyro.CausalELBO` with weights (0, 1) and
             :class:`~causalvae_pyro.objectives.LabelFit`: a bound on ``log p(x, u)``. Terms that are modules are trained too, and told of

@@ -17,12 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from causalvae_pyro.objectives.elbo import CausalELBO
-from causalvae_pyro.training.batches import LoaderBatches, TensorBatches, as_images
+from causalvae_pyro.training.batches import LoaderBatches, TensorBatches
 from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
 from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_finite, shortened
 from causalvae_pyro.training.resuming import TrainingCheckpoint, rng_state, set_rng_state
+from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.missing_labels import declare_missing
 
 __all__ = ["Loop", "Objective"]
@@ -230,7 +231,7 @@ class Loop:
         for i, (images, known) in enumerate(pieces):
             # Gradients are exchanged with the last part only.
             with accelerator.no_sync(self.wrapped) if i + 1 < parts else nullcontext():
-                value = self._loss(as_images(images), known, missing)
+                value = self._loss(scale_images(images, dtype=torch.get_default_dtype()), known, missing)
                 # Processes average their gradients, and accelerate those of steps that it is told to accumulate; the loss is a
                 # sum over images.
                 if self.plain:

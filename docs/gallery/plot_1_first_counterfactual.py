@@ -37,7 +37,7 @@ print(f"loss per image: {history['loss'][0]:.0f} in the first epoch, {history['l
 # Eight test images, each with the light of another one. The model sees the factual image and the new position of the light, and nothing else.
 
 rows = torch.arange(8) * len(test) // 8
-x, u = test.images[rows].float() / 255, test.labels[rows]
+x, u = test.images[rows], test.labels[rows]
 light = test.graph.index("light")
 do = {"light": u[:, light].roll(3)}
 answer = counterfactual(run.model, run.guide, x, do)

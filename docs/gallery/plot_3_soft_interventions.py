@@ -29,7 +29,7 @@ fit(run.model, run.guide, (images, labels), objective=recipe.objective(run), epo
 # model and unknown to the simulator, so its row has no true one.
 
 rows = torch.arange(8) * len(test) // 8
-x, u = test.images[rows].float() / 255, test.labels[rows]
+x, u = test.images[rows], test.labels[rows]
 pendulum, light = (test.graph.index(name) for name in ("pendulum", "light"))
 changes = {
     "light + 2 units": ({"light": Shift(2.0)}, {"light": u[:, light] + 2}),
@@ -49,7 +49,7 @@ pictures = plot_comparison(panels)
 # runs, and where the line leaves the true one by more than the bar, that is this short training's error.
 
 many = torch.arange(0, len(test), 7)
-x, u = test.images[many].float() / 255, test.labels[many]
+x, u = test.images[many], test.labels[many]
 shifts = torch.linspace(-3, 3, 7)
 with figure_style():
     figure, grid = subplots(1, 2, height=2.8)

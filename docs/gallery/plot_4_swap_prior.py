@@ -34,7 +34,7 @@ IMAGES, EPOCHS = 640, 8
 train, test = (Pendulum(split, size=32) for split in ("train", "test"))
 chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:IMAGES]
 images, labels = train.images[chosen], train.labels[chosen]
-x, u = test.images[::4].float() / 255, test.labels[::4]
+x, u = test.images[::4], test.labels[::4]
 
 
 class HeavyTailedPrior(FixedPrior):
@@ -67,7 +67,7 @@ for name, prior in priors.items():
 with figure_style():
     figure, panels = subplots(2, len(runs), height=4.0, sharex="row", sharey="row")
 for column, (name, run) in enumerate(runs.items()):
-    read = run.model.prior.to_labels(encode(run, x))
+    read = run.model.prior.to_labels(encode(run.model, run.guide, x))
     r2 = r2_score(read.double(), u.double())
     print(
         f"{name:<24}R² " + "  ".join(f"{concept} {value:.3f}" for concept, value in zip(test.concepts, r2.tolist(), strict=True))

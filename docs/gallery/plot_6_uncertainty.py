@@ -42,7 +42,7 @@ for seed in range(TRAININGS):
 # things lie. That the pictures are blurred and the light is of the wrong shape, as after so short a training they are, does not show in the spread.
 
 rows = torch.arange(8) * len(test) // 8
-x, u = test.images[rows].float() / 255, test.labels[rows]
+x, u = test.images[rows], test.labels[rows]
 do = {"light": 12.0}
 samples, _ = counterfactual(runs[0].model, runs[0].guide, x, do, num_samples=40, return_latents=True)
 spread = samples.std(0).mean(1, keepdim=True).expand_as(x)
@@ -63,7 +63,7 @@ pictures = plot_comparison(
 # deviation. Points above the line are further off than they claim. The spread between trainings, in the right panel, is the better guide to the error.
 
 many = torch.arange(0, len(test), len(test) // 100)[:100]
-x, u = test.images[many].float() / 255, test.labels[many]
+x, u = test.images[many], test.labels[many]
 position = test.graph.index("shadow_position")
 truth = test.counterfactual(u, do)[0][:, position]
 read = []

@@ -11,7 +11,6 @@ from torch.testing import assert_close
 
 from causalvae_pyro import CausalELBO, FixedPrior, GaussianLikelihood, counterfactual, encode, fit
 from causalvae_pyro.baselines import CVAE, CVAEGuide
-from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 
 SHAPE, NAMES, BATCH, NOISE = (1, 4, 4), ("a", "b"), 6, 3
@@ -111,7 +110,7 @@ def test_interventions_change_the_labels_they_name_and_no_other():
     x, u = data()
     assert model.graph.names == NAMES
     assert model.graph.edges == ()
-    z = encode(Run(model, guide), x, u)
+    z = encode(model, guide, x, u)
     assert_close(model.prior.to_labels(z), u)
     after, changed = counterfactual(model, guide, x, {"a": 3.0}, u, return_latents=True)
     assert_close(model.prior.to_labels(changed), torch.stack([torch.full((BATCH,), 3.0), u[:, 1]], 1))

@@ -32,6 +32,7 @@ from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.priors import LearnedPrior
 from causalvae_pyro.scm import AffineFlowSCM, SplineFlowSCM
 from causalvae_pyro.training import History, TrainingState
+from tests import ROOT
 from tests.builders import amortized
 
 GRAPH = CausalGraph(["a", "b", "c"], [("a", "c"), ("b", "c")])

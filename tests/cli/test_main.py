@@ -312,12 +312,12 @@ from safetensors.torch import save_file
 from causalvae_pyro import counterfactual, load
 from causalvae_pyro.datasets import Pendulum
 run, data = load(sys.argv[1]), Pendulum("test", size=16)
-images = counterfactual(run.model, run.guide, data.images[:20].float() / 255, {"light": 12.0})
+images = counterfactual(run.model, run.guide, data.images[:20], {"light": 12.0})
 save_file({"images": images}, sys.argv[2])
 """
     subprocess.run([sys.executable, "-c", program, finished, tmp_path / "images"], check=True)
     run, data = load(finished), Pendulum("test", size=16)
-    images = counterfactual(run.model, run.guide, data.images[:20].float() / 255, {"light": 12.0})
+    images = counterfactual(run.model, run.guide, data.images[:20], {"light": 12.0})
     assert torch.equal(load_file(tmp_path / "images")["images"], images)
 
 

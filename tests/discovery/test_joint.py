@@ -17,7 +17,6 @@ from causalvae_pyro import (
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
-    Run,
     encode,
     fit,
 )
@@ -335,7 +334,7 @@ def test_with_graph_keeps_everything_but_the_layer(guide, noise_dim, data):
     assert new_q.family is q.family
     assert {id(parameter) for parameter in new_q.parameters()} == {id(parameter) for parameter in q.parameters()}
     assert (new.noise_dim, new_q.noise_dim, new_q.init_args["min_scale"]) == (noise_dim, noise_dim, 0.2)
-    means, new_means = (encode(Run(*pair, {}), data[0]) for pair in ((model, q), (new, new_q)))
+    means, new_means = (encode(*pair, data[0]) for pair in ((model, q), (new, new_q)))
     torch.testing.assert_close(new_means, means, atol=1e-5, rtol=1e-5)
     assert means.std() > 0.01
     # And training goes on.

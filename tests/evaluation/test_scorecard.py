@@ -589,7 +589,7 @@ def test_intervals_are_bootstraps_and_subsamples_of_the_images(seed):
 
     again = reconstruct(run.model, run.guide, x, labels)
     expected = {"reconstruction_mse": interval((again - x).double().square().mean((1, 2, 3)), np.mean)}
-    z = encode(run, x, labels)
+    z = encode(run.model, run.guide, x, labels)
     known = run.model.prior.to_labels(z)
 
     def r2(predicted, target):

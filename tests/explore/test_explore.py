@@ -72,7 +72,7 @@ def saved(tmp_path_factory):
 def test_an_answer_is_the_counterfactual(do, explorer, data):
     factual = explorer.test_image(7)
     answer = explorer.answer(factual, do)
-    x, labels = data.images[[7]] / 255, data.labels[[7]]
+    x, labels = data.images[[7]], data.labels[[7]]
     image, z = counterfactual(explorer.run.model, explorer.run.guide, x, do, labels, return_latents=True)
     torch.testing.assert_close(answer.image, image[0])
     values = explorer.run.model.prior.to_labels(z)[0]
@@ -117,7 +117,7 @@ def test_uncertainty_is_that_of_posterior_samples(explorer, data):
     found = explorer.answer(factual, do, uncertainty=True).uncertainty
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(explorer.seed)
-    x, labels = data.images[[5]] / 255, data.labels[[5]]
+    x, labels = data.images[[5]], data.labels[[5]]
     given = (explorer.run.model, explorer.run.guide, x, do, labels)
     samples, z = counterfactual(*given, num_samples=explorer.samples, return_latents=True)
     torch.testing.assert_close(found.image, samples[:, 0].var(0).mean(0).sqrt())

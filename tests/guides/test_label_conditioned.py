@@ -12,7 +12,6 @@ from causalvae_pyro import (
     CausalVAE,
     FixedPrior,
     GaussianLikelihood,
-    Run,
     abduct,
     counterfactual,
     encode,
@@ -45,7 +44,7 @@ def test_known_labels_are_what_is_read(layer, iterative, data):
     x, labels = data
     model, guide = pair(layer, iterative)
     known = LabelConditionedGuide(guide, model)
-    z = encode(Run(model, known), x, labels)
+    z = encode(model, known, x, labels)
     assert_close(model.prior.to_labels(z), labels, atol=1e-4, rtol=1e-4)
     assert_close(abduct(known, x, labels)["eps_x"], abduct(guide, x)["eps_x"])
     samples = abduct(known, x, labels, num_samples=2000)["eps"]
@@ -65,8 +64,8 @@ def test_single_labels_may_be_missing(data):
     x, labels = data
     model, guide = pair()
     labels[:2, 1] = torch.nan
-    z = encode(Run(model, LabelConditionedGuide(guide, model)), x, labels)
-    assert_close(z[:2, 1], encode(Run(model, guide), x)[:2, 1])
+    z = encode(model, LabelConditionedGuide(guide, model), x, labels)
+    assert_close(z[:2, 1], encode(model, guide, x)[:2, 1])
     assert_close(z[2:], model.prior(labels[2:]).mean)
     assert_close(z[:, 0], model.prior(labels.nan_to_num()).mean[:, 0])
 

@@ -237,15 +237,15 @@ def test_what_a_feature_raises_is_left_alone():
 @pytest.mark.parametrize(
     ("one", "two", "options", "message"),
     [
-        (images(0)[:1], images(1), {}, "images: got shape [1, 2, 3, 3]; expected [N, C, H, W] with at least 2 images"),
-        (images(0), images(1)[:1], {}, "other: got shape [1, 2, 3, 3]; expected [N, C, H, W] with at least 2 images"),
-        (images(0)[0], images(1), {}, "images: got shape [2, 3, 3]; expected [N, C, H, W]"),
+        (images(0)[:1], images(1), {}, "images: got 1 image; must be at least 2"),
+        (images(0), images(1)[:1], {}, "other: got 1 image; must be at least 2"),
+        (images(0)[0], images(1), {}, "images: expected a tensor of images [N, C, H, W], got [2, 3, 3]"),
         (images(0), images(1)[:, :1], {}, "other: got images of shape [1, 3, 3]; valid: that of images, [2, 3, 3]"),
         (images(0), images(1, side=4), {}, "other: got images of shape [2, 4, 4]; valid: that of images, [2, 3, 3]"),
-        (images(0).int(), images(1), {}, "images: got torch.int32; valid: uint8, or floating point in [0, 1]"),
-        (255 * images(0), images(1), {}, "images: got pixels from "),
-        (images(0), images(1) - 0.5, {}, "other: got pixels from -0."),
-        (images(0), images(1) * float("nan"), {}, "other: got pixels from nan to nan; valid: finite, in [0, 1]"),
+        (images(0).int(), images(1), {}, "images: expected uint8, or floating point in [0, 1], got torch.int32"),
+        (255 * images(0), images(1), {}, "images: pixels must lie in [0, 1] or be uint8, got "),
+        (images(0), images(1) - 0.5, {}, "other: pixels must lie in [0, 1] or be uint8, got -0."),
+        (images(0), images(1) * float("nan"), {}, "other: pixels must lie in [0, 1] or be uint8, got nan to nan"),
         (images(0), images(1), {"batch_size": 0}, "batch_size: got 0; must be at least 1"),
         (images(0), images(1), {"feature": 64}, "images: got 2 channels; InceptionV3 takes 1 or 3, other features any number"),
         (

@@ -26,7 +26,6 @@ from causalvae_pyro import (
     fit,
     reconstruct,
 )
-from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.networks import ConvDecoder, ConvEncoder, FiLMDecoder, MLPDecoder, MLPEncoder, PooledEncoder, SpatialEncoder
 from causalvae_pyro.objectives.terms import LabelFit
 from causalvae_pyro.priors import LearnedPrior
@@ -287,7 +286,7 @@ def test_an_empty_batch_is_an_error_that_names_the_argument(space):
         lambda: counterfactual(model, guide, x, {"a": 1.0}),
         lambda: reconstruct(model, guide, x),
         lambda: abduct(guide, x),
-        lambda: encode(Run(model, guide), x),
+        lambda: encode(model, guide, x),
     ):
         with pytest.raises(ValueError, match=r"^x: got no images$"):
             ask()

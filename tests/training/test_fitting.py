@@ -509,7 +509,7 @@ def spoilt(tensor, index, value):
         (lambda x, u: (x, spoilt(u, (slice(1, None), 2), math.nan)), "labels: the concept 'shadow_length' has 1 of them; each"),
         (lambda x, u: (x, u[:, :3]), "labels: expected shape [96, 4] (images x concepts), got [96, 3]"),
         (lambda x, u: (x, u[:90]), "labels: expected shape [96, 4] (images x concepts), got [90, 4]"),
-        (lambda x, u: (x[0], u), "images: expected shape [N, C, H, W], got [3, 16, 16]"),
+        (lambda x, u: (x[0], u), "images: expected a tensor of images [N, C, H, W], got [3, 16, 16]"),
         (lambda x, u: (x.float(), u), "images: pixels must lie in [0, 1] or be uint8, got 0 to 255"),
         (lambda x, u: (spoilt(x.float() / 255, (7, 0), math.nan), u), "images: pixels must lie in [0, 1] or be uint8, got nan"),
     ],

@@ -159,7 +159,9 @@ def test_a_run_of_the_gpu_is_read_on_a_cpu(data, tmp_path):
     assert there.device.type == "cuda"
     here = load(tmp_path, device="cpu")
     torch.testing.assert_close(counterfactual(here.model, here.guide, x, do), there.cpu(), atol=2e-4, rtol=0)
-    torch.testing.assert_close(encode(here, x), encode(made[0], x).cpu(), atol=5e-3, rtol=0)
+    torch.testing.assert_close(
+        encode(here.model, here.guide, x), encode(made[0].model, made[0].guide, x).cpu(), atol=5e-3, rtol=0
+    )
 
 
 def test_scores_are_those_of_the_cpu(pendulum, data):

@@ -15,6 +15,7 @@ from causalvae_pyro.networks.shapes import check_image_shape
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE, composite, render_layers
 from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
 from causalvae_pyro.networks.sprites.segmentation import Part, find_background, find_parts
+from causalvae_pyro.utils.images import check_images, scale_images
 
 __all__ = ["SpriteDecoder"]
 
@@ -119,6 +120,7 @@ class SpriteDecoder(_Decoder):
             concepts: See :meth:`initialise`.
             **kwargs: Passed on to the class. Without ``sprites`` it gets one for each part found, or the default if none is.
         """
+        check_images(images, "images")
         cls(tuple(images.shape[1:]), num_concepts, dim, **{**kwargs, "sprites": 1})._check_images(images)  # type: ignore[arg-type]
         start = _Start(images)
         kwargs.setdefault("sprites", len(start.parts) or 6)
@@ -242,7 +244,6 @@ class _Start:
     def __init__(self, images: Tensor) -> None:
         self.count = len(images)
         self.chosen = torch.randperm(len(images))[:300]
-        sample = images[self.chosen.to(images.device)].detach().float().cpu()
-        sample = sample / 255 if images.dtype == torch.uint8 else sample
+        sample = scale_images(images[self.chosen.to(images.device)].detach()).float().cpu()
         self.background = find_background(sample)
         self.parts = find_parts(sample, self.background)

@@ -569,7 +569,7 @@ def test_black_and_white_are_finite():
 
 @pytest.mark.parametrize("shape", [(10, 3, 16, 16), (10, 1, 8, 16), (1, 16, 16)], ids=name)
 def test_images_of_another_shape(shape):
-    with pytest.raises(ValueError, match=rf"^images: expected shape \[N, 1, 16, 16\], got \[{shape[0]}, "):
+    with pytest.raises(ValueError, match=rf"^images: expected .*\[N, .*\], got \[{shape[0]}, "):
         SpriteDecoder((1, 16, 16), 2).initialise_background(torch.zeros(shape))
 
 

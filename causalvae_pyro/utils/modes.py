@@ -1,0 +1,47 @@
+"""Modules in evaluation mode for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyro.poutine.messenger import unwrap
+from torch import nn
+
+__all__ = ["evaluation_mode", "frozen"]
+
+
+@contextmanager
+def evaluation_mode(*modules: Any) -> Iterator[None]:
+    """Modules and all their parts in evaluation mode; afterwards each part is in the mode that it was in.
+
+    Batch normalisation, dropout and augmentation then see each image for itself, draw no random numbers and learn nothing,
+    also where this is called from within a training.
+
+    Args:
+        *modules: Modules, as they are or wrapped by Pyro's handlers; other callables are left alone.
+    """
+    roots = [root for root in map(unwrap, modules) if isinstance(root, nn.Module)]
+    training = [part for root in roots for part in root.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """As :func:`evaluation_mode`, and the network's parameters out of the gradient's reach."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        with evaluation_mode(network):
+            yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
