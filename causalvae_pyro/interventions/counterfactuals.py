@@ -14,8 +14,8 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.poutine.messenger import Messenger, unwrap
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from causalvae_pyro.distributions import mean_of
@@ -246,7 +246,7 @@ def encode(run: Any, x: Tensor, labels: Tensor | None = None, *, batch_size: int
 
 
 def _is_latent(site: Any) -> bool:
-    return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
+    return site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
 
 
 def _moved(values: Tensor, model: Any) -> Tensor:

@@ -9,10 +9,10 @@ from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, kl_divergence
-from torch.distributions.transforms import _InverseTransform
 
 from causalvae_pyro.distributions import BlockNormal
 from causalvae_pyro.scm import CausalTransform, LinearSCM
+from causalvae_pyro.utils.compat import mask_of
 
 __all__ = ["endogenous_base", "kl", "kl_endogenous", "kl_exogenous", "kl_linear_gaussian"]
 
@@ -44,7 +44,7 @@ def kl_endogenous(q: Distribution, p: Distribution, scm: Any, eps: Tensor, z: Te
         z: ``f(eps)``.
     """
     if isinstance(p, MaskedDistribution):
-        return scale_and_mask(kl_endogenous(q, p.base_dist, scm, eps, z), mask=p._mask)
+        return scale_and_mask(kl_endogenous(q, p.base_dist, scm, eps, z), mask=mask_of(p))
     base = endogenous_base(q, scm)
     if base is not None:
         # z as it was drawn, where eps is fresh: a flow's density of any other value costs its inverse.
@@ -82,7 +82,8 @@ def endogenous_base(q: Distribution, scm: Any) -> Distribution | None:
     """``q(z)`` where ``q(eps)`` is its image under the inverse of this causal layer, else ``None``."""
     if isinstance(q, TransformedDistribution) and len(q.transforms) == 1:
         transform = q.transforms[0]
-        if isinstance(transform, _InverseTransform) and isinstance(transform.inv, CausalTransform) and transform.inv.scm is scm:
+        inverse = transform.inv
+        if isinstance(inverse, CausalTransform) and inverse.scm is scm:
             return q.base_dist
     return None
 
