@@ -127,7 +127,8 @@ class CausalLayer(Configurable, nn.Module):
     def remember(self, eps: Tensor, z: Tensor) -> None:
         """Notes that ``eps`` is ``f^-1(z)``, so that training the model on a guide's sample need not solve for ``z`` again.
 
-        It holds while both tensors live, gradients are recorded and no parameter of the layer changes.
+        It holds while both tensors live, gradients are recorded and no parameter of the layer changes. Worth it where launching
+        operations is what takes the time, as on a GPU; docs/training.md has the figures.
         """
         self._inverted = weakref.ref(eps), weakref.ref(z), self._versions()
 
