@@ -66,6 +66,7 @@ def check_wheel(content, tracked):
     assert own == {name for name in tracked if name.startswith("causalvae_pyro/")}
     assert "causalvae_pyro/py.typed" in own
     assert {f"causalvae_pyro/explore/page/{name}" for name in ("index.html", "page.css", "page.js")} <= own
+    assert {"causalvae_pyro/evaluation/templates/report.html", "causalvae_pyro/checkpoints/templates/card.md"} <= own
     assert not [name for name in names if "test" in name]
     assert f"{FRONT}.dist-info/licenses/LICENSE" in names
     assert "causalvae = causalvae_pyro.cli:main" in entries

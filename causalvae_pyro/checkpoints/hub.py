@@ -1,4 +1,4 @@
-"""Sharing a trained pair: a folder that anyone can load, with a model card, and Hugging Face's hub (extra ``hub``)."""
+"""Sharing a trained pair: a folder that anyone can load, with a model card, and Hugging Face's hub."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 from causalvae_pyro.checkpoints.runs import CONFIG, WEIGHTS, Run, load, save
 from causalvae_pyro.utils.files import write_bytes, write_text
+from causalvae_pyro.utils.templates import render
 
 __all__ = ["from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
 
@@ -76,7 +77,6 @@ def from_pretrained(
     Raises:
         FileNotFoundError: If it is neither a folder nor the name of a repository, or one of its two files is missing.
         OSError: If the repository cannot be had: :class:`ConnectionError`, or what the hub's library says.
-        ModuleNotFoundError: If it is the name of a repository, and huggingface_hub is not installed.
         ValueError: If a file is damaged; see :func:`~causalvae_pyro.load`.
     """
     if Path(source).is_dir():
@@ -85,9 +85,12 @@ def from_pretrained(
     parts = name.split("/")
     if len(parts) != 2 or not all(parts) or Path(name).is_absolute() or parts[0] in (".", ".."):
         raise FileNotFoundError(f"source: {name} is no folder here, and no repository's name, which is 'owner/name'")
-    hub = _hub()
+    import huggingface_hub
+
     with _connection(name):
-        folder = hub.snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS], force_download=force_download)
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision, allow_patterns=[CONFIG, WEIGHTS], force_download=force_download
+        )
     try:
         return load(folder, device=device, classes=classes)
     except (FileNotFoundError, ValueError) as error:
@@ -126,7 +129,9 @@ def push_to_hub(
     Raises:
         OSError: As :func:`from_pretrained`; what has been uploaded by then is not part of the repository.
     """
-    api = _hub().HfApi(token=token)
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(run, folder, scores=scores, pictures=pictures)
         with _connection(repository):
@@ -142,67 +147,24 @@ def model_card(run: Run, *, scores: Mapping[str, Any] | None = None, pictures: I
         scores: What :func:`~causalvae_pyro.evaluation.evaluate` found.
         pictures: Names of image files beside the card.
     """
-    graph, model = run.graph, run.model
-    data = run.config.get("data", {})
-    edges = [f"- `{parent}` causes `{child}`" for parent, child in graph.edges] or ["- none: the concepts are independent"]
-    channels = " x ".join(map(str, getattr(model.decoder, "image_shape", ()))) or "any"
-    do = f'{{"{graph.names[0]}": 0.0}}'
-    lines = [
-        "---",
-        "library_name: causalvae_pyro",
-        "tags: [causal-inference, counterfactual, pyro, variational-autoencoder]",
-        "---",
-        "",
-        f"# CausalVAE of {data.get('name', 'images')}",
-        "",
-        f"A [CausalVAE](https://arxiv.org/abs/2004.08697) of {len(graph)} concepts with {model.scm.dim} dimensions each,"
-        f" on images of {channels} (channels, height, width), trained with causalvae_pyro.",
-        "",
-        "## Concepts",
-        "",
-        f"{', '.join(f'`{name}`' for name in graph.names)}.",
-        "",
-        *edges,
-        "",
-        "## Use",
-        "",
-        "```python",
-        "from causalvae_pyro import counterfactual",
-        "from causalvae_pyro.checkpoints.hub import from_pretrained",
-        "",
-        'run = from_pretrained("PATH OR OWNER/NAME")',
-        f"images = counterfactual(run.model, run.guide, x, do={do})  # x [N, C, H, W] in [0, 1]; label units",
-        "```",
-        "",
-        "| part | class |",
-        "|---|---|",
-        *(f"| {part} | `{type(getattr(model, part)).__name__}` |" for part in ("scm", "prior", "decoder", "likelihood")),
-        f"| guide | `{type(run.guide).__name__}` |",
-        "",
-    ]
-    if scores is not None:
-        lines += ["## Scores", "", *_scores(scores), ""]
-    for picture in pictures:
-        lines += [f"![{Path(picture).stem}]({picture})", ""]
-    return "\n".join(lines)
-
-
-def _scores(scores: Mapping[str, Any]) -> list[str]:
-    r2, cf = scores.get("r2", {}), scores.get("cf_score", {})
-    lines = [
-        "On test images. R² is that of the concept read from the image; the CF-score is 1 for the true counterfactual image.",
-        "",
-    ]
-    lines += ["| concept | R² | CF-score of do(concept) |", "|---|---|---|"]
-    for name in r2:
-        lines.append(f"| {name} | {r2[name]:.4f} | {f'{cf[name]:.3f}' if name in cf else ''} |")
-    representation = scores.get("representation", {})
-    both = [
-        f"{title} {100 * representation[key]:.1f} %"
-        for title, key in (("MIC", "mic_mean"), ("TIC", "tic_mean"))
-        if key in representation
-    ]
-    return lines + (["", ", ".join(both) + "."] if both else [])
+    graph, model, data = run.graph, run.model, run.config.get("data")
+    parts = {part: type(getattr(model, part)).__name__ for part in ("scm", "prior", "decoder", "likelihood")}
+    found = scores or {}
+    cf, means = found.get("cf_score", {}), found.get("representation", {})
+    return render(
+        "causalvae_pyro.checkpoints",
+        "card.md",
+        data=data.get("name") if isinstance(data, Mapping) else None,
+        names=graph.names,
+        edges=graph.edges,
+        dim=model.scm.dim,
+        channels=" x ".join(map(str, getattr(model.decoder, "image_shape", ()))) or "any",
+        do=f'{{"{graph.names[0]}": 0.0}}',
+        parts={**parts, "guide": type(run.guide).__name__},
+        scores=None if scores is None else [(name, r2, cf.get(name)) for name, r2 in found.get("r2", {}).items()],
+        means=[f"{title} {100 * means[key]:.1f} %" for title, key in (("MIC", "mic_mean"), ("TIC", "tic_mean")) if key in means],
+        pictures=[Path(picture) for picture in pictures],
+    )
 
 
 def _without_paths(run: Run) -> Run:
@@ -224,11 +186,3 @@ def _connection(repository: str) -> Iterator[None]:
         raise ConnectionError(
             f"the hub cannot be reached ({type(error).__name__}: {reason}); {repository} is as it was before, try again"
         ) from error
-
-
-def _hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise ModuleNotFoundError("sharing on the hub takes huggingface_hub: pip install causalvae-pyro[hub]") from None
-    return huggingface_hub

@@ -151,7 +151,7 @@ def _make_parser(run: Commands) -> argparse.ArgumentParser:
     share.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
     where = share.add_mutually_exclusive_group(required=True)
     where.add_argument("--to", type=Path, metavar="DIR", help="the folder to write")
-    where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (extra hub; hf auth login)")
+    where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (hf auth login)")
     share.add_argument("--private", action="store_true", help="make the repository a private one")
     share.set_defaults(run=run["share"])
     return parser

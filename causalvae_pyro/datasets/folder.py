@@ -263,10 +263,8 @@ def _read_mapping(path: Path) -> Mapping[str, Sequence[str]]:
     if path.suffix == ".json":
         content = json.loads(text)
     elif path.suffix in (".yaml", ".yml"):
-        try:
-            import yaml
-        except ImportError:
-            raise ValueError("reading YAML needs the package pyyaml; install it, or write the graph as JSON") from None
+        import yaml
+
         try:
             content = yaml.safe_load(text)
         except yaml.YAMLError as error:

@@ -121,11 +121,6 @@ class ImageSimulator(Dataset):
 
     # What follows from it ----------------------------------------------------------------------------------------
 
-    @classmethod
-    def concept_index(cls, name: str) -> int:
-        """Column of a concept in the labels."""
-        return cls.graph.index(name)
-
     @property
     def concepts(self) -> tuple[str, ...]:
         """The names of the labels' columns."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import os
@@ -18,21 +17,9 @@ from causalvae_pyro.evaluation.tables import score_sections
 from causalvae_pyro.plots.style import figure_style, units_of
 from causalvae_pyro.scm import CausalLayer
 from causalvae_pyro.utils.files import write_bytes, write_text
+from causalvae_pyro.utils.templates import render
 
 __all__ = ["write_report"]
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1, h2 { line-height: 1.2 } h2 { margin-top: 2.5rem } img { max-width: 100%; height: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-td, th { padding: .2rem .9rem; border-bottom: 1px solid #ddd }
-td:not(:first-child), th:not(:first-child) { text-align: right } pre { background: #f5f5f5; padding: .8rem; overflow-x: auto }
-"""
-
-_SCORES = (
-    "CF-score: 1 is the true counterfactual image, 0 no better than leaving the image alone. The ceiling is what the "
-    "reconstruction error alone would allow. CF R&sup2;: the worst concept of the counterfactual, read again by the encoder. "
-)
 
 _CAPTIONS = {
     "counterfactuals": (
@@ -128,35 +115,13 @@ def _typical(data: Any) -> int:
     return int(standard.square().sum(-1).argmin())
 
 
-def _page(run: Run, metrics: dict[str, Any], pictures: dict[str, bytes]) -> str:
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>CausalVAE run</title>",
-        f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head><body>",
-        "<h1>CausalVAE run</h1>",
-        f"<p>{html.escape(_summary(run))}</p>",
-        "<h2>Scores</h2>",
-        f"<p>{_SCORES if 'cf_score' in metrics else ''}Brackets: 95 % intervals over the test images.</p>",
-        _table(metrics),
-    ]
-    for name, picture in pictures.items():
-        title, caption = _CAPTIONS[name]
-        data = base64.b64encode(picture).decode()
-        parts.append(f"<h2>{title}</h2><p>{caption}</p><img alt='{html.escape(title)}' src='data:image/png;base64,{data}'>")
-    config = html.escape(json.dumps(run.config, indent=1))
-    parts.append(f"<h2>Configuration</h2><pre>{config}</pre></body></html>\n")
-    return "\n".join(parts)
-
-
-def _summary(run: Run) -> str:
-    edges = ", ".join(f"{cause} → {effect}" for cause, effect in run.graph.edges)
-    return f"Concepts: {', '.join(run.graph.names)}. Edges: {edges or 'none'}."
-
-
-def _table(metrics: dict[str, Any]) -> str:
-    """The text table's rows as HTML."""
-    parts = []
-    for section in score_sections(metrics):
-        head = "".join(f"<th>{html.escape(title)}</th>" for title in section.columns)
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in section.rows)
-        parts.append(f"<h3>{html.escape(section.title)}</h3><table><tr>{head}</tr>{rows}</table>")
-    return "".join(parts)
+def _page(run: Run, metrics: dict[str, Any], figures: dict[str, bytes]) -> str:
+    return render(
+        "causalvae_pyro.evaluation",
+        "report.html",
+        graph=run.graph,
+        counterfactuals="cf_score" in metrics,
+        sections=score_sections(metrics),
+        figures=[(*_CAPTIONS[name], base64.b64encode(content).decode()) for name, content in figures.items()],
+        config=json.dumps(run.config, indent=1),
+    )

@@ -16,8 +16,8 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.poutine.messenger import Messenger, unwrap
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from causalvae_pyro.distributions import mean_of
@@ -264,7 +264,7 @@ def _abduct(
 
 
 def _is_latent(site: Any) -> bool:
-    return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
+    return site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
 
 
 def _moved(x: Tensor, labels: Tensor | None, module: Callable) -> tuple[Tensor, Tensor | None]:

@@ -13,6 +13,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from typing_extensions import Self
 
+from causalvae_pyro.utils.compat import is_replaced_by_do
+
 __all__ = ["Replace", "Scale", "Shift", "SoftDoMessenger", "SoftIntervention", "soft_do"]
 
 Value = float | Tensor | Sequence[float]
@@ -150,7 +152,7 @@ class SoftDoMessenger(Messenger):
             return
         self._met.append(name)
         # poutine.do sends a copy of the site around to record the natural value.
-        if name in self.data and msg.get("_intervener_id") is None:
+        if name in self.data and not is_replaced_by_do(msg):
             natural = infer.get("_changed", msg["value"])
             # Copies: a function that works in place must not reach the noise that other worlds share.
             value = self.data[name].apply(natural.clone(), dict(infer["_parents"]), infer["_noise"].clone())
@@ -158,7 +160,7 @@ class SoftDoMessenger(Messenger):
 
     # On the way back, after a trace around it has recorded the natural value.
     def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] in self.data and msg.get("_intervener_id") is None and "_changed" in msg["infer"]:
+        if msg["name"] in self.data and not is_replaced_by_do(msg) and "_changed" in msg["infer"]:
             msg["value"] = msg["infer"].pop("_changed")
 
 

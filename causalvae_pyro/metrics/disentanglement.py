@@ -62,13 +62,15 @@ def mcc(z: Tensor | np.ndarray, u: Tensor | np.ndarray, *, method: str = "pearso
         >>> round(mcc(-2 * u[:, [2, 0, 1]], u), 6)
         1.0
     """
-    from scipy.optimize import linear_sum_assignment  # slow to import
+    # Slow to import.
+    from scipy.optimize import linear_sum_assignment
+    from scipy.stats import rankdata
 
     if method not in ("pearson", "spearman"):
         raise ValueError(f"method: got {method!r}; valid: 'pearson', 'spearman'")
     codes, factors = _columns(z, u)
     if method == "spearman":
-        codes, factors = _ranks(codes), _ranks(factors)
+        codes, factors = rankdata(codes, axis=0), rankdata(factors, axis=0)
     correlation = np.abs(_correlation(codes, factors))
     return float(correlation[linear_sum_assignment(correlation, maximize=True)].sum() / factors.shape[1])
 
@@ -179,12 +181,14 @@ def mig(z: Tensor | np.ndarray, u: Tensor | np.ndarray, *, bins: int = 20, strat
         >>> round(mig(torch.stack([u[:, 1], -u[:, 0]], 1), u), 6)
         1.0
     """
+    from sklearn.metrics import mutual_info_score  # slow to import
+
     codes, factors = _columns(z, u, latents=2)
     codes, factors = _discretised(codes, bins, strategy), _discretised(factors, bins, strategy)
     gaps = []
     for factor in factors.T:
-        information = sorted(_mutual_information(code, factor) for code in codes.T)
-        gaps.append((information[-1] - information[-2]) / _mutual_information(factor, factor))
+        information = sorted(mutual_info_score(code, factor) for code in codes.T)
+        gaps.append((information[-1] - information[-2]) / mutual_info_score(factor, factor))
     return float(np.mean(gaps))
 
 
@@ -318,23 +322,16 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a.T @ b, norms, out=np.zeros_like(norms), where=norms > 0).clip(-1, 1)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks 1..N per column, ties sharing their mean rank."""
-    result = np.empty_like(values)
-    for column, ranks in zip(values.T, result.T, strict=True):
-        _, group, counts = np.unique(column, return_inverse=True, return_counts=True)
-        ranks[:] = (np.cumsum(counts) - (counts - 1) / 2)[group]
-    return result
-
-
 def _discretised(values: np.ndarray, bins: int, strategy: str) -> np.ndarray:
     """Bin numbers ``[N, columns]``; see :func:`mig`."""
+    from scipy.stats import rankdata  # slow to import
+
     if not isinstance(bins, int) or bins < 2:
         raise ValueError(f"bins: got {bins!r}; valid: whole numbers from 2")
     if strategy not in ("width", "frequency"):
         raise ValueError(f"strategy: got {strategy!r}; valid: 'width', 'frequency'")
     result = np.empty(values.shape, dtype=np.int64)
-    ranks = _ranks(values) - 0.5
+    ranks = rankdata(values, axis=0) - 0.5
     for j, column in enumerate(values.T):
         distinct, group = np.unique(column, return_inverse=True)
         if len(distinct) <= bins:
@@ -344,15 +341,6 @@ def _discretised(values: np.ndarray, bins: int, strategy: str) -> np.ndarray:
         else:
             result[:, j] = ranks[:, j] * bins / len(values)
     return result
-
-
-def _mutual_information(a: np.ndarray, b: np.ndarray) -> float:
-    """In nats, of two columns of bin numbers; of a column with itself its entropy."""
-    joint = np.zeros((a.max() + 1, b.max() + 1))
-    np.add.at(joint, (a, b), 1 / len(a))
-    product = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
-    seen = joint > 0
-    return float((joint[seen] * np.log(joint[seen] / product[seen])).sum())
 
 
 def _estimator(estimator: Any, seed: int, samples: int) -> Any:

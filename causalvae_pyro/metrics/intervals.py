@@ -59,6 +59,10 @@ def bootstrap_interval(
     values, whose distribution is skewed and, for a bounded score, off centre; plain percentiles miss by ``O(1 / sqrt(N))`` per
     end there, BCa by ``O(1 / N)``. It costs ``N`` more evaluations of the statistic.
 
+    With the same seed the resamples and the ends are those of :func:`scipy.stats.bootstrap`, up to rounding, where that has ends.
+    It is not called because it returns NaN where the value lies beyond all resamples or no single image moves the statistic,
+    draws no rows of more than one number, and loads ``scipy.stats``.
+
     Args:
         arrays: One array, or several that are paired, each ``[N, ...]`` with one row per image, ``N >= 2``.
         statistic: Takes the arrays, in float64 numpy, and returns a number. If it has a parameter ``axis`` and every array is

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from causalvae_pyro.distributions import BlockNormal
 from causalvae_pyro.scm import LinearSCM
 from causalvae_pyro.scm.base import endogenous_base
+from causalvae_pyro.utils.compat import mask_of
 
 __all__ = ["kl", "kl_endogenous", "kl_exogenous", "kl_linear_gaussian"]
 
@@ -44,7 +45,7 @@ def kl_endogenous(q: Distribution, p: Distribution, scm: Any, eps: Tensor, z: Te
         z: ``f(eps)``.
     """
     if isinstance(p, MaskedDistribution):
-        return scale_and_mask(kl_endogenous(q, p.base_dist, scm, eps, z), mask=p._mask)
+        return scale_and_mask(kl_endogenous(q, p.base_dist, scm, eps, z), mask=mask_of(p))
     base = endogenous_base(q, scm)
     if base is not None:
         # z as it was drawn, where eps is fresh: a flow's density of any other value costs its inverse.

@@ -17,6 +17,7 @@ from causalvae_pyro.objectives.teacher_forcing import TeacherForcingMessenger
 from causalvae_pyro.objectives.terms import Term, Weight
 from causalvae_pyro.scm import LinearSCM
 from causalvae_pyro.scm.base import endogenous_base
+from causalvae_pyro.utils.compat import is_deterministic
 from causalvae_pyro.utils.missing_labels import MaskedPrior, masked_prior
 
 __all__ = ["CausalELBO"]
@@ -167,7 +168,7 @@ class CausalELBO(Trace_ELBO):
         result = {"reconstruction": sites["x"]["log_prob"].sum()}
         if self.w_eps:
             result["kl_eps"] = _sum(kl_exogenous(q_eps, sites["eps"]["fn"], scm, eps), sites["eps"])
-        if self.w_z and not sites["z"]["infer"].get("_deterministic"):
+        if self.w_z and not is_deterministic(sites["z"]):
             p = sites["z"]["fn"]
             if isinstance(p, MaskedPrior):
                 value = _kl_incomplete(q_eps, p, sites["eps"]["fn"], scm, eps, z)

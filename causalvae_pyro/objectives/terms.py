@@ -11,6 +11,7 @@ from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from causalvae_pyro.utils.compat import mask_of
 from causalvae_pyro.utils.missing_labels import MaskedPrior, masked_prior
 
 __all__ = ["LabelFit", "MechanismFit", "Term", "Weight", "warm_up"]
@@ -85,7 +86,7 @@ class LabelFit:
         eps = model.scm.to_exogenous(target)
         log_prob = -0.5 * (eps.square() + math.log(2 * math.pi)).sum((-2, -1))
         # A prior that masks images masks them here too.
-        mask: Any = prior._mask if isinstance(prior, MaskedDistribution) else None
+        mask: Any = mask_of(prior) if isinstance(prior, MaskedDistribution) else None
         if isinstance(prior, MaskedPrior):
             mask = prior.known.all(-1)
         return scale_and_mask(model.scm.log_abs_det_jacobian(eps, target) - log_prob, mask=mask).sum()

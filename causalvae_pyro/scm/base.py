@@ -16,6 +16,7 @@ from torch.distributions.transforms import Transform
 
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.scm.indexing import take
+from causalvae_pyro.utils.compat import deterministic_infer, version_of
 from causalvae_pyro.utils.configurable import Configurable
 
 __all__ = ["AdditiveNoiseLayer", "CausalLayer", "CausalTransform", "endogenous_base"]
@@ -126,7 +127,8 @@ class CausalLayer(Configurable, nn.Module):
     def remember(self, eps: Tensor, z: Tensor) -> None:
         """Notes that ``eps`` is ``f^-1(z)``, so that training the model on a guide's sample need not solve for ``z`` again.
 
-        It holds while both tensors live, gradients are recorded and no parameter of the layer changes.
+        It holds while both tensors live, gradients are recorded and no parameter of the layer changes. Worth it where launching
+        operations is what takes the time, as on a GPU; docs/training.md has the figures.
         """
         self._inverted = weakref.ref(eps), weakref.ref(z), self._versions()
 
@@ -138,7 +140,7 @@ class CausalLayer(Configurable, nn.Module):
         return z() if known() is eps and versions == self._versions() else None
 
     def _versions(self) -> list[int]:
-        return [parameter._version for parameter in self.parameters()]
+        return [version_of(parameter) for parameter in self.parameters()]
 
     def __getstate__(self) -> dict[str, Any]:
         # Weak references cannot be pickled.
@@ -189,8 +191,7 @@ class CausalLayer(Configurable, nn.Module):
             return natural
         # What pyro.deterministic does, which takes no infer of its own.
         delta = dist.Delta(natural, event_dim=1).mask(False)
-        infer: Any = {"_deterministic": True, "_parents": parents, "_noise": noise}
-        value = pyro.sample(name, delta, obs=natural, infer=infer)
+        value = pyro.sample(name, delta, obs=natural, infer=deterministic_infer(_parents=parents, _noise=noise))
         if value is natural:
             return value
         # An intervened value replaces the natural one as it was given: a number, [d] or [..., d].
@@ -203,14 +204,6 @@ class CausalLayer(Configurable, nn.Module):
                 f"do[{name!r}]: a value of shape {tuple(value.shape)} does not broadcast to the concept's {tuple(natural.shape)}"
             )
         return value.to(natural).expand(shape)
-
-    def _scatter(self, columns: list[Tensor], done: list[int], like: Tensor) -> Tensor:
-        if not columns:
-            return torch.zeros_like(like)
-        zero = torch.zeros_like(columns[0])
-        by_index = dict(zip(done, columns, strict=True))
-        # Interventions may add leading dimensions to some concepts only.
-        return torch.stack(torch.broadcast_tensors(*(by_index.get(i, zero) for i in range(len(self.graph)))), -2)
 
     def _check_shape(self, argument: str, value: Tensor) -> None:
         expected = (len(self.graph), self.dim)

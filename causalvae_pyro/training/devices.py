@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from causalvae_pyro.guides import GuideWrapper
+from causalvae_pyro.utils.compat import accelerate_state, compiled_calls
 
 __all__ = ["networks_of", "prepare_networks", "reproducible", "resolve_device", "training_accelerator"]
 
@@ -57,7 +58,6 @@ def training_accelerator(device: str | torch.device, mixed_precision: str | None
         ValueError: If the device or the precision is not to be had, or the user's accelerator has another.
     """
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, GradientState, PartialState
     from accelerate.utils import GradScalerKwargs
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -68,12 +68,10 @@ def training_accelerator(device: str | torch.device, mixed_precision: str | None
     resolved = resolve_device(device)
     if mixed_precision == "fp16" and resolved.type == "cpu":
         raise ValueError("mixed_precision: got 'fp16' on a CPU; valid there: 'no', 'bf16'")
-    theirs = bool(AcceleratorState._shared_state), bool(PartialState._shared_state)
-    gradients = dict(GradientState._shared_state)
     # The loss is a sum over pixels and images: its gradients are large, and 65536 times them are beyond half precision.
     handlers = [GradScalerKwargs(init_scale=1.0)]
-    try:
-        if any(theirs):
+    with accelerate_state(several) as theirs:
+        if theirs:
             accelerator = Accelerator()
             wanted = resolved.type, mixed_precision or accelerator.mixed_precision
             if wanted != (accelerator.device.type, accelerator.mixed_precision):
@@ -88,12 +86,6 @@ def training_accelerator(device: str | torch.device, mixed_precision: str | None
             with _environment("ACCELERATE_TORCH_DEVICE", str(resolved)):
                 accelerator = Accelerator(cpu=resolved.type == "cpu", mixed_precision=mixed_precision, kwargs_handlers=handlers)
             yield accelerator
-    finally:
-        if not theirs[0]:
-            # Several processes stay connected.
-            AcceleratorState._reset_state(reset_partial_state=not several and not theirs[1])
-        GradientState._shared_state.clear()
-        GradientState._shared_state.update(gradients)
 
 
 @contextmanager
@@ -131,9 +123,8 @@ def networks_of(model: nn.Module, guide: nn.Module) -> list[nn.Module]:
     """The networks that images go through: decoder and encoders. They take nearly all of the time."""
     while isinstance(guide, GuideWrapper):
         guide = guide.guide
-    found = [
-        vars(root).get("_modules", {}).get(name) for root in (model, guide) for name in ("decoder", "encoder", "noise_encoder")
-    ]
+    children = [dict(root.named_children()) if isinstance(root, nn.Module) else {} for root in (model, guide)]
+    found = [parts.get(name) for parts in children for name in ("decoder", "encoder", "noise_encoder")]
     return [network for network in dict.fromkeys(found) if network is not None]
 
 
@@ -144,33 +135,34 @@ def prepare_networks(networks: Sequence[nn.Module], accelerator: Any, compiled: 
     Densities, mechanisms and heads stay in full precision: a concept read to a half per cent, or a mechanism whose noise is
     smaller than its rounding, is no longer what the bound is about.
     """
-    mixed, before = accelerator.mixed_precision != "no", []
-    for network in networks:
-        for layer in network.modules():
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-                # Channels last: a tenth to a fifth less time on a CPU, and what a GPU's half-precision units want.
-                layer.to(memory_format=torch.channels_last)
-        before.append((vars(network).get("forward"), network._compiled_call_impl))
-        if compiled:
-            network.compile()
-        if mixed:
-            network.forward = _in_mixed_precision(network.forward, accelerator)
+    with ExitStack() as stack:
+        for network in networks:
+            for layer in network.modules():
+                if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                    # Channels last: a tenth to a fifth less time on a CPU, and what a GPU's half-precision units want.
+                    layer.to(memory_format=torch.channels_last)
+            if compiled:
+                stack.enter_context(compiled_calls(network))
+            if accelerator.mixed_precision != "no":
+                stack.enter_context(_in_mixed_precision(network, accelerator))
+        yield
+
+
+@contextmanager
+def _in_mixed_precision(network: nn.Module, accelerator: Any) -> Iterator[None]:
+    from accelerate.utils import convert_to_fp32
+
+    # Some hold a forward of their own already, as those that something else has wrapped.
+    before, own = network.forward, "forward" in vars(network)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with accelerator.autocast():
+            return convert_to_fp32(before(*args, **kwargs))
+
+    network.forward = forward
     try:
         yield
     finally:
-        for network, (forward, compilation) in zip(networks, before, strict=True):
-            network._compiled_call_impl = compilation
-            if mixed:
-                del network.forward
-                if forward is not None:
-                    network.forward = forward
-
-
-def _in_mixed_precision(forward: Any, accelerator: Any) -> Any:
-    from accelerate.utils import convert_to_fp32
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with accelerator.autocast():
-            return convert_to_fp32(forward(*args, **kwargs))
-
-    return wrapped
+        del network.forward
+        if own:
+            network.forward = before

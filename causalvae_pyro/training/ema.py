@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["MovingAverage"]
 
@@ -33,7 +34,7 @@ class MovingAverage:
         self.updates += 1
         # Divided by what the weights of the average add up to so far.
         share = (1 - self.decay) / (1 - self.decay**self.updates)
-        torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], share)
+        get_ema_multi_avg_fn(1 - share)(self.averages, [p.detach() for p in self.parameters], self.updates)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""One process at a time in a directory, by a lock that dies with it."""
+"""One training run per directory."""
 
 from __future__ import annotations
 
@@ -6,118 +6,93 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+import filelock
+
+from causalvae_pyro.utils.files import write_text
 
 __all__ = ["DirectoryLock"]
 
-# What file systems say that have no locks.
-_UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+# What file systems without locks answer.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+# Seconds to wait for a holder that is just leaving.
+_PATIENCE = 0.5
 
 
 class DirectoryLock:
-    """Keeps others that ask for the same lock out of a directory, whether in this process or another.
+    """A :class:`filelock.FileLock` on a directory that names its holder and leaves nothing behind.
 
-    The operating system lets go of the lock when its process ends, however it ends; the file that is then left behind holds
-    nobody up. It says who has the lock. Where the system or the file system has no such locks, nobody is kept out.
+    The operating system releases the lock when its process ends, however it ends; the files that are then left block nobody.
+    The holder's process number stands in a second file, since the lock file itself is locked on Windows. Where the file system
+    has no locks, nobody is kept out.
 
     Args:
-        path: The file, in the directory. The directory is made where it is missing, and removed again if nothing is put in it.
+        path: The lock file, in the directory; the holder's file has the suffix ``.holder``. The directory is made where it is
+            missing, and removed again if nothing is put in it.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
-        self._depth = self._owner = 0
-        self._descriptor: int | None = None
-        self._made: list[Path] = []
+        self.holder = self.path.with_suffix(".holder")
+        self._lock = filelock.FileLock(self.path)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the lock for a while; who holds it already may do so again.
+        """Holds the lock for a while; its holder may take it again.
 
         Raises:
-            ValueError: If another holds it; the message says which process.
+            ValueError: If another holds it (the message names the process), or the lock file is a symbolic link.
         """
-        if not self._depth:
-            self._take()
-        self._depth += 1
+        if self._lock.is_locked:
+            yield
+            return
+        made = [folder for folder in (self.path.parent, *self.path.parents[1:]) if not folder.exists()]
+        owner = os.getpid()
         try:
+            self._take(owner)
             yield
         finally:
-            self._depth -= 1
-            if not self._depth:
+            # A forked child has no part in it.
+            if owner == os.getpid():
                 self._leave()
+                with suppress(OSError):  # There is something in it.
+                    for folder in made:
+                        folder.rmdir()
 
-    def _take(self) -> None:
-        directory = self.path.parent
-        self._made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-        self._owner = os.getpid()
-        try:
-            self._lock()
-        except BaseException:
-            self._tidy()
-            raise
-
-    def _lock(self) -> None:
-        while True:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if fcntl is None:
-                return
+    def _take(self, owner: int) -> None:
+        while not self._lock.is_locked:
             try:
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire(timeout=_PATIENCE)
             except FileNotFoundError:
                 # Another has just left, and taken along the directory that it had made.
                 continue
-            try:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
-                    raise ValueError(
-                        f"checkpoint: {holder} is training into {self.path.parent}; wait for its end, or give another directory"
-                    ) from None
-                except OSError as error:
-                    if error.errno not in _UNKNOWN:
-                        raise
-                    self.path.unlink(missing_ok=True)
-                    os.close(descriptor)
-                    return
-                # Who had it before may have removed the file meanwhile, and another may have made it anew.
-                if self._is_file(descriptor):
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, f"process {self._owner} on {socket.gethostname()}\n".encode())
-                    self._descriptor = descriptor
-                    return
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
+            except filelock.Timeout:
+                raise ValueError(
+                    f"checkpoint: {self._name()} is training into {self.path.parent}; wait for its end, or give another directory"
+                ) from None
+            except OSError as error:
+                if self.path.is_symlink():
+                    raise ValueError(f"checkpoint: {self.path} is a symbolic link; remove it") from None
+                if error.errno not in _NO_LOCKS:
+                    raise
+                self.path.unlink(missing_ok=True)
+                return
+        write_text(self.holder, f"process {owner} on {socket.gethostname()}\n")
 
-    def _is_file(self, descriptor: int) -> bool:
+    def _name(self) -> str:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
-        except FileNotFoundError:
-            return False
+            return self.holder.read_text(encoding="utf-8", errors="replace").strip()[:200] or "another process"
+        except OSError:
+            return "another process"
 
     def _leave(self) -> None:
-        # A process that was forked off meanwhile has no part in it.
-        if self._owner != os.getpid():
+        if not self._lock.is_locked:
             return
-        if self._descriptor is not None:
-            self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
-        self._tidy()
-
-    def _tidy(self) -> None:
-        for folder in self._made:
-            try:
-                folder.rmdir()
-            except OSError:
-                # There is something in it.
-                return
+        self.holder.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows keeps a file that is open; filelock removes it there.
+            # While it is held: filelock takes no lock on a file that has been removed.
+            self.path.unlink()
+        self._lock.release()

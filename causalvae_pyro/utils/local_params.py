@@ -11,6 +11,8 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import unwrap
 from torch import nn
 
+from causalvae_pyro.utils.compat import ensure_local_params, is_pyro_attribute
+
 __all__ = ["LocalParamModule", "local_params"]
 
 _quiet = False
@@ -24,7 +26,7 @@ class LocalParamModule(PyroModule):
     """
 
     def __getattr__(self, name: str) -> Any:
-        if _quiet and name not in self.__dict__.get("_pyro_params", ()) and name not in self.__dict__.get("_pyro_samples", ()):
+        if _quiet and not is_pyro_attribute(self, name):
             found = nn.Module.__getattr__(self, name)
             if not isinstance(found, PyroModule):
                 return found
@@ -48,9 +50,7 @@ def local_params(*modules: Any, quiet: bool = False) -> Iterator[None]:
     for module in modules:
         module = unwrap(module)
         if isinstance(module, nn.Module):
-            for part in module.modules():
-                if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
-                    part._pyro_context.param_state = {"params": {}, "constraints": {}}
+            ensure_local_params(module)
     before, _quiet = _quiet, quiet
     try:
         with pyro.settings.context(module_local_params=True):

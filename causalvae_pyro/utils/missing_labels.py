@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
+from causalvae_pyro.utils.compat import mask_of
+
 __all__ = ["MaskedPrior", "any_missing", "declare_missing", "keep_labels", "masked_prior"]
 
 _declared: ContextVar[bool | None] = ContextVar("declared", default=None)
@@ -40,7 +42,7 @@ class MaskedPrior(dist.Independent):
     def known(self) -> Tensor:
         """Which are known, ``[..., n]``."""
         masked = self.base_dist
-        return masked._mask.expand(masked.batch_shape)[(..., *[0] * (self.reinterpreted_batch_ndims - 1))]
+        return mask_of(masked).expand(masked.batch_shape)[(..., *[0] * (self.reinterpreted_batch_ndims - 1))]
 
     @property
     def all_concepts(self) -> Any:

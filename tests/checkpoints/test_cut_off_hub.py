@@ -9,6 +9,7 @@ import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -163,7 +164,6 @@ def digest(content):
 
 @pytest.fixture
 def hub(run, tmp_path, monkeypatch):
-    huggingface_hub = pytest.importorskip("huggingface_hub")
     save_pretrained(run, tmp_path / "published")
     server = Hub(tmp_path / "published")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -233,7 +233,6 @@ def test_an_unknown_class_is_no_matter_of_the_download(run, hub):
 
 
 def test_an_upload_breaks(run, monkeypatch, tmp_path):
-    huggingface_hub = pytest.importorskip("huggingface_hub")
     repository, breaks = tmp_path / "hub", [True]
 
     class Api:

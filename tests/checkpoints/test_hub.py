@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -84,7 +83,7 @@ def test_a_folder_loads_elsewhere(run, data, tmp_path):
     assert "secret" not in "".join(path.read_text() for path in (moved / "config.json", moved / CARD))
     assert other.config["data"] == {"name": "folder", "size": 16}
     assert run.config["data"]["images"] == "/home/me/secret"
-    assert "![some](some.png)" in (moved / CARD).read_text()
+    assert "![`some`](some.png)" in (moved / CARD).read_text()
 
 
 def test_the_card_says_what_it_is_and_its_code_runs(run, data, tmp_path):
@@ -93,7 +92,7 @@ def test_the_card_says_what_it_is_and_its_code_runs(run, data, tmp_path):
     assert "library_name: causalvae_pyro" in header
     for parent, child in run.graph.edges:
         assert f"- `{parent}` causes `{child}`" in card
-    assert "| light | 0.2500 | -1.500 |" in card
+    assert "| `light` | 0.2500 | -1.500 |" in card
     assert "MIC 98.7 %, TIC 65.4 %." in card
     assert "3 x 16 x 16" in card
     assert "| decoder | `ConvDecoder` |" in card
@@ -102,6 +101,26 @@ def test_the_card_says_what_it_is_and_its_code_runs(run, data, tmp_path):
     namespace = {"x": data[0][:2]}
     exec(source.replace("PATH OR OWNER/NAME", str(tmp_path)), namespace)
     assert namespace["images"].shape == (2, 3, 16, 16)
+
+
+def test_names_in_the_card_are_shown_as_text():
+    run = Run(Recipe().build(CausalGraph(["a"]), *tiny()).model, torch.nn.Identity())
+    run.config["data"] = {"name": "x\n\n<img src=x onerror=alert(1)>\n# fake"}
+    scores = {"r2": {"# a|b": 0.5, "`<img src=x>`\n\n# c": 0.5}}
+    pictures = ["my picture.png", "a](http:evil).png", "x<img src=x>.png"]
+    card = model_card(run, scores=scores, pictures=pictures)
+    assert "\n# CausalVAE of `x <img src=x onerror=alert(1)> # fake`\n" in card
+    assert "\n| `# a\\|b` | 0.5000 |  |\n| `` `<img src=x>` # c `` | 0.5000 |  |\n" in card
+    assert "\n![`my picture`](my%20picture.png)\n" in card
+    assert "\n![`a](http:evil)`](a%5D%28http%3Aevil%29.png)\n" in card
+    # As a reader of Markdown sees it.
+    reader = pytest.importorskip("markdown_it", reason="needs the extra docs").MarkdownIt("commonmark").enable("table")
+    page = reader.render(card.split("---\n", 2)[2])
+    assert page.count("<img") == len(pictures)
+    assert page.count("onerror") == 1
+    assert "<img src=x" not in page
+    assert re.findall("<h1>(.*)</h1>", page) == ["CausalVAE of <code>x &lt;img src=x onerror=alert(1)&gt; # fake</code>"]
+    assert "<td><code># a|b</code></td>" in page
 
 
 def test_a_card_of_few_words():
@@ -153,14 +172,6 @@ def test_bad_pictures_leave_nothing_behind(run, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_without_huggingface_hub(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install causalvae-pyro\[hub\]"):
-        from_pretrained("me/pendulum")
-    with pytest.raises(ModuleNotFoundError, match=r"pip install causalvae-pyro\[hub\]"):
-        push_to_hub(run, "me/pendulum")
-
-
 def test_command(run, data, tmp_path, hub, capsys):
     from causalvae_pyro import save
 
@@ -170,8 +181,8 @@ def test_command(run, data, tmp_path, hub, capsys):
     assert cli.main(["share", str(tmp_path / "run"), "--to", str(tmp_path / "shared")]) == 0
     same(run, from_pretrained(tmp_path / "shared"), data[0])
     card = (tmp_path / "shared" / CARD).read_text()
-    assert "![graph](graph.png)" in card
-    assert "| light | 0.2500 |" in card
+    assert "![`graph`](graph.png)" in card
+    assert "| `light` | 0.2500 |" in card
     assert cli.main(["share", str(tmp_path / "run"), "--repository", "me/it"]) == 0
     assert capsys.readouterr().out.endswith("https://hub/me/it\n")
     assert (tmp_path / "hub" / "me" / "it" / "graph.png").is_file()
@@ -204,7 +215,6 @@ def test_what_was_downloaded_in_part_is_refused(run, tmp_path, hub):
 
 def test_a_hub_that_cannot_be_reached(run, tmp_path, monkeypatch, capsys):
     # Nothing listens there. The library beneath the hub's raises errors of its own.
-    pytest.importorskip("huggingface_hub")
     from huggingface_hub import constants
 
     from causalvae_pyro import save

@@ -95,8 +95,6 @@ def file(folder, name, text):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_graph(tmp_path, form):
-    if form in ("yaml", "yml"):
-        pytest.importorskip("yaml")
     graph = read_graph(FORMS[form](tmp_path), ["a", "b", "c"])
     assert graph == EXPECTED
     assert graph.names == ("a", "b", "c")

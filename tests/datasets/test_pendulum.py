@@ -213,7 +213,7 @@ def test_doing_nothing_or_what_is_the_case_anyway_gives_the_factual(request, sou
 def test_a_root_moves_both_shadows_by_the_mechanisms_and_keeps_their_noise(noisy, name, dtype):
     labels = some(noisy.labels, 60).to(dtype)
     before = labels.clone()
-    column = noisy.concept_index(name)
+    column = noisy.graph.index(name)
     value = torch.linspace(*noisy.root_ranges()[name], 60, dtype=dtype)
     result, images = noisy.counterfactual(labels, {name: value})
     expected = []
@@ -242,7 +242,7 @@ def test_a_leaf_changes_alone(request, source, name):
     labels = some(source.labels, 200).double()
     labels += 50 * torch.rand_like(labels)
     expected = labels.clone()
-    expected[:, source.concept_index(name)] = 7.25
+    expected[:, source.graph.index(name)] = 7.25
     result, images = source.counterfactual(labels, {name: 7.25})
     assert torch.equal(result, expected)
     assert torch.equal(images, source.render(expected, source.size))

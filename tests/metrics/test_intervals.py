@@ -43,38 +43,20 @@ STATISTICS = {
 @pytest.mark.parametrize("method", ["bca", "percentile"])
 def test_agrees_with_scipy(name, method, level):
     statistic, arrays = STATISTICS[name]
-    result = bootstrap_interval(arrays, statistic, level=level, resamples=20_000, method=method, seed=1)
+    result = bootstrap_interval(arrays, statistic, level=level, resamples=2000, method=method, seed=1)
     expected = scipy.stats.bootstrap(
         arrays,
         statistic,
         paired=True,
         vectorized=True,
         confidence_level=level,
-        n_resamples=20_000,
+        n_resamples=2000,
         method={"bca": "BCa"}.get(method, method),
-        random_state=np.random.default_rng(2),
+        random_state=np.random.default_rng(1),
     )
-    error = expected.standard_error
     assert result["value"] == pytest.approx(statistic(*arrays, axis=-1), rel=1e-12)
-    assert result["standard_error"] == pytest.approx(error, rel=0.03)
-    # Two Monte-Carlo quantiles of 20,000 resamples each: about 0.02 standard errors apart at these levels.
-    assert result["interval"] == pytest.approx(list(expected.confidence_interval), abs=0.06 * error)
-
-
-@pytest.mark.parametrize("name", STATISTICS)
-def test_the_ends_are_those_of_scipy_on_the_same_resamples(name):
-    statistic, arrays = STATISTICS[name]
-    rng = np.random.default_rng(3)
-    drawn = rng.integers(60, size=(500, 60))
-    resampled = statistic(*(array[drawn] for array in arrays), axis=-1)
-    result = bootstrap_interval(arrays, statistic, resamples=500, seed=3)
-    assert result["standard_error"] == pytest.approx(np.std(resampled, ddof=1))
-    previous = scipy.stats.bootstrap(arrays, statistic, paired=True, n_resamples=500, method="percentile")
-    previous.bootstrap_distribution = resampled
-    expected = scipy.stats.bootstrap(
-        arrays, statistic, paired=True, n_resamples=0, method="BCa", bootstrap_result=previous
-    ).confidence_interval
-    assert result["interval"] == pytest.approx(list(expected), rel=1e-9)
+    assert result["standard_error"] == pytest.approx(expected.standard_error, rel=1e-9)
+    assert result["interval"] == pytest.approx(list(expected.confidence_interval), rel=1e-9)
 
 
 @pytest.mark.parametrize(("method", "low"), [("bca", 0.88), ("percentile", 0.86)])

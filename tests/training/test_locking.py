@@ -17,7 +17,10 @@ from causalvae_pyro.training import Callback, TrainingCheckpoint
 from causalvae_pyro.training import locking as module
 from causalvae_pyro.training.locking import DirectoryLock
 from causalvae_pyro.training.resuming import LOCK, STATE, read_state
+from causalvae_pyro.utils import files
 
+fcntl = pytest.importorskip("fcntl", reason="what the tests interfere with is POSIX's")
+HOLDER = "training.holder"
 GRAPH = CausalGraph(["a", "b"], [("a", "b")])
 OPTIONS = {"epochs": 1, "batch_size": 8, "device": "cpu", "progress": False}
 TRAIN = ["train", "pendulum", "--size", "16", "--limit", "64", "--epochs", "1", "--device", "cpu", "--decoder", "conv"]
@@ -34,8 +37,16 @@ def run(data):
     return Recipe().build(GRAPH, *data)
 
 
-# The module alone, without the seconds that torch takes to import.
-ALONE = f"import os, runpy, sys, time\nlock = runpy.run_path({module.__file__!r})['DirectoryLock'](sys.argv[1])\n"
+# The module and what it imports alone, without the seconds that torch takes to import.
+ALONE = f"""
+import importlib.util, os, runpy, sys, time
+for name in ("causalvae_pyro", "causalvae_pyro.utils"):
+    sys.modules[name] = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, None))
+spec = importlib.util.spec_from_file_location("causalvae_pyro.utils.files", {files.__file__!r})
+sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[spec.name])
+lock = runpy.run_path({module.__file__!r})["DirectoryLock"](sys.argv[1])
+"""
 
 
 def start(script, *arguments):
@@ -65,15 +76,17 @@ def test_the_second_is_refused_until_the_first_is_killed(other, run, data, tmp_p
     err = capsys.readouterr().err
     assert err.startswith(f"causalvae: error: checkpoint: {message}")
     assert err.count("\n") == 1
-    assert os.listdir(here) == before == [LOCK]
+    assert sorted(os.listdir(here)) == sorted(before) == [HOLDER, LOCK]
     other.send_signal(signal.SIGKILL)
     other.wait()
-    # The file is still there, and means nothing any more.
+    # The files are still there, and mean nothing any more.
     assert (here / LOCK).is_file()
+    assert (here / HOLDER).is_file()
     fit(run.model, run.guide, data, checkpoint=here, **OPTIONS)
     assert os.listdir(here) == [STATE]
     # Nor for a resumption.
-    (here / LOCK).write_text("process 1 on nowhere\n")
+    (here / LOCK).touch()
+    (here / HOLDER).write_text("process 1 on nowhere\n")
     fit(run.model, run.guide, data, checkpoint=here, resume=True, **OPTIONS)
     assert os.listdir(here) == [STATE]
 
@@ -103,14 +116,14 @@ def test_the_command_holds_it_until_it_has_scored(tmp_path, monkeypatch, capsys)
 
     def score(loaded, out, *_, **__):
         calls.append(out)
-        assert (out / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+        assert (out / HOLDER).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
         assert cli.main([*TRAIN, "--resume", "--out", str(tmp_path)]) == 2
 
-    monkeypatch.setattr(cli, "_score", score)
+    monkeypatch.setattr(sys.modules["causalvae_pyro.cli.main"], "_score", score)
     assert cli.main([*TRAIN, "--out", str(tmp_path)]) == 0
     assert calls == [tmp_path]
     assert "is training into" in capsys.readouterr().err
-    assert not (tmp_path / LOCK).exists()
+    assert not [path for path in tmp_path.iterdir() if path.name in (LOCK, HOLDER)]
 
 
 @pytest.mark.parametrize("options", [["--epochs", "0"], ["--lr", "0"], ["--batch-size", "1000"]], ids=" ".join)
@@ -141,7 +154,7 @@ def test_a_file_that_its_holder_removes_is_made_anew(tmp_path, monkeypatch):
     first, second = (DirectoryLock(tmp_path / "lock") for _ in range(2))
     holding = first.held()
     holding.__enter__()
-    original, calls = module.fcntl.flock, []
+    original, calls = fcntl.flock, []
 
     def flock(descriptor, how):
         if not calls:
@@ -149,9 +162,9 @@ def test_a_file_that_its_holder_removes_is_made_anew(tmp_path, monkeypatch):
             holding.__exit__(None, None, None)
         return original(descriptor, how)
 
-    monkeypatch.setattr(module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with second.held():
-        assert second.path.read_text().startswith(f"process {os.getpid()} on ")
+        assert second.holder.read_text().startswith(f"process {os.getpid()} on ")
         with pytest.raises(ValueError, match="is training into"), first.held():
             pass
 
@@ -159,28 +172,58 @@ def test_a_file_that_its_holder_removes_is_made_anew(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_does_not_let_go_of_it(tmp_path):
     lock = DirectoryLock(tmp_path / "lock")
-    with lock.held():
-        child = os.fork()
-        if not child:
-            lock._leave()
-            os._exit(0)
-        os.waitpid(child, 0)
-        assert lock.path.is_file()
-        with pytest.raises(ValueError, match="is training into"), DirectoryLock(lock.path).held():
-            pass
+    held = lock.held()
+    held.__enter__()
+    child = os.fork()
+    if not child:
+        held.__exit__(None, None, None)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert lock.path.is_file()
+    assert lock.holder.is_file()
+    with pytest.raises(ValueError, match="is training into"), DirectoryLock(lock.path).held():
+        pass
+    held.__exit__(None, None, None)
+    assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("way", ["no fcntl", "no locks"])
-def test_where_there_are_no_locks_nobody_is_kept_out(way, tmp_path, monkeypatch):
+def test_where_there_are_no_locks_nobody_is_kept_out(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-    if way == "no fcntl":
-        monkeypatch.setattr(module, "fcntl", None)
-    else:
-        monkeypatch.setattr(module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with DirectoryLock(tmp_path / "lock").held(), DirectoryLock(tmp_path / "lock").held():
         assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["there", "missing"])
+def test_a_symbolic_link_in_its_place_is_refused(target, tmp_path, capsys):
+    victim, here = tmp_path / "thesis.tex", tmp_path / "run"
+    if target == "there":
+        victim.write_text("important")
+    here.mkdir()
+    (here / LOCK).symlink_to(victim)
+    assert cli.main([*TRAIN, "--out", str(here)]) == 2
+    assert capsys.readouterr().err == f"causalvae: error: checkpoint: {here / LOCK} is a symbolic link; remove it\n"
+    assert victim.read_text() == "important" if target == "there" else not victim.exists()
+    # What says who holds it is replaced, never followed.
+    (here / LOCK).unlink()
+    (here / HOLDER).symlink_to(victim)
+    with TrainingCheckpoint(here).lock():
+        assert (here / HOLDER).read_text().startswith(f"process {os.getpid()} on ")
+    assert victim.read_text() == "important" if target == "there" else not victim.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or not os.geteuid(), reason="nothing is read-only to the superuser")
+def test_a_read_only_directory_is_one_line(tmp_path, capsys):
+    tmp_path.chmod(0o555)
+    try:
+        assert cli.main([*TRAIN, "--out", str(tmp_path)]) == 2
+    finally:
+        tmp_path.chmod(0o755)
+    err = capsys.readouterr().err
+    assert str(tmp_path) in err
+    assert err.count("\n") == 1
 
 
 def test_an_error_of_the_file_system_is_passed_on(tmp_path, monkeypatch):
@@ -188,7 +231,7 @@ def test_an_error_of_the_file_system_is_passed_on(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
-    monkeypatch.setattr(module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(OSError, match="Input/output error"), DirectoryLock(tmp_path / "lock").held():
         pass
     if descriptors is not None:

@@ -1,0 +1,104 @@
+"""Private parts of other libraries for which they have no public way, all in one place.
+
+Every function says which private part it uses and why. ``tests/utils/test_compat.py`` fails when one of them goes away or changes
+its meaning. What a subclass overrides or calls of its base class (a Pyro messenger's ``_pyro_sample``, a torch transform's
+``_call``, ``ELBO._get_trace``) stands in the subclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+__all__ = [
+    "accelerate_state",
+    "compiled_calls",
+    "deterministic_infer",
+    "ensure_local_params",
+    "is_deterministic",
+    "is_pyro_attribute",
+    "is_replaced_by_do",
+    "mask_of",
+    "version_of",
+]
+
+
+@contextmanager
+def accelerate_state(several: bool) -> Iterator[bool]:
+    """Leaves accelerate's process-wide state as it was found.
+
+    accelerate keeps it in ``_shared_state`` of three classes; making one of them to ask for it would initialise it.
+
+    Args:
+        several: Several processes train; they stay connected.
+
+    Yields:
+        Whether the process has an accelerator, or a state of one, already.
+    """
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    accelerator, partial = bool(AcceleratorState._shared_state), bool(PartialState._shared_state)
+    gradients = dict(GradientState._shared_state)
+    try:
+        yield accelerator or partial
+    finally:
+        if not accelerator:
+            AcceleratorState._reset_state(reset_partial_state=not several and not partial)
+        GradientState._shared_state.clear()
+        GradientState._shared_state.update(gradients)
+
+
+@contextmanager
+def compiled_calls(network: nn.Module) -> Iterator[None]:
+    """Calls of the network run compiled, for a while. ``nn.Module.compile`` sets ``_compiled_call_impl`` and has no undo."""
+    before = network._compiled_call_impl
+    network.compile()
+    try:
+        yield
+    finally:
+        network._compiled_call_impl = before
+
+
+def version_of(tensor: Tensor) -> int:
+    """A number that grows with every change of the tensor in place. Torch counts it in ``_version``, for autograd."""
+    return tensor._version
+
+
+def mask_of(distribution: Any) -> Any:
+    """The mask of a Pyro ``MaskedDistribution``, which keeps it in ``_mask`` and has no property for it."""
+    return distribution._mask
+
+
+def ensure_local_params(module: nn.Module) -> None:
+    """Lets a module use ``module_local_params`` that was made without that setting of Pyro's.
+
+    ``PyroModule`` makes the place for local parameters, ``_pyro_context.param_state``, only in its constructor.
+    """
+    for part in module.modules():
+        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+            part._pyro_context.param_state = {"params": {}, "constraints": {}}
+
+
+def is_pyro_attribute(module: PyroModule, name: str) -> bool:
+    """Whether an attribute is a parameter or sample of Pyro's, listed in ``_pyro_params`` and ``_pyro_samples``."""
+    own = module.__dict__
+    return name in own.get("_pyro_params", ()) or name in own.get("_pyro_samples", ())
+
+
+def is_replaced_by_do(message: Mapping[str, Any]) -> bool:
+    """Whether ``poutine.do`` sets this site: it marks the message with ``_intervener_id``."""
+    return message.get("_intervener_id") is not None
+
+
+def deterministic_infer(**infer: Any) -> Any:
+    """The ``infer`` of a ``pyro.deterministic`` site with more in it: ``pyro.deterministic`` sets the mark and takes no infer."""
+    return {"_deterministic": True, **infer}
+
+
+def is_deterministic(site: Mapping[str, Any]) -> bool:
+    """Whether a site is one of ``pyro.deterministic``, which its ``infer`` says under ``_deterministic``."""
+    return bool(site["infer"].get("_deterministic"))
