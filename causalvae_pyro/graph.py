@@ -6,14 +6,19 @@ parents of concept ``i``.
 
 from __future__ import annotations
 
+import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import networkx as nx
 import torch
 from torch import Tensor
 
-__all__ = ["CausalGraph"]
+from causalvae_pyro.utils.graph_files import read_graph_file
+
+__all__ = ["CausalGraph", "GraphLike", "as_graph"]
 
 #: Names of the model's own sample sites, which a concept may not take.
 RESERVED_NAMES = frozenset({"eps", "eps_x", "z", "x", "x_mean", "data"})
@@ -68,7 +73,9 @@ class CausalGraph:
     @classmethod
     def from_networkx(cls, graph: nx.DiGraph) -> CausalGraph:
         """Builds the graph from a networkx ``DiGraph`` with string nodes, in the order of its nodes."""
-        return cls(list(graph.nodes), list(graph.edges))
+        if not graph.is_directed():
+            raise ValueError("graph: got an undirected graph of networkx; expected a DiGraph")
+        return cls(list(graph.nodes), list(graph.edges()))
 
     @classmethod
     def from_dict(cls, parents: Mapping[str, Sequence[str]]) -> CausalGraph:
@@ -110,9 +117,10 @@ class CausalGraph:
         except ValueError:
             raise KeyError(f"unknown concept {name!r}; known: {list(self.names)}") from None
 
-    @cached_property
+    @property
     def adjacency(self) -> Tensor:
-        """``[n, n]`` float tensor with ``A[j, i] = 1`` for every edge ``j -> i`` and 0 elsewhere."""
+        """``[n, n]`` tensor of the default precision with ``A[j, i] = 1`` for every edge ``j -> i`` and 0 elsewhere."""
+        # A new one each time: the default precision may change, and models move and change what they are given.
         matrix = torch.zeros(len(self), len(self))
         for cause, effect in self.edges:
             matrix[self.index(cause), self.index(effect)] = 1.0
@@ -149,13 +157,81 @@ class CausalGraph:
         return tuple(sorted(nx.descendants(self.to_networkx(), name), key=self.index))
 
 
+#: What :func:`as_graph` takes.
+GraphLike: TypeAlias = CausalGraph | nx.DiGraph | Mapping[str, Sequence[str]] | Iterable[tuple[str, str]] | str | os.PathLike
+
+
+def as_graph(graph: GraphLike, names: Sequence[str] | None = None) -> CausalGraph:
+    """A causal graph from any of the forms that people write one in.
+
+    Args:
+        graph: A :class:`CausalGraph`; a networkx ``DiGraph``; a mapping from each concept to its parents; pairs ``(cause,
+            effect)``; or the path of a file, see :func:`~causalvae_pyro.utils.graph_files.read_graph_file`.
+        names: The concepts' order; for pairs, where no other order is given.
+
+    Raises:
+        ValueError: If the graph has a cycle or names an unknown concept, or the file is malformed.
+        FileNotFoundError: If the file is missing.
+
+    Example:
+        >>> as_graph({"sun": [], "mood": ["sun"]})
+        CausalGraph(['sun', 'mood']: sun -> mood)
+    """
+    if isinstance(graph, CausalGraph):
+        return graph
+    if isinstance(graph, (str, os.PathLike)):
+        parents, _ = read_graph_file(graph)
+        try:
+            return _from_parents(parents)
+        except ValueError as error:
+            raise ValueError(f"graph: {graph}: {str(error).removeprefix('graph: ')}") from None
+    if isinstance(graph, nx.Graph):
+        return CausalGraph.from_networkx(graph)
+    if isinstance(graph, Mapping):
+        return _from_parents(graph)
+    if not isinstance(graph, Iterable):
+        raise ValueError(f"graph: got {reprlib.repr(graph)}; expected a graph, a mapping, pairs (cause, effect) or a file")
+    edges = [(edge,) if isinstance(edge, str) else tuple(edge) for edge in graph]
+    for edge in edges:
+        if len(edge) != 2:
+            raise ValueError(f"graph: expected pairs (cause, effect), got {reprlib.repr(edge)}")
+    if names is None:
+        names = list(dict.fromkeys(name for edge in edges for name in edge))
+    return CausalGraph(names, edges)
+
+
+def _from_parents(graph: Mapping[Any, Any]) -> CausalGraph:
+    parents = {}
+    for name, causes in graph.items():
+        causes = [causes] if isinstance(causes, str) else causes or ()
+        if not isinstance(name, str) or not isinstance(causes, Iterable) or not all(isinstance(c, str) for c in causes):
+            # Shortened: what is read from YAML may hold itself.
+            given = f"{reprlib.repr(name)}: {reprlib.repr(causes)}"
+            raise ValueError(f"graph: expected names of concepts, each with a list of its causes, got {given}")
+        parents[name] = list(causes)
+    return CausalGraph.from_dict(parents)
+
+
 def _check_names(names: tuple[str, ...]) -> None:
     if not names:
         raise ValueError("names: got none; a graph needs at least one concept")
     for name in names:
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"names: {name!r} is not a valid concept name; use letters, digits and underscores")
+            raise ValueError(
+                f"names: {name!r} is not a valid concept name: {_fault(name)}; use letters, digits and underscores, and no digit "
+                "first (a column of a table is renamed by FolderDataset(rename=...))"
+            )
         if name in RESERVED_NAMES:
             raise ValueError(f"names: {name!r} is the name of one of the model's sites; reserved: {sorted(RESERVED_NAMES)}")
         if names.count(name) > 1:
             raise ValueError(f"names: {name!r} occurs {names.count(name)} times; names must be unique")
+
+
+def _fault(name: Any) -> str:
+    if not isinstance(name, str):
+        return f"it is of type {type(name).__name__}"
+    if not name:
+        return "it is empty"
+    if strange := [character for character in name if not f"a{character}".isidentifier()]:
+        return f"it holds {strange[0]!r}"
+    return f"it starts with {name[0]!r}"

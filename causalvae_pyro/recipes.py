@@ -10,7 +10,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.guides import AmortizedGuide, IterativeGuide, PosteriorGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
@@ -94,11 +94,11 @@ class Recipe:
             if value not in valid:
                 raise ValueError(f"{argument}: got {value!r}; valid: {', '.join(map(repr, valid))}")
 
-    def build(self, graph: CausalGraph, images: Tensor, labels: Tensor, config: dict[str, Any] | None = None) -> Run:
+    def build(self, graph: GraphLike, images: Tensor, labels: Tensor, config: dict[str, Any] | None = None) -> Run:
         """Makes an untrained model and guide for such data.
 
         Args:
-            graph: The causal graph over the labels.
+            graph: The causal graph over the labels, in any form of :func:`~causalvae_pyro.graph.as_graph`.
             images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
             labels: Training labels ``[N, n]``, NaN where missing.
             config: More entries for the run's configuration.
@@ -107,6 +107,7 @@ class Recipe:
             ValueError: If images or labels have a shape that graph or networks cannot take, or a concept has too few labels.
         """
         check_images(images, "images")
+        graph = as_graph(graph)
         n, shape = len(graph), tuple(images.shape[1:])
         if tuple(labels.shape) != (len(images), n):
             raise ValueError(f"labels: expected shape {[len(images), n]} (images x concepts), got {list(labels.shape)}")

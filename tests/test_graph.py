@@ -6,7 +6,11 @@ import networkx as nx
 import pytest
 import torch
 
-from causalvae_pyro.graph import RESERVED_NAMES, CausalGraph
+import causalvae_pyro as cv
+from causalvae_pyro.datasets import SyntheticSCM
+from causalvae_pyro.discovery import allowed_edges
+from causalvae_pyro.graph import RESERVED_NAMES, CausalGraph, as_graph
+from causalvae_pyro.metrics import shd
 
 # Listed against the index order on purpose: ``d`` is a root that comes last, ``a`` has parents that come later.
 NAMES = ["a", "b", "c", "d"]
@@ -31,6 +35,52 @@ def test_adjacency_has_causes_in_rows_and_effects_in_columns(graph):
     expected[3, 1] = expected[1, 0] = expected[3, 0] = 1
     assert graph.adjacency.dtype == torch.float32
     assert torch.equal(graph.adjacency, expected)
+
+
+def test_a_graph_serves_models_of_every_precision(graph):
+    matrices = []
+    try:
+        for dtype in (torch.float64, torch.float32):
+            torch.set_default_dtype(dtype)
+            matrices.append(graph.adjacency)
+            layer = cv.AdditiveNoiseSCM(graph, 2)
+            assert layer(torch.zeros(3, 4, 2)).dtype == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [matrix.dtype for matrix in matrices] == [torch.float64, torch.float32]
+    # Nobody's changes reach others.
+    graph.adjacency.zero_()
+    assert graph.adjacency.sum() == 3
+
+
+FORMS = {
+    "graph": lambda graph, _: graph,
+    "networkx": lambda graph, _: graph.to_networkx(),
+    "mapping": lambda graph, _: {name: graph.parents(name) for name in graph.names},
+    "file": lambda graph, folder: write_graph(graph, folder / "graph.json"),
+    "path": lambda graph, folder: str(write_graph(graph, folder / "graph.json")),
+}
+
+
+def write_graph(graph, path):
+    path.write_text(json.dumps({name: graph.parents(name) for name in graph.names}))
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_taken_wherever_a_graph_is(graph, form, tmp_path):
+    given = FORMS[form](graph, tmp_path)
+    assert as_graph(given) == graph
+    for layer in (cv.LinearSCM(given), cv.AdditiveNoiseSCM(given), cv.scm.MaskLayer(given), cv.scm.SplineFlowSCM(given)):
+        assert layer.graph == graph
+        # What a checkpoint keeps.
+        assert layer.init_args["graph"] == graph
+    assert SyntheticSCM(given, {"a": lambda p: p["b"], "b": lambda p: p["d"]}).graph == graph
+    assert torch.equal(allowed_edges(NAMES, supergraph=given), graph.adjacency)
+    assert shd(given, graph) == 0
+    images, labels = torch.zeros(6, 3, 16, 16, dtype=torch.uint8), torch.randn(6, 4)
+    assert cv.Recipe(decoder="conv").build(given, images, labels).graph == graph
+    assert cv.plots.plot_graph(given)
 
 
 def test_structure(graph):
@@ -120,9 +170,10 @@ def test_repr_lists_the_edges(graph):
         ([], [], "names: got none; a graph needs at least one concept"),
         (["a", "b", "a"], [], "names: 'a' occurs 2 times; names must be unique"),
         (["hole size"], [], "names: 'hole size' is not a valid concept name"),
-        (["1st"], [], "names: '1st' is not a valid concept name"),
-        ([""], [], "names: '' is not a valid concept name"),
-        ([3], [], "names: 3 is not a valid concept name"),
+        (["1st"], [], "names: '1st' is not a valid concept name: it starts with '1'; use letters, digits and underscores"),
+        (["a-b"], [], "names: 'a-b' is not a valid concept name: it holds '-'"),
+        ([""], [], "names: '' is not a valid concept name: it is empty"),
+        ([3], [], "names: 3 is not a valid concept name: it is of type int"),
         (["a"], [("a", "b")], "edges: unknown concept 'b' in ('a', 'b'); known: ['a']"),
         (["a"], [("b", "a")], "edges: unknown concept 'b' in ('b', 'a'); known: ['a']"),
         (["a"], [("a", "a")], "edges: the graph has a cycle a -> a; a causal graph must be acyclic"),

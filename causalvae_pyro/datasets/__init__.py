@@ -2,7 +2,7 @@
 
 from causalvae_pyro.datasets.celeba import CELEBA_GROUPS, CelebA, ConceptGroup
 from causalvae_pyro.datasets.flow import Flow
-from causalvae_pyro.datasets.folder import FolderDataset, read_graph
+from causalvae_pyro.datasets.folder import FolderDataset
 from causalvae_pyro.datasets.morphomnist import MorphoMNIST
 from causalvae_pyro.datasets.pendulum import Pendulum
 from causalvae_pyro.datasets.registry import load_dataset
@@ -20,5 +20,4 @@ __all__ = [
     "Pendulum",
     "SyntheticSCM",
     "load_dataset",
-    "read_graph",
 ]

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from torch.utils.data import Dataset
 
+from causalvae_pyro.datasets.cache import UndecodableError, fill_cache, open_cache
 from causalvae_pyro.datasets.celeba_files import ARCHIVE, FOLDER, check_images, open_files
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.utils.images import scale_images
@@ -149,15 +148,8 @@ class CelebA(Dataset):
         cache = root / FOLDER / f"cache_{split}_{size}_{len(files)}.npy"
         if not cache.is_file():
             check_images(cache.parent, files.filename)
-            _fill(cache, files, size, _cores() if workers is None else workers, progress)
-        try:
-            # Copy on write: torch refuses tensors on read-only memory, and nobody writes here.
-            array = np.load(cache, mmap_mode="c")
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"root: the cache {cache} is damaged ({error}); delete it to have it made again") from None
-        if array.shape != (len(files), 3, size, size) or array.dtype != np.uint8:
-            raise ValueError(f"root: the cache {cache} is damaged (it holds {array.shape}); delete it to have it made again")
-        self.images = torch.from_numpy(array)
+            _fill(cache, files, size, workers, progress)
+        self.images = open_cache(cache, (len(files), 3, size, size), "root")
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -202,42 +194,12 @@ class _Decoded(Dataset):
         try:
             return self.files[index][0]
         except OSError as error:
-            raise _UndecodableError(f"{self.files.filename[index]}: {error}") from None
+            raise UndecodableError(f"{self.files.filename[index]}: {error}") from None
 
 
-class _UndecodableError(Exception):
-    pass
-
-
-def _cores() -> int:
-    # Containers and job schedulers often grant fewer than there are.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _fill(cache: Path, files: Dataset, size: int, workers: int, progress: bool) -> None:
-    images = _Decoded(files)
-    temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
-    # A generator of its own: the loader draws from it, and a first run should see the same random numbers as a later one.
-    loader = DataLoader(images, batch_size=256, num_workers=workers, generator=torch.Generator())
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), 3, size, size)}
+def _fill(cache: Path, files: Any, size: int, workers: int | None, progress: bool) -> None:
     try:
-        # Not through a memory map: on a full disk that ends the process with SIGBUS instead of raising.
-        with (
-            open(temporary, "wb") as file,
-            tqdm(total=len(images), disable=not progress, unit="img", desc=f"decoding {cache.name}") as bar,
-        ):
-            np.lib.format.write_array_header_1_0(file, header)
-            for batch in loader:
-                file.write(batch.numpy())
-                bar.update(len(batch))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, cache)
-        return
-    except _UndecodableError as error:
-        # A worker's error comes with its traceback; the last line is the message.
-        reason = str(error).splitlines()[-1].removeprefix(f"{_UndecodableError.__module__}.{_UndecodableError.__name__}: ")
-    finally:
-        temporary.unlink(missing_ok=True)
-    # Out here, where the error's context does not keep the loader's processes alive.
+        return fill_cache(cache, _Decoded(files), (3, size, size), workers=workers, progress=progress)
+    except UndecodableError as error:
+        reason = str(error)
     raise ValueError(f"root: an image of {cache.parent} cannot be decoded ({reason}); unpack it again from {ARCHIVE}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import os
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -15,12 +15,17 @@ from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.splits import check_split, random_fifth
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.utils.files import open_table
+from causalvae_pyro.utils.files import user_path
 from causalvae_pyro.utils.images import as_images, scale_images
+from causalvae_pyro.utils.tables import read_table
 
 __all__ = ["MorphoMNIST"]
 
 _IMAGES, _LABELS = 2051, 2049
+_SIDE = 28
+_COLUMNS = ("index", "thickness", "intensity")
+# More than were published, fewer than fill the memory.
+_MOST = 10**6
 
 
 class MorphoMNIST(Dataset):
@@ -65,10 +70,10 @@ class MorphoMNIST(Dataset):
         seed: int = 0,
     ) -> None:
         check_split(split)
-        if size < 28:
+        if size < _SIDE:
             raise ValueError(f"size: got {size}; the digits are 28 x 28, size must be at least 28")
         self.split, self.size, self.seed, self.transform = split, size, seed, transform
-        folder = Path(root)
+        folder = user_path(root)
         images = _read_idx(_find(folder, f"{source}-images-idx3-ubyte"), _IMAGES)
         digits = _read_idx(_find(folder, f"{source}-labels-idx1-ubyte"), _LABELS)
         table = folder / f"{source}-morpho.csv"
@@ -76,7 +81,7 @@ class MorphoMNIST(Dataset):
         if len(digits) != len(images):
             raise ValueError(f"root: {folder} holds {len(images)} {source} images but {len(digits)} digits")
         index = random_fifth(len(images), split, seed)
-        margin = size - images.shape[-1]
+        margin = size - _SIDE
         padding = (margin // 2, margin - margin // 2) * 2
         self.images = torch.nn.functional.pad(images[index][:, None], padding)
         self.labels = labels[index]
@@ -135,6 +140,9 @@ class MorphoMNIST(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(split={self.split!r}, size={self.size}, seed={self.seed}: {len(self)} images)"
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = scale_images(self.images[index])
         return (self.transform(image) if self.transform else image), self.labels[index]
@@ -148,48 +156,60 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, magic: int) -> Tensor:
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"root: {path} is damaged ({error}); copy or download it again") from None
-    found = int.from_bytes(content[:4], "big")
-    if found != magic:
-        raise ValueError(f"root: {path} is not the IDX file that its name says: its magic number is {found}, expected {magic}")
     dimensions = magic % 256
     header = 4 + 4 * dimensions
-    shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
-    expected = header + torch.Size(shape).numel()
-    if len(content) != expected:
+    try:
+        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else open(path, "rb")) as file:
+            start = file.read(header)
+            found = int.from_bytes(start[:4], "big")
+            if found != magic:
+                raise _IdxError(f"is not the IDX file that its name says: its magic number is {found}, expected {magic}")
+            shape = [int.from_bytes(start[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
+            if len(start) == header and (shape[0] > _MOST or shape[1:] not in ([], [_SIDE, _SIDE])):
+                sides = " x ".join(map(str, shape))
+                raise _IdxError(f"announces {sides}; Morpho-MNIST has at most {_MOST} images of {_SIDE} x {_SIDE}")
+            expected = torch.Size(shape).numel()
+            # Not all of it: a small file may unpack to more than the memory holds.
+            content = file.read(expected + 1)
+    except _IdxError as error:
+        raise ValueError(f"root: {path} {error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"root: {path} is damaged ({error}); copy or download it again") from None
+    if len(start) < header or len(content) != expected:
+        given = f"{len(start) + len(content)} bytes" + " or more" * (len(content) > expected)
         raise ValueError(
-            f"root: {path} is truncated or too long: {len(content)} bytes, its header announces {expected}; copy or download it "
-            "again"
+            f"root: {path} is truncated or too long: {given}, its header announces {header + expected}; copy or download it again"
         )
-    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(shape)
+
+
+class _IdxError(Exception):
+    """What is wrong with an IDX file, without its name."""
 
 
 def _read_csv(path: Path, count: int) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"root: {path} does not exist; expected the published Morpho-MNIST layout")
     labels = torch.full((count, 2), torch.nan)
-    with open_table(path, f"root: {path}") as file:
-        reader = csv.DictReader(file)
-        for column in ("index", "thickness", "intensity"):
-            if column not in (reader.fieldnames or ()):
-                raise ValueError(f"root: {path} has no column {column!r}; it has {reader.fieldnames}")
-        for line, row in enumerate(reader, start=2):
-            for column in ("index", "thickness", "intensity"):
-                try:
-                    value = float(row[column])
-                except (TypeError, ValueError):
-                    raise ValueError(f"root: {path}, line {line}, column {column!r}: {row[column]!r} is not a number") from None
-                if not abs(value) < float("inf"):
-                    raise ValueError(f"root: {path}, line {line}, column {column!r}: {row[column]!r} is not finite")
-            index = int(float(row["index"]))
-            if not 0 <= index < count:
-                raise ValueError(f"root: {path}, line {line}: index {index} has no image; there are {count}")
-            if not labels[index].isnan().all():
-                raise ValueError(f"root: {path}, line {line}: index {index} occurs twice")
-            labels[index] = torch.tensor([float(row["thickness"]), float(row["intensity"])])
+    header, rows = read_table(path, f"root: {path}")
+    for column in _COLUMNS:
+        if column not in header:
+            raise ValueError(f"root: {path} has no column {column!r}; it has {header}")
+    for line, cells in rows:
+        row = dict(zip(header, cells, strict=True))
+        for column in _COLUMNS:
+            try:
+                value = float(row[column])
+            except ValueError:
+                raise ValueError(f"root: {path}, line {line}, column {column!r}: {row[column]!r} is not a number") from None
+            if not abs(value) < float("inf"):
+                raise ValueError(f"root: {path}, line {line}, column {column!r}: {row[column]!r} is not finite")
+        index = int(float(row["index"]))
+        if not 0 <= index < count:
+            raise ValueError(f"root: {path}, line {line}: index {index} has no image; there are {count}")
+        if not labels[index].isnan().all():
+            raise ValueError(f"root: {path}, line {line}: index {index} occurs twice")
+        labels[index] = torch.tensor([float(row["thickness"]), float(row["intensity"])])
     missing = labels[:, 0].isnan().nonzero().flatten()
     if len(missing):
         raise ValueError(f"root: {path} has no row for image {missing[0].item()} ({len(missing)} of {count} rows are missing)")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import CausalGraph, GraphLike, as_graph
 
 __all__ = ["SyntheticSCM", "abduct_noise", "check_do", "complete", "counterfactual_values"]
 
@@ -82,10 +82,11 @@ class SyntheticSCM:
 
     def __init__(
         self,
-        graph: CausalGraph,
+        graph: GraphLike,
         mechanisms: Mapping[str, Callable[[Mapping[str, Tensor]], Tensor]],
         noise_std: float | Mapping[str, float] = 1.0,
     ) -> None:
+        graph = as_graph(graph)
         missing, extra = set(graph.children) - set(mechanisms), set(mechanisms) - set(graph.children)
         if missing or extra:
             expected = f"expected one for each of {list(graph.children)}"

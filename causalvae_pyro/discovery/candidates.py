@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import GraphLike, as_graph
 
 __all__ = ["Candidates", "LinearCandidates", "NetworkCandidates", "allowed_edges"]
 
 
-def allowed_edges(names: Sequence[str], *, supergraph: CausalGraph | None = None, order: Sequence[str] | None = None) -> Tensor:
+def allowed_edges(names: Sequence[str], *, supergraph: GraphLike | None = None, order: Sequence[str] | None = None) -> Tensor:
     """Which edges a search may use.
 
     Args:
@@ -35,6 +35,7 @@ def allowed_edges(names: Sequence[str], *, supergraph: CausalGraph | None = None
     n, names = len(names), list(names)
     allowed = 1 - torch.eye(n)
     if supergraph is not None:
+        supergraph = as_graph(supergraph)
         if sorted(supergraph.names) != sorted(names):
             raise ValueError(f"supergraph: got the concepts {list(supergraph.names)}; valid: {names}")
         index = [supergraph.index(name) for name in names]

@@ -16,7 +16,7 @@ from causalvae_pyro.discovery.lagrangian import AugmentedLagrangian
 from causalvae_pyro.discovery.local import LocalFits, climb, penalised_score, standardise
 from causalvae_pyro.discovery.scores import gaussian_score
 from causalvae_pyro.discovery.threshold import to_dag
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import CausalGraph, GraphLike, as_graph
 
 __all__ = ["Discovery", "discover_graph", "refine_graph"]
 
@@ -159,7 +159,7 @@ def discover_graph(
 
 def refine_graph(
     labels: Tensor,
-    graph: CausalGraph,
+    graph: GraphLike,
     *,
     allowed: Tensor | None = None,
     score: Callable[[Tensor], Tensor] = gaussian_score,
@@ -181,6 +181,7 @@ def refine_graph(
     Raises:
         ValueError: If labels or an argument are malformed.
     """
+    graph = as_graph(graph)
     n = len(graph)
     fits = LocalFits(labels, seed=seed) if n <= MAX_CONCEPTS else LocalFits(labels, hidden=32, steps=400, seed=seed)
     _check_columns(graph, fits.train.shape[1])

@@ -1,20 +1,25 @@
 """How close a learned graph, or a causal order, comes to the true one.
 
-Graphs are a :class:`~causalvae_pyro.graph.CausalGraph` or a square matrix with ``A[j, i] != 0`` iff ``j -> i``. Learned edge
-strengths are seldom exactly 0: threshold them before.
+Graphs are in any form of :func:`~causalvae_pyro.graph.as_graph` but pairs, or a square matrix with ``A[j, i] != 0`` iff
+``j -> i``. Learned edge strengths are seldom exactly 0: threshold them before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
+import networkx as nx
 import numpy as np
 from torch import Tensor
 
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import CausalGraph, as_graph
 
 __all__ = ["EdgeScores", "edge_scores", "order_error", "shd"]
+
+#: A graph, in the forms that :func:`~causalvae_pyro.graph.as_graph` can tell from a matrix, or a matrix.
+Graph: TypeAlias = CausalGraph | nx.DiGraph | Mapping[str, Sequence[str]] | str | os.PathLike | Tensor | np.ndarray
 
 
 class EdgeScores(NamedTuple):
@@ -29,8 +34,8 @@ class EdgeScores(NamedTuple):
 
 
 def shd(
-    learned: CausalGraph | Tensor | np.ndarray,
-    true: CausalGraph | Tensor | np.ndarray,
+    learned: Graph,
+    true: Graph,
     *,
     double_reversals: bool = False,
 ) -> int:
@@ -61,7 +66,7 @@ def shd(
     return int(differs.sum()) if double_reversals else int(np.triu(differs | differs.T).sum())
 
 
-def edge_scores(learned: CausalGraph | Tensor | np.ndarray, true: CausalGraph | Tensor | np.ndarray) -> EdgeScores:
+def edge_scores(learned: Graph, true: Graph) -> EdgeScores:
     """Precision, recall and F1 of the learned directed edges; an edge in the wrong direction is a wrong one.
 
     Args:
@@ -87,7 +92,7 @@ def edge_scores(learned: CausalGraph | Tensor | np.ndarray, true: CausalGraph | 
     return EdgeScores(found / claimed if claimed else 0.0, found / real if real else 0.0, 2 * found / (claimed + real))
 
 
-def order_error(order: Sequence[int] | Sequence[str] | Tensor | np.ndarray, true: CausalGraph | Tensor | np.ndarray) -> int:
+def order_error(order: Sequence[int] | Sequence[str] | Tensor | np.ndarray, true: Graph) -> int:
     """The number of true edges that a causal order contradicts, by placing the effect before its cause.
 
     Args:
@@ -108,6 +113,7 @@ def order_error(order: Sequence[int] | Sequence[str] | Tensor | np.ndarray, true
         >>> order_error(true.order, true), order_error(["b", "a", "c"], true), order_error([2, 1, 0], true)
         (0, 1, 2)
     """
+    true = _known(true)
     matrix = _matrix(true, "true")
     given = order.tolist() if isinstance(order, Tensor | np.ndarray) else list(order)
     names = list(true.names) if isinstance(true, CausalGraph) else []
@@ -119,7 +125,8 @@ def order_error(order: Sequence[int] | Sequence[str] | Tensor | np.ndarray, true
     return int((matrix & (position[:, None] > position[None, :])).sum())
 
 
-def _pair(learned: CausalGraph | Tensor | np.ndarray, true: CausalGraph | Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pair(learned: Graph, true: Graph) -> tuple[np.ndarray, np.ndarray]:
+    learned, true = _known(learned), _known(true)
     a, b = _matrix(learned, "learned"), _matrix(true, "true")
     if a.shape != b.shape:
         raise ValueError(f"learned: got {len(a)} nodes beside true's {len(b)}; both must be over the same nodes")
@@ -128,7 +135,11 @@ def _pair(learned: CausalGraph | Tensor | np.ndarray, true: CausalGraph | Tensor
     return a, b
 
 
-def _matrix(graph: CausalGraph | Tensor | np.ndarray, name: str) -> np.ndarray:
+def _known(graph: Graph) -> CausalGraph | Tensor | np.ndarray:
+    return as_graph(graph) if isinstance(graph, (nx.Graph, Mapping, str, os.PathLike)) else graph
+
+
+def _matrix(graph: Graph, name: str) -> np.ndarray:
     """``[n, n]`` bool, true for every edge."""
     values = graph.adjacency if isinstance(graph, CausalGraph) else graph
     matrix = values.detach().double().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values, dtype=np.float64)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets.splits import evenly_spaced
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.interventions.counterfactuals import counterfactual, encode, reconstruct
 from causalvae_pyro.plots.style import (
     BLUE,
@@ -53,14 +53,15 @@ _LETTER = MIN_FONT * 0.55 / 72
 
 
 @figure_style()
-def plot_graph(graph: CausalGraph, weights: Tensor | None = None, *, title: str | None = None) -> Figure:
+def plot_graph(graph: GraphLike, weights: Tensor | None = None, *, title: str | None = None) -> Figure:
     """Draws the causal graph in levels, causes above effects.
 
     Args:
-        graph: The graph.
+        graph: The graph, in any form of :func:`~causalvae_pyro.graph.as_graph`.
         weights: ``[n, n]`` edge strengths to write beside the edges, e.g. ``model.scm.sensitivity(z)``.
         title: Title of the figure.
     """
+    graph = as_graph(graph)
     width = max(len(level) for level in graph.levels)
     # Below an inch apiece the nodes of a level would touch; more than six of them are wider than a page.
     column = max(1.0, min(2.6, (WIDTH - 0.8) / width))
@@ -74,7 +75,7 @@ def plot_graph(graph: CausalGraph, weights: Tensor | None = None, *, title: str 
 @figure_style()
 def draw_graph(
     axes: Any,
-    graph: CausalGraph,
+    graph: GraphLike,
     weights: Tensor | None = None,
     *,
     set_names: Collection[str] = (),
@@ -84,11 +85,12 @@ def draw_graph(
 
     Args:
         axes: The axes, which are turned off.
-        graph: The graph.
+        graph: The graph, in any form of :func:`~causalvae_pyro.graph.as_graph`.
         weights: ``[n, n]`` edge strengths to write beside the edges.
         set_names: Concepts that are intervened on: squares, and the edges into them, which the intervention cuts, dotted.
         moved_names: Concepts that moved.
     """
+    graph = as_graph(graph)
     positions = {
         name: (column - (len(level) - 1) / 2, -row) for row, level in enumerate(graph.levels) for column, name in enumerate(level)
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import GraphLike
 from causalvae_pyro.scm.base import AdditiveNoiseLayer
 from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.scm.networks import NetworkLayer
@@ -29,7 +29,7 @@ class AdditiveNoiseSCM(AdditiveNoiseLayer, NetworkLayer):
 
     def __init__(
         self,
-        graph: CausalGraph,
+        graph: GraphLike,
         dim: int = 1,
         *,
         hidden: int = 64,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, TransformedDistribution, constraints
 from torch.distributions.transforms import Transform
 
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.utils.compat import deterministic_infer, version_of
 from causalvae_pyro.utils.configurable import Configurable
@@ -31,7 +31,8 @@ class CausalLayer(Configurable, nn.Module):
     ``_noise``, the concept's own noise; :func:`~causalvae_pyro.interventions.handlers.soft_do` reads them.
 
     Args:
-        graph: The causal graph; it decides which parents each mechanism can see.
+        graph: The causal graph, in any form of :func:`~causalvae_pyro.graph.as_graph`; it decides which parents each mechanism
+            can see.
         dim: Dimensions ``d`` of each concept.
 
     Subclasses define :meth:`solve_level`, :meth:`means`, :meth:`to_exogenous` and :meth:`log_abs_det_jacobian`.
@@ -40,10 +41,14 @@ class CausalLayer(Configurable, nn.Module):
     mask: Tensor
     place: Tensor
 
-    def __init__(self, graph: CausalGraph, dim: int = 1) -> None:
+    def __init__(self, graph: GraphLike, dim: int = 1) -> None:
         super().__init__()
         if dim < 1:
             raise ValueError(f"dim: got {dim}; each concept needs at least one dimension")
+        graph = as_graph(graph)
+        if "graph" in self.init_args:
+            # A checkpoint keeps the graph, not the file or the like that it came from.
+            self.init_args["graph"] = graph
         self.graph, self.dim = graph, dim
         self._levels = [[graph.index(name) for name in level] for level in graph.levels]
         self._restore = [graph.order.index(name) for name in graph.names]
@@ -226,7 +231,7 @@ class AdditiveNoiseLayer(CausalLayer):
         min_noise: Floor of the learned scales; deterministic children would drive them to zero.
     """
 
-    def __init__(self, graph: CausalGraph, dim: int = 1, *, learn_noise: bool = False, min_noise: float = 1e-2) -> None:
+    def __init__(self, graph: GraphLike, dim: int = 1, *, learn_noise: bool = False, min_noise: float = 1e-2) -> None:
         super().__init__(graph, dim)
         self.init_noise(learn_noise, min_noise)
 

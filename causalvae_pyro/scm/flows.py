@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import AffineTransform, ComposeTransform, Transform
 from zuko.transforms import MonotonicRQSTransform
 
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import GraphLike
 from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.scm.networks import NetworkLayer
 
@@ -31,7 +31,7 @@ class ConditionalFlowLayer(NetworkLayer):
         hidden: Width of each network's hidden layers.
     """
 
-    def __init__(self, graph: CausalGraph, dim: int, parameters: int, hidden: int) -> None:
+    def __init__(self, graph: GraphLike, dim: int, parameters: int, hidden: int) -> None:
         super().__init__(graph, dim, outputs=dim * parameters, hidden=hidden)
 
     @abstractmethod
@@ -67,7 +67,7 @@ class AffineFlowSCM(ConditionalFlowLayer):
         min_noise: Floor of the scales ``s_i``; deterministic children would drive them to zero.
     """
 
-    def __init__(self, graph: CausalGraph, dim: int = 1, *, hidden: int = 64, min_noise: float = 1e-2) -> None:
+    def __init__(self, graph: GraphLike, dim: int = 1, *, hidden: int = 64, min_noise: float = 1e-2) -> None:
         super().__init__(graph, dim, parameters=2, hidden=hidden)
         self.min_noise = _check_noise(min_noise)
 
@@ -92,7 +92,7 @@ class SplineFlowSCM(ConditionalFlowLayer):
 
     def __init__(
         self,
-        graph: CausalGraph,
+        graph: GraphLike,
         dim: int = 1,
         *,
         hidden: int = 64,

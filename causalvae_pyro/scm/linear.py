@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import GraphLike
 from causalvae_pyro.scm.base import AdditiveNoiseLayer
 from causalvae_pyro.scm.indexing import take
 
@@ -25,15 +25,15 @@ class LinearSCM(AdditiveNoiseLayer):
         min_noise: Floor of the learned noise scales.
 
     Example:
-        >>> scm = LinearSCM(CausalGraph(["a", "b"], [("a", "b")]))
+        >>> scm = LinearSCM({"a": [], "b": ["a"]})
         >>> _ = scm.weight.data.fill_(2.0)
         >>> scm.to_endogenous(torch.tensor([[1.0], [1.0]])).squeeze(-1).tolist()
         [1.0, 3.0]
     """
 
-    def __init__(self, graph: CausalGraph, dim: int = 1, *, learn_noise: bool = False, min_noise: float = 1e-2) -> None:
+    def __init__(self, graph: GraphLike, dim: int = 1, *, learn_noise: bool = False, min_noise: float = 1e-2) -> None:
         super().__init__(graph, dim, learn_noise=learn_noise, min_noise=min_noise)
-        self.weight = nn.Parameter(torch.zeros(len(graph), len(graph)))
+        self.weight = nn.Parameter(torch.zeros(len(self.graph), len(self.graph)))
 
     @property
     def adjacency(self) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import GraphLike
 from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.scm.networks import NetworkLayer
 
@@ -35,12 +35,12 @@ class MaskLayer(NetworkLayer):
     Source: Yang et al. 2021 and the authors' code, which computes ``y`` once and masks it.
 
     Example:
-        >>> layer = MaskLayer(CausalGraph(["a", "b", "c"], [("a", "b"), ("b", "c")]))
+        >>> layer = MaskLayer({"a": [], "b": ["a"], "c": ["b"]})
         >>> layer.linear(torch.tensor([[1.0], [1.0], [1.0]])).squeeze(-1).tolist()
         [1.0, 2.0, 3.0]
     """
 
-    def __init__(self, graph: CausalGraph, dim: int = 1, *, hidden: int = 64) -> None:
+    def __init__(self, graph: GraphLike, dim: int = 1, *, hidden: int = 64) -> None:
         super().__init__(graph, dim, outputs=dim, hidden=hidden)
         self._order = [index for level in self._levels for index in level]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.graph import GraphLike
 from causalvae_pyro.scm.base import CausalLayer
 from causalvae_pyro.scm.indexing import take
 
@@ -30,14 +30,14 @@ class NetworkLayer(CausalLayer):
     parents: Tensor
     is_parent: Tensor
 
-    def __init__(self, graph: CausalGraph, dim: int, outputs: int, hidden: int) -> None:
+    def __init__(self, graph: GraphLike, dim: int, outputs: int, hidden: int) -> None:
         super().__init__(graph, dim)
         if hidden < 1:
             raise ValueError(f"hidden: got {hidden}; must be at least 1")
-        n, inputs = len(graph), len(graph) * dim
-        fan_in = (graph.adjacency.sum(0) * dim).clamp(min=1)[:, None, None]
+        n, inputs = len(self.graph), len(self.graph) * dim
+        fan_in = (self.mask.sum(0) * dim).clamp(min=1)[:, None, None]
         # A_i of the paper: the strength with which each parent enters its child's network.
-        self.weight = nn.Parameter(graph.adjacency.clone())
+        self.weight = nn.Parameter(self.mask.clone())
         self.input = nn.Parameter(torch.randn(n, inputs, hidden) / fan_in.sqrt())
         self.input_bias = nn.Parameter(torch.randn(n, 1, hidden))
         self.hidden = nn.Parameter(torch.randn(n, hidden, hidden) * math.sqrt(2 / hidden))

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never half of one."""
+"""Files that users name, and files written such that a reader sees the old content or the new, never half of one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["ends_with_line_break", "open_table", "write_bytes", "write_text"]
+__all__ = ["ends_with_line_break", "input_file", "open_table", "user_path", "write_bytes", "write_text"]
+
+
+def user_path(path: str | os.PathLike) -> Path:
+    """A path that a user gave; ``~`` is the home folder, as in a shell."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        # Of a user who has none: a file of that name.
+        return Path(path)
+
+
+def input_file(path: str | os.PathLike, argument: str) -> Path:
+    """A file to read, more than once if need be.
+
+    Args:
+        path: As the user gave it.
+        argument: Which argument an error names.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is no regular file: a folder, or a pipe, which could be read once and may never end.
+    """
+    path = user_path(path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ValueError(f"{argument}: {path} is a folder; expected a file")
+    if path.exists():
+        raise ValueError(f"{argument}: {path} is a pipe or a device; expected a file: write what it holds into one")
+    raise FileNotFoundError(f"{argument}: {path} does not exist")
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from causalvae_pyro import cli, load, save
-from causalvae_pyro.datasets import FolderDataset, MorphoMNIST, Pendulum, read_graph
+from causalvae_pyro.datasets import FolderDataset, MorphoMNIST, Pendulum
+from causalvae_pyro.graph import as_graph
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.training import TrainingCheckpoint
 from causalvae_pyro.training.resuming import STATE, read_state
@@ -166,7 +167,7 @@ READERS = {
     "table": ("labels.csv", "table", read_folder),
     "graph": ("graph.json", "json", read_folder),
     "picture": ("images/3.png", "bytes", read_folder),
-    "adjacency": ("adjacency.csv", "table", lambda folder: read_graph(folder / "adjacency.csv")),
+    "adjacency": ("adjacency.csv", "table", lambda folder: as_graph(folder / "adjacency.csv")),
     "digits": ("digits/t10k-images-idx3-ubyte.gz", "bytes", lambda folder: MorphoMNIST(folder / "digits", "all")),
     "classes": ("digits/t10k-labels-idx1-ubyte.gz", "bytes", lambda folder: MorphoMNIST(folder / "digits", "all")),
     "morpho": ("digits/t10k-morpho.csv", "table", lambda folder: MorphoMNIST(folder / "digits", "all")),

@@ -1,14 +1,20 @@
 """Your own data: folders, tables and graphs."""
 
 import json
+import os
 import re
+import struct
+import zlib
+from pathlib import Path
 
+import networkx as nx
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from causalvae_pyro.datasets import FolderDataset, read_graph
-from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.datasets import FolderDataset
+from causalvae_pyro.graph import CausalGraph, as_graph
 from causalvae_pyro.plots.style import units_of
 
 GRAPH = {"size": [], "shade": ["size"]}
@@ -81,6 +87,7 @@ FORMS = {
     "graph": lambda _: EXPECTED,
     "mapping": lambda _: {"a": [], "b": None, "c": ["a", "b"]},
     "edges": lambda _: [("a", "c"), ("b", "c")],
+    "networkx": lambda _: nx.DiGraph(EXPECTED.to_networkx()),
     "json": lambda f: file(f, "g.json", json.dumps({"a": [], "b": [], "c": ["a", "b"]})),
     "yaml": lambda f: file(f, "g.yaml", "a:\nb: []\nc: [a, b]\n"),
     "yml": lambda f: file(f, "g.yml", "a: []\nb: []\nc:\n  - a\n  - b\n"),
@@ -95,7 +102,7 @@ def file(folder, name, text):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_graph(tmp_path, form):
-    graph = read_graph(FORMS[form](tmp_path), ["a", "b", "c"])
+    graph = as_graph(FORMS[form](tmp_path), ["a", "b", "c"])
     assert graph == EXPECTED
     assert graph.names == ("a", "b", "c")
 
@@ -108,23 +115,41 @@ def test_every_form_of_a_graph(tmp_path, form):
         ("g.json", "[1]", "expected a mapping"),
         ("g.json", '{"a": ["z"]}', "unknown concept 'z'"),
         ("g.txt", "", "unknown kind of file '.txt'"),
+        ("g.json", '{"a": [], "b": [], "c": ["a"], "c": ["b"]}', "'c' is given twice"),
+        ("g.yaml", "a: []\nb: []\nc: [a]\nc: [b]\n", "'c' is given twice"),
+        ("g.json", "[" * 200_000, "nested too deeply"),
+        ("g.json", '{"a":' * 20_000, "nested too deeply"),
+        ("g.yaml", "[" * 5000, "nested too deeply"),
+        ("g.yaml", "a: " + "{b: " * 3000, "nested too deeply"),
+        ("g.yaml", "a: &a [*a]", "expected names of concepts, each with a list of its causes, got 'a'"),
+        ("g.yaml", "a: &a {b: *a}", "unknown concept 'b'"),
+        ("g.json", '{"5_o_Clock_Shadow": []}', "'5_o_Clock_Shadow' is not a valid concept name: it starts with '5'"),
+        ("g.csv", ",a,a\na,0,1\na,0,0\n", "a concept is named twice"),
         ("g.csv", "", "the file is empty"),
         ("g.csv", ",a,b\na,0,1\n", "first column must name the concepts"),
         ("g.csv", ",a,b\na,0,x\nb,0,0\n", "row 'a', column 'b': 'x' is not a number"),
-        ("g.csv", ",a,b\na,0\nb,0,0\n", "row 'a' has 1 entries, expected 2"),
+        ("g.csv", ",a,b\na,0\nb,0,0\n", "line 2 has 2 cells, the header has 3"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_bad_graph_files(tmp_path, name, text, message):
+    if name.endswith("yaml"):
+        pytest.importorskip("yaml")
     with pytest.raises(ValueError, match=f"(?s)^graph: .*{message}") as caught:
-        read_graph(file(tmp_path, name, text))
+        as_graph(file(tmp_path, name, text))
     assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_bad_graph_objects(tmp_path):
     with pytest.raises(FileNotFoundError, match="graph: .*nothing.json does not exist"):
-        read_graph(tmp_path / "nothing.json")
+        as_graph(tmp_path / "nothing.json")
     with pytest.raises(ValueError, match="graph: expected pairs"):
-        read_graph([("a", "b", "c")])
+        as_graph([("a", "b", "c")])
+    with pytest.raises(ValueError, match="graph: got an undirected graph"):
+        as_graph(nx.Graph([("a", "b")]))
+    with pytest.raises(ValueError, match="graph: got 3; expected a graph"):
+        as_graph(3)
 
 
 def edit(before, after):
@@ -136,6 +161,49 @@ def edit(before, after):
     return act
 
 
+def rows_of(cells):
+    def act(folder):
+        rows = "".join(f"{i}.png,{cells(i)}\n" for i in range(10))
+        (folder / "labels.csv").write_text("file,shade,note,size\n" + rows)
+
+    return act
+
+
+def blank(column):
+    return rows_of(lambda i: ",".join("" if name == column else str(i) for name in ("shade", "note", "size")))
+
+
+def move(path, make):
+    path.unlink()
+    make(path)
+
+
+def move_table(folder, make):
+    move(folder / "labels.csv", make)
+
+
+def relink(path, target):
+    path.unlink()
+    path.symlink_to(target)
+
+
+def bomb(path):
+    """A PNG whose header announces 900 million pixels."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(90001))),
+        (b"IEND", b""),
+    ]
+    content = b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+def tiff(path, dtype, corner=1):
+    pixels = np.zeros((16, 16), dtype)
+    pixels[0, 0] = corner
+    Image.fromarray(pixels).save(path, "TIFF")
+
+
 BAD = {
     "no image": (lambda f: (f / "3.png").unlink(), FileNotFoundError, "images: .*3.png does not exist, but the table names it"),
     "no table": (lambda f: (f / "labels.csv").unlink(), FileNotFoundError, "labels: .*labels.csv does not exist"),
@@ -145,13 +213,35 @@ BAD = {
     "no column": (edit("size", "sizes"), ValueError, "labels: .* has 0 columns named 'size'"),
     "column twice": (edit("note", "size"), ValueError, "labels: .* has 2 columns named 'size'"),
     "text": (edit("3.png,1.5", "3.png,dark"), ValueError, "line 5, column 'shade': 'dark' is not a number"),
-    "missing": (edit("3.png,1.5", "3.png,"), ValueError, "line 5, column 'shade': '' is not a number"),
-    "short row": (edit("3.png,1.5,x,9", "3.png"), ValueError, "line 5, column 'size': None is not a number"),
+    "short row": (edit("3.png,1.5,x,9", "3.png"), ValueError, "line 5 has 1 cells, the header has 4$"),
+    "long row": (edit("3.png,1.5", "3.png,1,5"), ValueError, "line 5 has 5 cells, the header has 4; is a comma part of a number"),
+    "one quote": (
+        edit("3.png,1.5,x", '3.png,1.5,"5 inch'),
+        ValueError,
+        "line 5: unexpected end of data; is a quotation mark not",
+    ),
+    "two quotes": (
+        lambda f: [edit("3.png,1.5,x", '3.png,1.5,"5 inch')(f), edit("7.png,3.5,x", '7.png,3.5,5"')(f)],
+        ValueError,
+        "line 5: a quotation mark is closed only in line 9",
+    ),
+    "unknown": (blank("size"), ValueError, "column 'size' holds no known value"),
+    "seconds": (rows_of(lambda i: f"{i},x,{1_700_000_000 + 10 * i}"), ValueError, "'size': float32 rounds .* subtract an offset"),
+    "large": (rows_of(lambda i: f"{i},x,{i}e300"), ValueError, "column 'size': float32 rounds its values by up to inf"),
+    "other name": (edit("4.png", "./3.png"), ValueError, "line 6: file './3.png' occurs in line 5 already"),
+    "link": (lambda f: relink(f / "4.png", "3.png"), ValueError, "line 6: file '4.png' occurs in line 5 already"),
+    "a folder": (lambda f: move_table(f, Path.mkdir), ValueError, "labels: .*labels.csv is a folder; expected a file"),
+    "a pipe": (lambda f: move_table(f, os.mkfifo), ValueError, "labels: .*labels.csv is a pipe or a device; expected a file"),
+    "image is a pipe": (lambda f: move(f / "3.png", os.mkfifo), ValueError, "images: .*3.png is a pipe or a device"),
     "infinite": (edit("3.png,1.5", "3.png,inf"), ValueError, "line 5, column 'shade': 'inf' is not finite"),
     "file twice": (edit("4.png", "3.png"), ValueError, "line 6: file '3.png' occurs in line 5 already"),
     "no name": (edit("4.png", ""), ValueError, "line 6, column 'file': no file name"),
-    "corrupt": (lambda f: (f / "3.png").write_bytes(b"hello"), ValueError, "images: .*3.png cannot be decoded"),
-    "truncated": (lambda f: (f / "3.png").write_bytes((f / "3.png").read_bytes()[:60]), ValueError, "3.png cannot be decoded"),
+    "corrupt": (lambda f: (f / "3.png").write_bytes(b"hello"), ValueError, "images: .*3.png is no image that can be decoded$"),
+    "truncated": (
+        lambda f: (f / "3.png").write_bytes((f / "3.png").read_bytes()[:60]),
+        ValueError,
+        "images: .*3.png is no image that can be decoded",
+    ),
     "size": (
         lambda f: write_png(torch.zeros(3, 8, 16, dtype=torch.uint8), str(f / "3.png")),
         ValueError,
@@ -160,9 +250,12 @@ BAD = {
     "channels": (
         lambda f: write_png(torch.zeros(1, 16, 16, dtype=torch.uint8), str(f / "3.png")),
         ValueError,
-        "3.png is 16 x 16 with 1 channels",
+        '3.png is 16 x 16 with 1 channels, .*0.png is 16 x 16 with 3 channels; all must agree; mode="RGB" converts',
     ),
-    "mode": (lambda f: Image.new("P", (16, 16)).save(f / "3.png"), ValueError, "3.png has mode P; valid: L, RGB, RGBA"),
+    "bomb": (lambda f: bomb(f / "3.png"), ValueError, "images: .*3.png has more than [0-9]+ pixels, which is not safe to decode"),
+    "integers": (lambda f: tiff(f / "3.png", np.int32), ValueError, "images: .*3.png holds 32-bit integers"),
+    "floats": (lambda f: tiff(f / "3.png", np.float32, 9), ValueError, "3.png holds floating point pixels from 0 to 9; valid: 0"),
+    "NaN": (lambda f: tiff(f / "3.png", np.float32, np.nan), ValueError, "3.png holds floating point pixels from nan to nan"),
 }
 
 
@@ -185,3 +278,77 @@ def test_bad_arguments(tmp_path):
     (tmp_path / "labels.csv").write_text("file,shade,size\n" + "".join(f"{i}.png,1,{i}\n" for i in range(10)))
     with pytest.raises(ValueError, match="labels: .*column 'shade' is constant"):
         load(tmp_path)
+    for options, message in (
+        ({"mode": "CMYK"}, "mode: got 'CMYK'; valid: L, RGB, RGBA"),
+        ({"augment": "mirror"}, "augment: got 'mirror'; valid: a list of mirror, shift"),
+        ({"augment": ["turn"]}, "augment: got .'turn'.; valid"),
+        ({"size": 0}, "size: got 0"),
+        ({"rename": ["a"]}, "rename: expected columns"),
+        ({"rename": {"hue": "a"}}, "rename: .* has no column 'hue'; its columns are .'file', 'shade', 'size'."),
+        ({"split_by": "who"}, "labels: .* has 0 columns named 'who'"),
+        ({"split": "valid"}, "split: got 'valid', but .*labels.csv has no row for validation"),
+    ):
+        write(tmp_path)
+        (tmp_path / "labels.csv").write_text("file,shade,size\n" + "".join(f"{i}.png,{i % 3},{i}\n" for i in range(10)))
+        with pytest.raises(ValueError, match=f"^{message}"):
+            load(tmp_path, **options)
+
+
+def test_repr_describes_one_image(tmp_path):
+    write(tmp_path, side=24)
+    assert "10 images, 16 x 16 with 3 channels" in repr(load(tmp_path, size=16))
+
+
+def test_empty_cells_are_missing_labels(tmp_path):
+    write(tmp_path)
+    rows_of(lambda i: f"{['', ' ', 'NA', 'nan'][i] if i < 4 else i},x,{i}")(tmp_path)
+    labels = load(tmp_path).labels
+    assert labels[:4, 1].isnan().all()
+    assert torch.equal(labels[4:, 1], torch.arange(4.0, 10))
+    assert not labels[:, 0].isnan().any()
+
+
+def test_a_cell_with_line_breaks_is_no_lost_row(tmp_path):
+    write(tmp_path)
+    rows_of(lambda i: f'{i},"first\nsecond, and ""third""",{i}')(tmp_path)
+    assert len(load(tmp_path)) == 10
+
+
+def test_home(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    write(tmp_path)
+    (tmp_path / "graph.json").write_text(json.dumps(GRAPH))
+    assert len(FolderDataset("~", "~/labels.csv", "~/graph.json", "all", cache="~/cache")) == 10
+    assert list((tmp_path / "cache").iterdir())
+
+
+def test_what_is_held_out_is_read_before_a_training(tmp_path):
+    write(tmp_path)
+    held_out = load(tmp_path, split="test").files[0]
+    content = (tmp_path / held_out).read_bytes()
+    (tmp_path / held_out).write_bytes(content[:60])
+    with pytest.raises(ValueError, match=f"^images: .*{held_out} is no image that can be decoded"):
+        load(tmp_path, split="train")
+    write_png(torch.zeros(1, 16, 16, dtype=torch.uint8), tmp_path / held_out)
+    with pytest.raises(ValueError, match=f"^images: .*{held_out} is 16 x 16 with 1 channels"):
+        load(tmp_path, split="train")
+    (tmp_path / held_out).unlink()
+    with pytest.raises(FileNotFoundError, match=f"images: .*{held_out} does not exist, but the table names it"):
+        load(tmp_path, split="train")
+    # A training's images are not needed for scores.
+    (tmp_path / held_out).write_bytes(content)
+    for name in set(map(str, range(10))) - {file.removesuffix(".png") for file in load(tmp_path, split="test").files}:
+        (tmp_path / f"{name}.png").unlink()
+    assert len(load(tmp_path, split="test")) == 2
+
+
+@pytest.mark.parametrize(("split", "value"), [("test", "1"), ("test", ""), ("train", "1"), ("train", "")])
+def test_a_label_that_varies_in_one_split_only(tmp_path, split, value):
+    write(tmp_path)
+    numbers = {int(name.removesuffix(".png")) for name in load(tmp_path, split=split).files}
+    rows_of(lambda i: f"{value if i in numbers else i},x,{i}")(tmp_path)
+    assert len(load(tmp_path)) == 10
+    what = "is constant" if value else "holds no known value"
+    with pytest.raises(ValueError, match=rf"^labels: .*, column 'shade' {what} in the {len(numbers)} images for '{split}'"):
+        load(tmp_path, split="train")

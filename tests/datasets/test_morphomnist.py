@@ -85,6 +85,17 @@ BAD = {
         ValueError,
         "truncated or too long: 16 bytes",
     ),
+    "sides": (
+        replace(IMAGES, gzip.compress(struct.pack(">IIII", 2051, 20, 40, 28) + bytes(20 * 40 * 28))),
+        ValueError,
+        "t10k-images-idx3-ubyte.gz announces 20 x 40 x 28; Morpho-MNIST has at most 1000000 images of 28 x 28",
+    ),
+    "count": (replace(IMAGES, gzip.compress(struct.pack(">IIII", 2051, 2**31, 28, 28))), ValueError, "announces 2147483648 x 28"),
+    "bomb": (
+        replace(IMAGES, gzip.compress(struct.pack(">IIII", 2051, 20, 28, 28) + bytes(10**6))),
+        ValueError,
+        "truncated or too long: 15697 bytes or more, its header announces 15696",
+    ),
     "empty": (replace(IMAGES, gzip.compress(b"")), ValueError, "magic number is 0"),
     "column": (replace(CSV, b"index,thickness\n0,1\n"), ValueError, "has no column 'intensity'"),
     "text": (
@@ -95,7 +106,7 @@ BAD = {
     "missing cell": (
         replace(CSV, b"index,thickness,intensity\n0,1\n"),
         ValueError,
-        "line 2, column 'intensity': None is not a number",
+        "line 2 has 2 cells, the header has 3",
     ),
     "nan": (replace(CSV, b"index,thickness,intensity\n0,nan,1\n"), ValueError, "line 2, column 'thickness': 'nan' is not finite"),
     "twice": (replace(CSV, b"index,thickness,intensity\n0,1,1\n0,1,1\n"), ValueError, "line 3: index 0 occurs twice"),
@@ -116,6 +127,13 @@ def test_bad_files_are_named(tmp_path, name):
     with pytest.raises(error, match=f"^root: .*{message}") as caught:
         MorphoMNIST(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_home_and_repr(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    write(tmp_path)
+    assert repr(MorphoMNIST("~")) == "MorphoMNIST(split='train', size=32, seed=0: 16 images)"
 
 
 def test_bad_options(tmp_path):

@@ -1,0 +1,89 @@
+"""Images that are decoded once, into a memory-mapped file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+__all__ = ["UndecodableError", "cores", "fill_cache", "open_cache"]
+
+
+class UndecodableError(Exception):
+    """An image of a cache cannot be decoded; the message, one line, names its file."""
+
+
+def cores() -> int:
+    """Cores that this process may use; containers and job schedulers often grant fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fill_cache(cache: Path, images: Dataset, shape: Sequence[int], *, workers: int | None = None, progress: bool = True) -> None:
+    """Writes images under another name, and renames the file when it is whole.
+
+    Args:
+        cache: The ``.npy`` file to make.
+        images: Data set of ``N`` uint8 tensors ``[C, H, W]``; raises :class:`UndecodableError` for those that it cannot read.
+        shape: ``(C, H, W)``.
+        workers: Processes that decode; by default :func:`cores`.
+        progress: Show a progress bar.
+
+    Raises:
+        UndecodableError: If an image cannot be decoded.
+        OSError: If the file cannot be written.
+    """
+    temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+    count = len(images)  # type: ignore[arg-type]
+    # A generator of its own: the loader draws from it, and a first run should see the same random numbers as a later one.
+    loader: DataLoader = DataLoader(
+        images, batch_size=256, num_workers=cores() if workers is None else workers, generator=torch.Generator()
+    )
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    try:
+        # Not through a memory map: on a full disk that ends the process with SIGBUS instead of raising.
+        with (
+            open(temporary, "wb") as file,
+            tqdm(total=count, disable=not progress, unit="img", desc=f"decoding {cache.name}") as bar,
+        ):
+            np.lib.format.write_array_header_1_0(file, header)
+            for batch in loader:
+                file.write(batch.numpy())
+                bar.update(len(batch))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, cache)
+        return
+    except UndecodableError as error:
+        # A worker's error comes with its traceback; the last line is the message.
+        reason = str(error).splitlines()[-1].removeprefix(f"{UndecodableError.__module__}.{UndecodableError.__name__}: ")
+    finally:
+        temporary.unlink(missing_ok=True)
+    # Out here, where the error's context does not keep the loader's processes alive.
+    raise UndecodableError(reason)
+
+
+def open_cache(cache: Path, shape: Sequence[int], argument: str) -> Tensor:
+    """The cached images ``[N, C, H, W]``, memory-mapped.
+
+    Args:
+        cache: The ``.npy`` file.
+        shape: ``(N, C, H, W)``.
+        argument: Which argument an error names.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        # Copy on write: torch refuses tensors on read-only memory, and nobody writes here.
+        array = np.load(cache, mmap_mode="c")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{argument}: the cache {cache} is damaged ({error}); delete it to have it made again") from None
+    if array.shape != tuple(shape) or array.dtype != np.uint8:
+        raise ValueError(f"{argument}: the cache {cache} is damaged (it holds {array.shape}); delete it to have it made again")
+    return torch.from_numpy(array)

@@ -1,0 +1,185 @@
+"""A table of labels: which images there are, what is known of them, and which belong together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causalvae_pyro.datasets.table_splits import SPLIT_WORDS
+from causalvae_pyro.utils.files import ends_with_line_break
+
+__all__ = ["SPLIT", "LabelTable", "check_varies", "renamed"]
+
+#: Cells that say that a label is missing.
+MISSING = ("", "na", "nan")
+#: The column that assigns rows to splits, where a table has it.
+SPLIT = "split"
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """What a table says of the images.
+
+    Args:
+        files: The images' names, one per row.
+        labels: ``[N, n]`` float32, NaN where a label is missing.
+        splits: ``"train"``, ``"test"`` or ``"valid"`` for each row, where the table says so.
+        columns: Cells of the other columns that were asked for.
+    """
+
+    files: list[str]
+    labels: Tensor
+    splits: list[str] | None
+    columns: dict[str, list[str]]
+
+    @classmethod
+    def from_rows(
+        cls,
+        table: Path,
+        header: Sequence[str],
+        rows: Sequence[tuple[int, list[str]]],
+        folder: Path,
+        file_column: str,
+        concepts: Sequence[str],
+        others: Sequence[str] = (),
+    ) -> LabelTable:
+        """Reads and checks the rows of a table.
+
+        Args:
+            table: The CSV file that they are of.
+            header: Names of its columns; see :func:`renamed`.
+            rows: Line numbers and cells; see :func:`~causalvae_pyro.utils.tables.read_table`.
+            folder: Where the images lie.
+            file_column: The column of the images' names.
+            concepts: The columns of labels.
+            others: Columns of which every cell must be filled.
+
+        Raises:
+            ValueError: See :class:`~causalvae_pyro.datasets.FolderDataset`.
+        """
+        what = f"labels: {table}"
+        for column in (file_column, *concepts, *others):
+            if header.count(column) != 1:
+                raise ValueError(f"{what} has {header.count(column)} columns named {column!r}; its columns are {list(header)}")
+        place = {column: position for position, column in enumerate(header)}
+        by_split = SPLIT in header and SPLIT not in (file_column, *concepts)
+        others = [*others, *([SPLIT] if by_split else [])]
+        files: list[str] = []
+        seen: dict[str, int] = {}
+        values = np.empty((len(rows), len(concepts)))
+        columns: dict[str, list[str]] = {column: [] for column in others}
+        for row, (line, cells) in enumerate(rows):
+            name = cells[place[file_column]]
+            if not name:
+                raise ValueError(f"{what}, line {line}, column {file_column!r}: no file name")
+            # One image under two names would be in two splits.
+            path = os.path.realpath(folder / name)
+            if path in seen:
+                raise ValueError(f"{what}, line {line}: file {name!r} occurs in line {seen[path]} already")
+            seen[path] = line
+            files.append(name)
+            for i, column in enumerate(concepts):
+                values[row, i] = _number(cells[place[column]], f"{what}, line {line}, column {column!r}")
+            for column in others:
+                cell = cells[place[column]].strip()
+                if not cell:
+                    raise ValueError(f"{what}, line {line}, column {column!r}: the cell is empty")
+                if column == SPLIT and by_split and cell.lower() not in SPLIT_WORDS:
+                    valid = ", ".join(SPLIT_WORDS)
+                    raise ValueError(
+                        f"{what}, line {line}, column {column!r}: got {cell!r}; valid: {valid}; or rename the column"
+                    )
+                columns[column].append(cell)
+        _check_end(table, folder, files, cut_off=bool(rows) and rows[-1][1][-1] == "")
+        if len(files) < 2:
+            raise ValueError(f"{what} has {len(files)} rows; need at least 2")
+        for column, known in zip(concepts, values.T, strict=True):
+            _check_precision(known, f"{what}, column {column!r}")
+        labels = torch.from_numpy(values).float()
+        check_varies(labels, concepts, what)
+        splits = [SPLIT_WORDS[word.lower()] for word in columns[SPLIT]] if by_split else None
+        return cls(files, labels, splits, columns)
+
+
+def renamed(header: Sequence[str], table: Path, *renames: Mapping[str, str]) -> list[str]:
+    """Names of a table's columns, some of them by other names.
+
+    Args:
+        header: The columns.
+        table: The file, for errors.
+        renames: From columns to the names that they get; what comes later counts.
+
+    Raises:
+        ValueError: If there is no such column, or ``rename`` is no such mapping.
+    """
+    names: dict[str, str] = {}
+    for rename in renames:
+        if not isinstance(rename, Mapping) or not all(isinstance(name, str) for pair in rename.items() for name in pair):
+            raise ValueError(f"rename: expected columns, each with the name that it gets, got {rename!r}")
+        names.update(rename)
+    if unknown := [column for column in names if column not in header]:
+        raise ValueError(f"rename: {table} has no column {unknown[0]!r}; its columns are {list(header)}")
+    return [names.get(column, column) for column in header]
+
+
+def check_varies(labels: Tensor, concepts: Sequence[str], what: str, where: str = "") -> None:
+    """Raises ``ValueError`` unless each column of ``labels`` has two values at least that are known and differ."""
+    for column, values in zip(concepts, labels.T, strict=True):
+        known = values[~values.isnan()]
+        if not len(known):
+            raise ValueError(f"{what}, column {column!r} holds no known value{where}")
+        if bool((known == known[0]).all()):
+            raise ValueError(f"{what}, column {column!r} is constant{where}; a concept has to vary")
+
+
+def _number(cell: str, what: str) -> float:
+    cell = cell.strip()
+    if cell.lower() in MISSING:
+        return float("nan")
+    try:
+        value = float(cell)
+    except ValueError:
+        raise ValueError(f"{what}: {cell!r} is not a number") from None
+    if not abs(value) < float("inf"):
+        raise ValueError(f"{what}: {cell!r} is not finite")
+    return value
+
+
+def _check_precision(values: np.ndarray, what: str) -> None:
+    """Refuses labels whose differences float32 rounds away, such as seconds since 1970."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        error, spread = np.abs(known.astype(np.float32).astype(np.float64) - known).max(), known.std()
+    if error == np.inf or error > 1e-3 * spread > 0:
+        raise ValueError(
+            f"{what}: float32 rounds its values by up to {error:.3g}, and their standard deviation is {spread:.3g}; subtract an "
+            "offset from the column, or change its unit"
+        )
+
+
+def _check_end(table: Path, folder: Path, files: Sequence[str], *, cut_off: bool) -> None:
+    """Refuses a table whose last line is not ended, and lacks its last cell or leaves images unnamed: it has been cut off."""
+    if ends_with_line_break(table):
+        return
+    if cut_off:
+        raise ValueError(
+            f"labels: {table} seems to be cut off: its last line is not ended, and its last cell is empty; copy it again, or, if "
+            "it is whole, end its last line"
+        )
+    named = {folder / name for name in files}
+    kinds = {path.suffix for path in named}
+    folders = sorted({path.parent for path in named if path.parent.is_dir()})
+    others = [path for parent in folders for path in sorted(parent.iterdir()) if path.suffix in kinds and path not in named]
+    if others:
+        raise ValueError(
+            f"labels: {table} seems to be cut off: its last line is not ended, and it does not name {others[0]} ({len(others)} "
+            f"of {len(others) + len(named)} images are not named); copy it again, or, if it is whole, end its last line"
+        )
