@@ -42,12 +42,14 @@ def cpu_model() -> str:
 
 
 def write_json(path: str | os.PathLike, result: dict) -> None:
-    """Writes the file as a whole or not at all."""
+    """Writes the file as a whole or not at all: six significant digits, a line for each key of the outermost level."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    short = json.loads(json.dumps(result), parse_float=lambda text: float(f"{float(text):.6g}"))
+    lines = (f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in short.items())
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ def main() -> None:
         for model in args.models:
             file = args.cells / f"{model}-{seed}.json"
             if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
-                scores = run(model, args.root, seed, device=args.device, judges=args.judges, **settings)
+                scores = run(model, args.root, seed, device=args.device, judges=args.predictors, **settings)
                 write_json(file, {"settings": settings, "scores": scores, **describe()})
             print(model, seed, json.dumps(json.loads(file.read_text())["scores"]), flush=True)
     if args.first_seed or tuple(args.models) != MODELS:

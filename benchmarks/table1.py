@@ -7,8 +7,10 @@ given.
 
 python -m benchmarks.table1            five seeds of everything (hours on 2 cores)
 python -m benchmarks.table1 --quick    one seed
-python -m benchmarks.table1 --data morphomnist --morphomnist-root PATH --out benchmarks/results/table1_morphomnist.json
-python -m benchmarks.table1 --data celeba_smile celeba_beard --celeba-root PATH --out benchmarks/results/table1_celeba.json
+python -m benchmarks.table1 --data morphomnist --morphomnist-root PATH
+python -m benchmarks.table1 --data celeba_smile celeba_beard --celeba-root PATH
+
+The table itself is not kept: table1_summary.py computes it from the cells.
 """
 
 from __future__ import annotations
@@ -17,28 +19,23 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Queue
-from typing import Any
 
 # As a module (python -m) or as a script.
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from environment import describe, write_json
+from environment import write_json
 from table1_cells import run_cell
 from table1_methods import SOURCES, rows_of
+from table1_summary import CELLS, path_of, summarise_table
 from tqdm import tqdm
 
-from causalvae_pyro.metrics import seeds_interval
-
 METHODS = list(dict.fromkeys(row for data in SOURCES for row in rows_of(data)))
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,8 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--train-limit", type=int, help="train on so many images only, evenly spaced")
     parser.add_argument("--limit", type=int, help="score so many test images only, evenly spaced")
     parser.add_argument("--jobs", type=int, help="cells at a time (default: GPUs, or else cores)")
-    parser.add_argument("--cells", type=Path, default=RESULTS / "table1", help="where finished cells are kept")
-    parser.add_argument("--out", type=Path, default=RESULTS / "table1.json")
+    parser.add_argument("--cells", type=Path, default=CELLS, help="where finished cells are kept")
     args = parser.parse_args(argv)
     for name in ("seeds", "epochs", "jobs", "limit", "train_limit"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -68,31 +64,22 @@ def main(argv: list[str] | None = None) -> int:
     seeds = range(1 if args.quick else args.seeds)
     settings = {name: getattr(args, name) for name in ("epochs", "size", "limit", "train_limit")}
     rows = {data: [row for row in rows_of(data) if row in args.methods] for data in args.data}
+    if not any(rows.values()):
+        parser.error(f"--methods: got {' '.join(args.methods)}; no row of {' or '.join(args.data)}")
     cells = [(data, row, seed) for seed in seeds for data in args.data for row in rows[data]]
     failed = run_all(cells, settings, args.cells, args.jobs, roots)
-    done = {cell: read(args.cells, cell, settings) for cell in cells}
-    if any(result is None for result in done.values()):
+    if any(read(args.cells, cell, settings) is None for cell in cells):
         print(f"{failed} cells failed; the others are kept in {args.cells}, run the same command again", file=sys.stderr)
         return 1
-    results = {
-        data: {row: summarise([done[data, row, seed] for seed in seeds]) for row in rows[data]}  # type: ignore[misc]
-        for data in args.data
-    }
-    names = {row: rows_of(data)[row].method.name for data in args.data for row in rows[data]}
-    write_json(args.out, {"settings": settings | {"seeds": len(seeds)}, "names": names, "data": results, **describe()})
-    for data, scores in results.items():
+    result = summarise_table(args.cells, rows, len(seeds))
+    for data, scores in result["data"].items():
         columns = {"mic": 100, "tic": 100, "cf_roots": 1, "cf_children": 1, "seconds": 1}
         print(f"\n{SOURCES[data].title:<48}" + "".join(f"{column:>12}" for column in columns))
         for row, s in scores.items():
             found = (f"{factor * s[column]['mean']:.3f}" if column in s else "" for column, factor in columns.items())
-            print(f"{names[row]:<48}" + "".join(f"{cell:>12}" for cell in found))
-    print(f"\nwrote {args.out}")
+            print(f"{result['names'][row]:<48}" + "".join(f"{cell:>12}" for cell in found))
+    print(f"\nthe cells are in {args.cells}")
     return 0
-
-
-def path_of(folder: Path, cell: tuple[str, str, int]) -> Path:
-    data, row, seed = cell
-    return folder / data / f"{row}-{seed}.json"
 
 
 def read(folder: Path, cell: tuple[str, str, int], settings: dict) -> dict | None:
@@ -157,69 +144,6 @@ def work(
     data, row, seed = cell
     result = run_cell(row, data, seed, settings, device, roots)
     write_json(path_of(folder, cell), {"settings": settings, "data": data, "method": row, "seed": seed, **result})
-
-
-def summarise(cells: list[dict]) -> dict:
-    """Intervals over the seeds; columns that the data set has not are left out."""
-    columns = {name: [find(cell) for cell in cells] for name, find in COLUMNS.items() if _has(find, cells[0])}
-    result = {name: seeds_interval(values) for name, values in columns.items()}
-    for part in ("cf_score", "minimality", "reversibility"):
-        if part in cells[0]["scores"]:
-            values = {key: [cell["scores"][part][key] for cell in cells] for key in cells[0]["scores"][part]}
-            result[part] = {key: seeds_interval(found) for key, found in values.items()}
-    if "effectiveness" in cells[0]["scores"]:
-        found = [cell["scores"]["effectiveness"] for cell in cells]
-        lines = {"factual": [f["factual"] for f in found]} | {name: [f["do"][name] for f in found] for name in found[0]["do"]}
-        result["effectiveness"] = {
-            line: {label: seeds_interval([row[label] for row in rows]) for label in rows[0]} for line, rows in lines.items()
-        }
-    points = zip(*(cell["curve"] for cell in cells), strict=True)
-    result["curve"] = [{key: seeds_interval([point[key] for point in row]) for key in row[0]} for row in points]
-    return result
-
-
-def _of_scores(*path: str) -> Callable[[dict], Any]:
-    def find(cell: dict) -> Any:
-        found = cell["scores"]
-        for key in path:
-            found = found[key]
-        return found
-
-    return find
-
-
-def _has(find: Callable[[dict], Any], cell: dict) -> bool:
-    try:
-        find(cell)
-    except KeyError:
-        return False
-    return True
-
-
-def _mean(part: str) -> Callable[[dict], float]:
-    return lambda cell: sum(cell["scores"][part].values()) / len(cell["scores"][part])
-
-
-COLUMNS: dict[str, Callable[[dict], Any]] = {
-    "mic": _of_scores("representation", "mic_mean"),
-    "tic": _of_scores("representation", "tic_mean"),
-    "whole_mic": _of_scores("whole_labels", "mic_mean"),
-    "whole_tic": _of_scores("whole_labels", "tic_mean"),
-    "r2_min": _of_scores("summary", "r2_min"),
-    "r2_mean": _mean("r2"),
-    "dci_disentanglement": _of_scores("representation", "dci", "disentanglement"),
-    "dci_completeness": _of_scores("representation", "dci", "completeness"),
-    "shd": _of_scores("graph", "shd"),
-    "cf_roots": _of_scores("summary", "cf_roots"),
-    "cf_children": _of_scores("summary", "cf_children"),
-    "cf_mean": _of_scores("summary", "cf_mean"),
-    "composition_1": lambda cell: cell["scores"]["composition"][0],
-    "composition_10": lambda cell: cell["scores"]["composition"][-1],
-    "reversibility_mean": _mean("reversibility"),
-    "minimality_mean": _mean("minimality"),
-    "reconstruction_mse": _of_scores("reconstruction_mse"),
-    "seconds": lambda cell: cell["seconds"],
-}
 
 
 if __name__ == "__main__":

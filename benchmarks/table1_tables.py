@@ -13,14 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from counterfactual_tables import value
 from label_efficiency import COLUMNS as LABEL_COLUMNS
 from table1_methods import SOURCES
+from table1_summary import TABLES, load
 
 from causalvae_pyro.plots.style import PALETTE, figure_style, save_figure, subplots
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-RESULT = RESULTS / "table1.json"
-# The paper's rows with a likelihood of scale 1, and data sets whose files lie with the user: shown once they have been run.
-OTHERS = ("scale", "morphomnist", "celeba")
 
 # Yang et al. 2021, table 1: MIC and TIC in percent, mean and standard error.
 PUBLISHED = {
@@ -75,11 +73,6 @@ COLUMNS = (
 _MARKERS = "os^DvPXp*h<>d"
 # Models that have no graph over concepts.
 WITHOUT_GRAPH = ("condition_vae", "ivae", "beta_vae", "causal_vae_unsup", "ladder_vae")
-
-
-def load(path: Path = RESULT) -> dict:
-    """A committed result."""
-    return json.loads(path.read_text())
 
 
 def _scaled(cell: dict, factor: float) -> dict:
@@ -181,11 +174,11 @@ def results_page(text: str) -> str:
     """docs/results.md with its tables replaced."""
     start, end = "<!-- table1:start -->", "<!-- table1:end -->"
     head, rest = text.split(start)
-    found = [RESULT, *(path for name in OTHERS if (path := RESULTS / f"table1_{name}.json").is_file())]
-    text = f"{head}{start}\n{chr(10).join(markdown(load(path)) + chr(10) for path in found)}{end}{rest.split(end)[1]}"
+    found = [table for name in TABLES if (table := load(name)) is not None]
+    text = f"{head}{start}\n{chr(10).join(markdown(table) + chr(10) for table in found)}{end}{rest.split(end)[1]}"
     start, end = "<!-- labels:start -->", "<!-- labels:end -->"
     head, rest = text.split(start)
-    return f"{head}{start}\n{labels(load(RESULTS / 'label_efficiency.json'))}\n{end}{rest.split(end)[1]}"
+    return f"{head}{start}\n{labels(json.loads((RESULTS / 'label_efficiency.json').read_text()))}\n{end}{rest.split(end)[1]}"
 
 
 def labels(result: dict) -> str:

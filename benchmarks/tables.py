@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import counterfactual_tables
 import table1_tables
 from counterfactual_tables import value as _value
+from table1_summary import load
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -31,9 +32,9 @@ def results() -> str:
         "The paper's Table 1 (`make table1`; mean and 95 % interval, published: mean and standard error;"
         " [all columns](docs/results.md)):",
         "",
-        table1_tables.short(table1_tables.load()),
+        table1_tables.short(load()),
         "",
-        *_scale(json.loads((RESULTS / "table1_scale.json").read_text())["data"]),
+        *_scale(load("scale")["data"]),
         "",
         *_time_to_score(json.loads((RESULTS / "time_to_score.json").read_text())),
         "",

@@ -26,6 +26,13 @@ def table1(_benchmarks_are_importable):
     return table1
 
 
+@pytest.fixture(scope="module")
+def summary(table1):
+    import table1_summary
+
+    return table1_summary
+
+
 @pytest.fixture
 def cells(tmp_path, table1, monkeypatch):
     """A stand-in for training that says what it was asked for."""
@@ -49,7 +56,7 @@ def cells(tmp_path, table1, monkeypatch):
             "reconstruction_mse": 0.01,
         }
         curve = [{"epoch": 1, "seconds": 2.0, "mic": 0.9, "tic": 0.8, "cf_roots": 0.2, "cf_children": -0.3}]
-        return {"scores": scores, "seconds": 5.0, "curve": curve}
+        return {"scores": scores, "seconds": 5.0, "curve": curve, "hardware": {"cpu": "some", "cores": 2}}
 
     monkeypatch.setattr(table1, "run_cell", run_cell)
 
@@ -80,17 +87,17 @@ def cells(tmp_path, table1, monkeypatch):
 
 
 def arguments(tmp_path, *more):
-    return ["--cells", str(tmp_path / "cells"), "--out", str(tmp_path / "table1.json"), *more]
+    return ["--cells", str(tmp_path / "cells"), *more]
 
 
-def test_cells_are_run_once(tmp_path, table1, cells, capsys):
+def test_cells_are_run_once(tmp_path, table1, summary, cells, capsys):
     options = ["--data", "pendulum", "--methods", "conv", "ivae", "--jobs", "1"]
     assert table1.main(arguments(tmp_path, *options, "--seeds", "2")) == 0
     assert cells == [("conv", "pendulum", 0, "cpu"), ("ivae", "pendulum", 0, "cpu")] + [
         ("conv", "pendulum", 1, "cpu"),
         ("ivae", "pendulum", 1, "cpu"),
     ]
-    result = json.loads((tmp_path / "table1.json").read_text())
+    result = summary.summarise_table(tmp_path / "cells", {"pendulum": ["conv", "ivae"]}, 2)
     found = result["data"]["pendulum"]["conv"]
     assert found["mic"]["mean"] == pytest.approx(0.905)
     assert found["r2_mean"]["mean"] == pytest.approx(0.2)
@@ -115,7 +122,7 @@ def test_a_cell_that_fails_does_not_take_others_with_it(tmp_path, table1, cells,
     err = capsys.readouterr().err
     assert "ivae-0.json: RuntimeError: no luck" in err
     assert "1 cells failed" in err
-    assert not (tmp_path / "table1.json").exists()
+    assert not list(tmp_path.glob("cells/flow/ivae-*"))
     (tmp_path / "fail").unlink()
     cells.clear()
     assert table1.main(options) == 0
@@ -179,7 +186,7 @@ def photographs(data, folder, monkeypatch):
     [("morphomnist", row) for row in ("best", "paper", "condition_vae", "ivae", "beta_vae", "causal_vae_unsup", "ladder_vae")]
     + [("celeba_smile", "best"), ("celeba_beard", "ladder_vae")],
 )
-def test_a_cell_of_photographs(data, row, table1, tmp_path, monkeypatch):
+def test_a_cell_of_photographs(data, row, summary, tmp_path, monkeypatch):
     import table1_cells
     from table1_cells import run_cell
 
@@ -201,13 +208,13 @@ def test_a_cell_of_photographs(data, row, table1, tmp_path, monkeypatch):
         assert set(result["scores"][part]) == names
     assert set(result["scores"]["effectiveness"]["do"]) == names
     assert "cf_score" not in result["scores"]
-    summary = table1.summarise([result, result])
-    assert "cf_roots" not in summary
-    assert summary["composition_10"]["mean"] == pytest.approx(result["scores"]["composition"][-1])
+    found = summary.summarise([result, result])
+    assert "cf_roots" not in found
+    assert found["composition_10"]["mean"] == pytest.approx(result["scores"]["composition"][-1])
 
 
 @pytest.mark.parametrize("row", ["paper_code_whole", "ladder_vae"])
-def test_a_real_cell(row, table1):
+def test_a_real_cell(row, summary):
     from table1_cells import run_cell
 
     result = run_cell(row, "pendulum", 0, SETTINGS, "cpu")
@@ -217,8 +224,8 @@ def test_a_real_cell(row, table1):
     assert scores["representation"]["mic_mean"] >= scores["representation"]["tic_mean"] > 0
     assert set(scores["cf_score"]) == {"pendulum", "light", "shadow_length", "shadow_position"}
     json.dumps(result)
-    summary = table1.summarise([result, result])
-    assert summary["curve"][0]["mic"]["mean"] == pytest.approx(point["mic"])
+    found = summary.summarise([result, result])
+    assert found["curve"][0]["mic"]["mean"] == pytest.approx(point["mic"])
 
 
 @pytest.mark.thorough
@@ -231,11 +238,35 @@ def test_cells_run_in_processes_of_their_own(tmp_path, table1):
     assert kept["settings"] == settings
 
 
-def test_tables_say_what_was_found(tmp_path, table1, cells):
+def test_cells_of_different_settings_make_no_table(tmp_path, table1, summary, cells):
+    options = arguments(tmp_path, "--quick", "--data", "flow", "--jobs", "1", "--methods")
+    table1.main([*options, "conv"])
+    table1.main([*options, "ivae", "--epochs", "3"])
+    with pytest.raises(ValueError, match="mixes settings"):
+        summary.load(folder=tmp_path / "cells")
+
+
+def test_methods_that_the_data_has_not(table1, capsys):
+    with pytest.raises(SystemExit):
+        table1.main(["--data", "morphomnist", "--morphomnist-root", "files", "--methods", "conv"])
+    assert "--methods: got conv; no row of morphomnist" in capsys.readouterr().err
+
+
+def test_a_table_is_of_the_seeds_that_all_its_rows_have(tmp_path, table1, summary, cells):
+    assert summary.load(folder=tmp_path / "cells") is None
+    for row, seeds in (("conv", "3"), ("ivae", "2")):
+        table1.main(arguments(tmp_path, "--data", "flow", "--methods", row, "--seeds", seeds, "--jobs", "1"))
+    result = summary.load(folder=tmp_path / "cells")
+    assert result["settings"]["seeds"] == 2
+    assert {data: list(rows) for data, rows in result["data"].items()} == {"flow": ["conv", "ivae"]}
+    assert len(result["data"]["flow"]["conv"]["mic"]["values"]) == 2
+
+
+def test_tables_say_what_was_found(tmp_path, table1, summary, cells):
     import table1_tables
 
     table1.main(arguments(tmp_path, "--seeds", "2", "--jobs", "1"))
-    result = json.loads((tmp_path / "table1.json").read_text())
+    result = summary.load(folder=tmp_path / "cells")
     page = table1_tables.markdown(result)
     assert "| CausalVAE, as published | 95.1 (2.4) | 81.6 (1.9) | 90.5 ± 6.4 | 80.0 ± 0.0 |" in page
     assert "| ConditionVAE | 75.5 (2.3) | 56.5 (1.8) |" in page
