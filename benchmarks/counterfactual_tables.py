@@ -1,4 +1,4 @@
-"""The tables of docs/counterfactuals.md, and the README's on counterfactuals, from the committed figures."""
+"""The tables of docs/counterfactuals.md, and those of docs/results.md on counterfactuals, from the committed figures."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _mean(scores: dict, keys: list[str] | tuple[str, ...]) -> dict:
     return seeds_interval([sum(row) / len(row) for row in rows])
 
 
-def readme() -> list[str]:
+def concepts() -> list[str]:
     """Single concepts, pairs and the rest, for the presets that have been run."""
     seeds, presets = load("pendulum")["seeds"], measured("", "_best")
     titles = {"": ", default" if len(presets) > 1 else "", "_best": ", `--preset best`"}

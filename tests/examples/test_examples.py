@@ -107,26 +107,50 @@ def _blocks(language, file="README.md"):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(), flags=re.DOTALL)
 
 
-def test_readme_python_blocks_run_in_order():
+def test_readme_python_blocks_run_in_order(capsys):
     blocks = _blocks("python")
-    assert len(blocks) >= 4
+    # The first Python comes before any command but the installation.
+    text = (ROOT / "README.md").read_text()
+    assert text.index("```python") < text.index("make pendulum   #")
     source = "\n".join(blocks)
     # The same program on small images, so that it takes seconds.
-    for before, after in (("size=64", "size=16"), ("(3, 64, 64)", "(3, 16, 16)"), ("epochs=2", "epochs=1")):
+    for before, after in (
+        ("size=64", "size=16"),
+        (
+            "fit(run.model, run.guide, train,",
+            "fit(run.model, run.guide, (train.images[:256], train.labels[:256]), progress=False,",
+        ),
+        ("epochs=2", "epochs=1"),
+    ):
         assert before in source
         source = source.replace(before, after)
-    source = source.replace(
-        "fit(model, guide, data,", "fit(model, guide, (data.images[:128], data.labels[:128]), progress=False,"
-    )
-    source = source.replace(
-        "fit(model, WideGuide(), data,", "fit(model, WideGuide(), (data.images[:128], data.labels[:128]), progress=False,"
-    )
     namespace = {}
     exec(compile(source, "README.md", "exec"), namespace)
-    trace = namespace["trace"]
-    set_value = trace.nodes["z"]["value"][:, 1]
-    assert torch.allclose(namespace["prior"].to_labels(set_value[:, None].expand(-1, 4, -1))[:, 1], torch.tensor(12.0))
-    assert namespace["images"].shape == (8, 3, 16, 16)
+    trace, model = namespace["trace"], namespace["run"].model
+    assert torch.allclose(model.prior.to_labels(trace.nodes["z"]["value"])[:, 1], torch.tensor(12.0))
+    # The handlers' images are those of the ten lines.
+    torch.testing.assert_close(trace.nodes["x_mean"]["value"], namespace["images"], rtol=0, atol=1e-6)
+    assert len(NUMBER.findall(capsys.readouterr().out)) == 2
+
+
+@pytest.mark.thorough
+def test_readme_has_the_numbers_that_its_ten_lines_print(capsys):
+    torch.manual_seed(0)
+    exec(compile(_blocks("python")[0], "README.md", "exec"), {})
+    found = [float(number) for number in NUMBER.findall(capsys.readouterr().out)]
+    (words,) = re.findall(
+        r"about (\S+), and of leaving the images alone, (\S+)\. ", " ".join((ROOT / "README.md").read_text().split())
+    )
+    model, alone = map(float, words)
+    assert found[1] == pytest.approx(alone, abs=5e-5)
+    assert model / 2 < found[0] < model * 2
+
+
+def test_readme_stays_on_two_screens():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 900
+    table = text[text.index("<!-- results:start -->") : text.index("<!-- results:end -->")]
+    assert table.count("\n| ") - 1 <= 8
 
 
 NUMBER = re.compile(r"-?\d+\.\d+")
