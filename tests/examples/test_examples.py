@@ -120,7 +120,7 @@ def test_readme_python_blocks_run_in_order(capsys):
             "fit(run.model, run.guide, train,",
             "fit(run.model, run.guide, (train.images[:256], train.labels[:256]), progress=False,",
         ),
-        ("epochs=2", "epochs=1"),
+        ("epochs=4", "epochs=1"),
     ):
         assert before in source
         source = source.replace(before, after)
