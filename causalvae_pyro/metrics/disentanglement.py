@@ -216,8 +216,6 @@ def sap(z: Tensor | np.ndarray, u: Tensor | np.ndarray) -> float:
         >>> round(sap(2 - u, u), 6), round(sap(torch.stack([u[:, 0] + u[:, 1], u[:, 0] - u[:, 1]], 1), u), 6)
         (1.0, 0.0)
     """
-    from sklearn.metrics import mutual_info_score  # slow to import
-
     codes, factors = _columns(z, u, latents=2)
     second, best = np.sort(np.square(_correlation(codes, factors)), axis=0)[-2:]
     return float((best - second).mean())
