@@ -117,7 +117,7 @@ def test_sites_of_do_and_deterministic_are_known():
 
     with poutine.trace() as tracer, Look():
         poutine.do(model, {"a": torch.tensor(3.0)})()
-    sites = tracer.trace.nodes
+    sites = dict(tracer.trace.nodes.items())
     assert [compat.is_deterministic(sites[name]) for name in "abc"] == [False, True, True]
     assert sites["c"]["infer"]["more"] == 1
     # The natural value's site is another, without the mark.
