@@ -97,8 +97,8 @@ class CVAEGuide(PosteriorGuide):
     def posterior(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
         if labels is None:
             raise ValueError("labels: a conditional VAE cannot read them off the image, got None")
-        eps_x = dist.Normal(*self.noise_head(self.encoder(x, labels))).to_event(1)
-        return {"eps": _known(self._prior[0], labels), "eps_x": eps_x}
+        eps = _known(self._prior[0], labels)
+        return {"eps": eps, "eps_x": dist.Normal(*self.noise_head(self.encoder(x, labels))).to_event(1)}
 
 
 def _known(prior: Any, labels: Tensor) -> Any:

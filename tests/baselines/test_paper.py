@@ -26,8 +26,7 @@ def build(data, recipe, shake=0.3):
             p.add_(shake * torch.randn_like(p))
     run.model.eval()
     run.guide.eval()
-    x, u = data.images[:5], data.labels[:5]
-    return run, x, u
+    return run, data.images[:5] / 255, data.labels[:5]
 
 
 def parts(run, x, u):

@@ -330,8 +330,10 @@ def test_whoever_draws_goes_through_the_style():
         assert not {text.upper() for text in strings} & {*style.PALETTE, style.GREY}, name
         if "matplotlib.figure.Figure" in imports or attributes & {"subplots", "imshow", "errorbar", "barh", "savefig"}:
             drawing.append(name)
-            styled = {module for module in imports if module.startswith("causalvae_pyro.style.")}
-            assert styled & {f"causalvae_pyro.style.{way}" for way in ("figure_style", "save_figure")}, name
+            styled = {module for module in imports if module.startswith("causalvae_pyro.plots.")}
+            assert styled & {
+                f"causalvae_pyro.plots.{at}{way}" for at in ("", "style.") for way in ("figure_style", "save_figure")
+            }, name
     assert {"causalvae_pyro/plots/figures.py", "causalvae_pyro/explore/picture.py", "benchmarks/table1_tables.py"} <= set(drawing)
     assert len(drawing) >= 10
 
