@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from scipy.special import stdtrit
-
 from causalvae_pyro.datasets import Flow, Pendulum
 from causalvae_pyro.metrics import seeds_interval
+from causalvae_pyro.utils.student_t import half_width
 
 RESULTS = Path(__file__).parent / "results"
 TITLES = {"pendulum": "Pendulum", "flow": "Flow"}
@@ -33,7 +32,7 @@ def value(cell: dict, digits: int) -> str:
     if "interval" not in cell:
         return f"{cell['mean']:.{digits}f}"
     # Not the difference of two numbers of six digits each, which has fewer.
-    half = stdtrit(len(cell["values"]) - 1, 0.975) * cell["standard_error"]
+    half = half_width(cell["standard_error"], len(cell["values"]))
     return f"{cell['mean']:.{digits}f} ± {half:.{digits}f}"
 
 

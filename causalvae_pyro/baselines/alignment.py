@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
@@ -116,6 +115,8 @@ def _with(run: Run, scm: Any, prior: AlignedPrior) -> Run:
 
 
 def _matched(z: Tensor, u: Tensor) -> list[tuple[int, int]]:
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     z, u = ((t - t.mean(0)) / t.std(0).clamp(min=1e-12) for t in (z, u))
     rows, columns = linear_sum_assignment(-(z.T @ u).abs().numpy())
     return list(zip(rows.tolist(), columns.tolist(), strict=True))

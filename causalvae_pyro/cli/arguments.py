@@ -1,24 +1,28 @@
-"""What the ``causalvae`` command takes: its commands, their options and defaults."""
+"""What the ``causalvae`` command takes: its commands, their options and defaults.
+
+Nothing here imports PyTorch, so that the help takes no time; a test holds the values below against their sources.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import causalvae_pyro
-from causalvae_pyro.datasets.registry import SIMULATORS
-from causalvae_pyro.datasets.simulator import PARTITIONS
-from causalvae_pyro.explore import command as explore
-from causalvae_pyro.recipes import Recipe
 
 __all__ = ["PRESETS", "parse"]
 
-#: What each command does with its arguments, by its name.
-Commands = Mapping[str, Callable[[argparse.Namespace], None]]
-
+#: Names of the simulators, see :data:`causalvae_pyro.datasets.registry.SIMULATORS`.
+SIMULATORS = ("flow", "pendulum")
+#: How they part train and test, see :class:`causalvae_pyro.datasets.ImageSimulator`.
+PARTITIONS = ("iid", "grid", "compositional")
+#: Defaults of :class:`causalvae_pyro.Recipe` that have options.
+RECIPE: dict[str, Any] = {"dim": 1, "prior_std": 0.005, "w_eps": 0.0, "w_z": 1.0}
+#: Of the page of ``explore``, see :data:`causalvae_pyro.explore.server.PORT`.
+PORT = 7860
 #: Networks whose features ``--fid`` compares.
 FEATURES = ("inception", "predictor")
 
@@ -28,14 +32,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def parse(argv: Sequence[str] | None, run: Commands) -> argparse.Namespace:
-    """The arguments of the console command.
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of the console command; ``.command`` is the name of a module of :mod:`causalvae_pyro.cli`.
 
     Args:
         argv: Arguments; those of the process by default.
-        run: What each of the commands train, evaluate, counterfactual and share does; it is found in ``.run`` of the result.
     """
-    parser = _make_parser(run)
+    parser = _make_parser()
     arguments = parser.parse_args(argv)
     for name, value in vars(arguments).items():
         # argparse takes the value of --name=-- for no value, and lets that pass.
@@ -51,16 +54,16 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def _make_parser(run: Commands) -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     formatter = _Formatter
     # Without the marks that are for the documentation's builder.
     words = re.sub(r":\w+:`~?([^`]*)`", r"\1", causalvae_pyro.__doc__ or "").replace("``", "")
     parser = argparse.ArgumentParser(prog="causalvae", description=words, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--version", action="version", version=f"causalvae {causalvae_pyro.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train, score the result and write a report", formatter_class=formatter)
-    train.add_argument("data", nargs="?", choices=sorted(SIMULATORS), help="a simulator; or give --images, --labels, --graph")
+    train.add_argument("data", nargs="?", choices=SIMULATORS, help="a simulator; or give --images, --labels, --graph")
     own = train.add_argument_group("your own data, instead of a simulator")
     own.add_argument("--images", type=Path, metavar="DIR", help="folder of images")
     own.add_argument("--labels", type=Path, metavar="FILE", help="CSV table: files in the first column, a column per concept")
@@ -84,7 +87,7 @@ def _make_parser(run: Commands) -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
     train.add_argument("--label-share", type=float, default=1.0, help="use the labels of so many images only, drawn at random")
-    train.add_argument("--dim", type=int, default=Recipe.dim, help="dimensions of each concept")
+    train.add_argument("--dim", type=int, default=RECIPE["dim"], help="dimensions of each concept")
     train.add_argument(
         "--decoder",
         choices=("conv", "sprites"),
@@ -93,9 +96,9 @@ def _make_parser(run: Commands) -> argparse.ArgumentParser:
     )
     train.add_argument("--encoder", choices=("conv", "spatial"), help="spatial: finer, and slower (default: conv)")
     train.add_argument("--refinements", type=int, help="sprites: how often the guide reads its own drawing (default: 1)")
-    train.add_argument("--prior-std", type=float, default=Recipe.prior_std, help="lambda2 in label standard deviations")
-    train.add_argument("--w-eps", type=float, default=Recipe.w_eps, help="weight of KL(q(eps) || p(eps))")
-    train.add_argument("--w-z", type=float, default=Recipe.w_z, help="weight of KL(q(z) || p(z | u))")
+    train.add_argument("--prior-std", type=float, default=RECIPE["prior_std"], help="lambda2 in label standard deviations")
+    train.add_argument("--w-eps", type=float, default=RECIPE["w_eps"], help="weight of KL(q(eps) || p(eps))")
+    train.add_argument("--w-z", type=float, default=RECIPE["w_z"], help="weight of KL(q(z) || p(z | u))")
     engine = train.add_argument_group("how it is trained")
     engine.add_argument("--resume", action="store_true", help="go on exactly where a stopped run in --out was, if there is one")
     engine.add_argument("--ema", type=float, metavar="DECAY", help="train on, but keep an average of the weights, e.g. 0.999")
@@ -109,7 +112,6 @@ def _make_parser(run: Commands) -> argparse.ArgumentParser:
     engine.add_argument("--deterministic", action="store_true", help="deterministic algorithms only")
     engine.add_argument("--tensorboard", type=Path, metavar="DIR", help="log for TensorBoard (extra tensorboard)")
     _device_option(train)
-    train.set_defaults(run=run["train"])
 
     score = commands.add_parser("evaluate", help="score a run again and rewrite its report", formatter_class=formatter)
     score.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
@@ -131,7 +133,6 @@ def _make_parser(run: Commands) -> argparse.ArgumentParser:
         f"(extra fid; without a value: {FEATURES[0]})",
     )
     _device_option(score)
-    score.set_defaults(run=run["evaluate"])
 
     cf = commands.add_parser("counterfactual", help="draw counterfactuals of test images", formatter_class=formatter)
     cf.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
@@ -141,9 +142,21 @@ def _make_parser(run: Commands) -> argparse.ArgumentParser:
     cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
     cf.add_argument("--out", type=Path, default=Path("counterfactual.png"), help="picture: factual, model's, true; row by row")
     _device_option(cf)
-    cf.set_defaults(run=run["counterfactual"])
 
-    _device_option(explore.add_parser(commands, formatter))
+    explore = commands.add_parser(
+        "explore",
+        help="open a page with a slider for every concept",
+        description="Serves a page on this machine, to no other: pick a test image or drop one of your own, drag the concepts' "
+        "sliders, and see the counterfactual beside the image and, for simulators, beside the true one. Ctrl-C ends it.",
+        formatter_class=formatter,
+    )
+    explore.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    explore.add_argument(
+        "--port", type=int, default=argparse.SUPPRESS, help=f"of the page (default: {PORT}, or a free one where that is taken)"
+    )
+    explore.add_argument("--samples", type=int, default=16, help="posterior samples behind a standard deviation")
+    explore.add_argument("--open", action="store_true", help="open the page in the browser")
+    _device_option(explore)
 
     share = commands.add_parser(
         "share", help="make a folder for others, or upload it, with a model card", formatter_class=formatter
@@ -153,7 +166,6 @@ def _make_parser(run: Commands) -> argparse.ArgumentParser:
     where.add_argument("--to", type=Path, metavar="DIR", help="the folder to write")
     where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (hf auth login)")
     share.add_argument("--private", action="store_true", help="make the repository a private one")
-    share.set_defaults(run=run["share"])
     return parser
 
 

@@ -11,13 +11,13 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from scipy.special import stdtrit
 from torch import Tensor
 
 from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped
 from causalvae_pyro.interventions.counterfactuals import counterfactual_traces, predict
 from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.student_t import half_width
 
 __all__ = ["AverageEffect", "IndividualEffects", "TwinWorlds", "World", "ate", "ite", "sample_interventional", "twin_worlds"]
 
@@ -80,7 +80,7 @@ class IndividualEffects:
         effects = self.mean.double()
         count, value = len(effects), effects.mean().item()
         error = effects.std().item() / math.sqrt(count) if count > 1 else math.nan
-        half = float(stdtrit(count - 1, (1 + level) / 2)) * error if count > 1 else math.nan
+        half = half_width(error, count, level) if count > 1 else math.nan
         return AverageEffect(value, error, (value - half, value + half), self.samples.mean(1))
 
 

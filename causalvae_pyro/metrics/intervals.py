@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtrit
 from torch import Tensor
 from typing_extensions import NotRequired
+
+from causalvae_pyro.utils.student_t import half_width
 
 __all__ = ["BootstrapInterval", "SeedsInterval", "bootstrap_interval", "seeds_interval", "subsampling_interval"]
 
@@ -178,7 +179,7 @@ def subsampling_interval(
     if np.ptp(drawn) <= 1e-9 * np.abs(drawn).max():
         raise ValueError(f"statistic: {drawn[0]:.6g} on all {subsamples} subsamples; they tell nothing of its spread")
     error = float(drawn.std(ddof=1)) * math.sqrt(kept / (count - kept))
-    half = float(stdtrit(subsamples - 1, (1 + level) / 2)) * error
+    half = half_width(error, subsamples, level)
     return {"value": value, "standard_error": error, "interval": np.clip([value - half, value + half], *bounds).tolist()}
 
 
@@ -210,12 +211,14 @@ def seeds_interval(values: Iterable[float], level: float = 0.95) -> SeedsInterva
     if n == 1:
         return {"mean": mean, "values": numbers}
     error = statistics.stdev(numbers) / math.sqrt(n)
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * error
+    half = half_width(error, n, level)
     return {"mean": mean, "standard_error": error, "interval": [mean - half, mean + half], "values": numbers}
 
 
 def _bca(tails: np.ndarray, value: float, drawn: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     """The tail probabilities at which to read the resamples' quantiles."""
+    from scipy.special import ndtr, ndtri  # slow to import
+
     below = ((drawn < value).mean() + (drawn <= value).mean()) / 2
     # Beyond all resamples the correction would be infinite and the ends undefined.
     shift = ndtri(np.clip(below, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))

@@ -18,6 +18,7 @@ from causalvae_pyro.checkpoints import SaveCheckpoint
 from causalvae_pyro.checkpoints.hub import from_pretrained, save_pretrained
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.datasets import registry as sources
+from causalvae_pyro.evaluation import evaluate
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.training import CSVLogger, TrainingCheckpoint
 from causalvae_pyro.training.resuming import STATE, read_state
@@ -271,8 +272,8 @@ def test_a_report(lefts, finished, disk, tmp_path, capsys, monkeypatch):
     # Neither scores nor pictures are what is tested here.
     for name in plots.__all__:
         monkeypatch.setattr(plots, name, lambda *_, **__: matplotlib.figure.Figure((1, 1)))
-    metrics = cli.evaluate(load(finished), Small("test", size=16), intervals=False, axioms=False, pairs=False, limit=6)
-    monkeypatch.setattr(cli, "evaluate", lambda *_, **__: metrics)
+    metrics = evaluate(load(finished), Small("test", size=16), intervals=False, axioms=False, pairs=False, limit=6)
+    monkeypatch.setattr("causalvae_pyro.cli.scoring.evaluate", lambda *_, **__: metrics)
     arguments = ["evaluate", finished, "--device", "cpu"]
     assert cli.main([str(part) for part in arguments]) == 0
     names = set(os.listdir(finished))
@@ -289,7 +290,7 @@ def test_a_report(lefts, finished, disk, tmp_path, capsys, monkeypatch):
 
 def test_a_full_disk_stops_the_command_in_a_line(disk, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sources.SIMULATORS, "pendulum", Small)
-    monkeypatch.setattr(cli, "_score", lambda *_, **__: None)
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *_, **__: None)
     out = tmp_path / "out"
     arguments = ["train", "pendulum", "--size", "16", "--limit", "8", "--batch-size", "8", "--epochs", "1", "--device", "cpu"]
     arguments += ["--decoder", "conv", "--out", out]

@@ -232,10 +232,12 @@ def campaign(command, seeds, sound, tmp_path, monkeypatch, capsys):
     """How many of the commands ended with each status."""
     monkeypatch.setitem(sources.SIMULATORS, "pendulum", Small)
     # The rest of it has nothing to do with the input, and takes seconds.
-    monkeypatch.setattr(cli, "evaluate", lambda *_, limit=None, **__: check_limit(limit) or {})
-    monkeypatch.setattr(cli, "write_report", lambda run, data, metrics, rows, out: write_report_of(out))
-    monkeypatch.setattr(cli, "train_predictor", lambda *_, **__: type("Judge", (), {"predict": None, "features": None}))
-    monkeypatch.setattr(cli, "score_table", str)
+    monkeypatch.setattr("causalvae_pyro.cli.scoring.evaluate", lambda *_, limit=None, **__: check_limit(limit) or {})
+    monkeypatch.setattr("causalvae_pyro.cli.scoring.write_report", lambda run, data, metrics, rows, out: write_report_of(out))
+    monkeypatch.setattr(
+        "causalvae_pyro.cli.scoring.train_predictor", lambda *_, **__: type("Judge", (), {"predict": None, "features": None})
+    )
+    monkeypatch.setattr("causalvae_pyro.cli.scoring.score_table", str)
     here, work = tmp_path / "here", tmp_path / "work"
     found, failures = {}, []
     before_signal = signal.signal(signal.SIGALRM, late)
@@ -322,7 +324,7 @@ def test_commands_a_thousand_times(command, sound, tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_sound_ones_go_through(command, sound, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sources.SIMULATORS, "pendulum", Small)
-    monkeypatch.setattr(cli, "_score", lambda *_, **__: None)
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *_, **__: None)
     shutil.copytree(sound, tmp_path / "here")
     monkeypatch.chdir(tmp_path)
     arguments = [text.replace("HERE", str(tmp_path / "here")) for text in COMMANDS[command][0]]

@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from causalvae_pyro import cli, counterfactual, fit, load
-from causalvae_pyro.cli.main import main
+from causalvae_pyro import counterfactual, fit, load
+from causalvae_pyro.cli import main
+from causalvae_pyro.cli.scoring import score
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.datasets import registry as sources
 from causalvae_pyro.evaluation.evaluate import evaluate, score_table, train_predictor
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.training.resuming import STATE, read_state
 from causalvae_pyro.utils.missing_labels import keep_labels
 from tests import ROOT
@@ -46,7 +48,7 @@ COMMAND = [
     sys.executable,
     "-c",
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from causalvae_pyro.cli.main import main; sys.exit(main())",
+    "from causalvae_pyro.cli import main; sys.exit(main())",
 ]
 
 
@@ -71,7 +73,7 @@ class Small(Pendulum):
 def _small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sources.SIMULATORS, "pendulum", Small)
-        patch.setattr(cli, "train_predictor", functools.partial(train_predictor, steps=60))
+        patch.setattr("causalvae_pyro.cli.scoring.train_predictor", functools.partial(train_predictor, steps=60))
         yield
 
 
@@ -124,8 +126,8 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
         given.append((epochs, guide.refinements))
         return fit(model, guide, *args, epochs=1, **options)
 
-    monkeypatch.setattr(cli, "fit", spy)
-    monkeypatch.setattr(cli, "_score", lambda *args, **options: None)
+    monkeypatch.setattr("causalvae_pyro.cli.train.fit", spy)
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
     small = ["train", "pendulum", "--size", "16", "--limit", "64", "--device", "cpu", "--out", str(tmp_path)]
     best = ["--preset", "best"]
     for options in ([], best, [*best, "--epochs", "3"], [*best, "--refinements", "0"], ["--refinements", "3"]):
@@ -147,7 +149,7 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
     ids=" ".join,
 )
 def test_train_with_another_decoder_or_encoder(options, decoder, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_score", lambda *args, **options: None)
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
     assert train(tmp_path, *options) == 0
     run = load(tmp_path)
     assert [type(module).__name__ for module in (run.model.decoder, getattr(run.guide, "guide", run.guide).encoder)] == [
@@ -178,14 +180,14 @@ def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
 @pytest.mark.parametrize(("share", "labelled", "repeats"), [("0.1", 6, 2), ("1e-9", 2, 6)])
 def test_train_with_a_share_of_the_labels(share, labelled, repeats, tmp_path, capsys, monkeypatch):
     given = []
-    monkeypatch.setattr(cli, "fit_mechanisms", lambda model, labels: given.append(("mechanisms", labels)))
+    monkeypatch.setattr("causalvae_pyro.cli.train.fit_mechanisms", lambda model, labels: given.append(("mechanisms", labels)))
 
     def spy(model, guide, data, **options):
         given.append(("fit", data[1]))
         assert options["labelled_repeats"] == repeats
         return fit(model, guide, data, **options)
 
-    monkeypatch.setattr(cli, "fit", spy)
+    monkeypatch.setattr("causalvae_pyro.cli.train.fit", spy)
     assert train(tmp_path, "--seed", "3", "--label-share", share) == 0
     assert f"with the labels of {labelled} images, each shown {repeats} times an epoch\n" in capsys.readouterr().out
     training = json.loads((tmp_path / "config.json").read_text())["training"]
@@ -223,7 +225,7 @@ def test_evaluate_scores_again(run, capsys, monkeypatch):
     assert {path.name for path in run.iterdir()} == FILES
     # On some of the images, and without the history of the training.
     written = []
-    monkeypatch.setattr(cli, "write_report", lambda *arguments: written.append(arguments))
+    monkeypatch.setattr("causalvae_pyro.cli.scoring.write_report", lambda *arguments: written.append(arguments))
     (run / "history.csv").unlink()
     assert main(["evaluate", str(run), "--device", "cpu", "--limit", "20"]) == 0
     (_, _, metrics, history, path), *more = written
@@ -277,7 +279,7 @@ def test_the_distance_is_by_inception_unless_told_otherwise(run, monkeypatch):
         asked.append(options)
         raise OSError("feature: no weights")
 
-    monkeypatch.setattr(cli, "evaluate", refuse)
+    monkeypatch.setattr("causalvae_pyro.cli.scoring.evaluate", refuse)
     for flags in (["--fid"], ["--fid", "inception"]):
         assert main(["evaluate", str(run), *flags]) == 2
         assert asked.pop() == {"limit": None, "fid_features": 2048}
@@ -286,8 +288,13 @@ def test_the_distance_is_by_inception_unless_told_otherwise(run, monkeypatch):
 
 
 def test_counterfactual_draws(run, tmp_path, capsys, monkeypatch):
-    rows, draw = [], cli.plot_comparison
-    monkeypatch.setattr(cli, "plot_comparison", lambda named: rows.extend(name for name, _ in named) or draw(named))
+    rows = []
+
+    def spy(named):
+        rows.extend(name for name, _ in named)
+        return plot_comparison(named)
+
+    monkeypatch.setattr("causalvae_pyro.cli.counterfactual.plot_comparison", spy)
     out = tmp_path / "pictures" / "cf.png"
     arguments = ["--do", "light=12", "--do", "pendulum=0.2", "--count", "3", "--out", str(out), "--device", "cpu"]
     assert main(["counterfactual", str(run), *arguments]) == 0
@@ -518,7 +525,7 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path):
 @pytest.mark.thorough
 def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     scored = []
-    monkeypatch.setattr(cli, "_score", lambda run, out, *_, **__: scored.append(out.name))
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda run, out, *_, **__: scored.append(out.name))
     small = ["--size", "16", "--limit", "256", "--epochs", "60", "--device", "cpu", "--decoder", "conv", "--ema", "0.9"]
     runs = {name: ["train", "pendulum", *small, "--out", str(tmp_path / name)] for name in ("whole", "killed")}
     process = subprocess.Popen([*SMALL_COMMAND, *runs["killed"]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -549,7 +556,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 def test_starting_anew_says_what_is_lost(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_score", lambda *_, **__: None)
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *_, **__: None)
     arguments = [
         "train",
         "pendulum",
@@ -585,7 +592,7 @@ def test_how_it_is_trained(tmp_path, monkeypatch, capsys):
         given.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "fit", stop)
+    monkeypatch.setattr("causalvae_pyro.cli.train.fit", stop)
     options = "--ema 0.99 --max-grad-norm 5 --patience 3 --mixed-precision bf16 --micro-batches 2 --compile --deterministic"
     assert main(["train", "pendulum", *options.split(), "--out", str(tmp_path)]) == 2
     # The sprites' price grows, and with it the loss.
@@ -658,13 +665,13 @@ def test_a_size_that_no_judge_takes(own, tmp_path, monkeypatch):
     # As a run that was put together in Python may have it.
     run = load(out)
     run.config["data"]["size"] = 18
-    monkeypatch.setattr(cli, "evaluate", lambda *arguments, **options: asked.append(options))
+    monkeypatch.setattr("causalvae_pyro.cli.scoring.evaluate", lambda *arguments, **options: asked.append(options))
     for name in ("write_report", "score_table"):
-        monkeypatch.setattr(cli, name, lambda *arguments: None)
-    cli._score(run, out, [])
+        monkeypatch.setattr(f"causalvae_pyro.cli.scoring.{name}", lambda *arguments: None)
+    score(run, out, [])
     assert asked == [{"limit": None}]
     with pytest.raises(ValueError, match=r"^image_shape: got \(3, 18, 18\); the sides must be divisible by 4"):
-        cli._score(run, out, [], predictor=True)
+        score(run, out, [], predict=True)
 
 
 def test_ones_own_data_are_all_or_nothing(own, capsys):

@@ -119,7 +119,7 @@ def test_the_command_holds_it_until_it_has_scored(tmp_path, monkeypatch, capsys)
         assert (out / HOLDER).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
         assert cli.main([*TRAIN, "--resume", "--out", str(tmp_path)]) == 2
 
-    monkeypatch.setattr(sys.modules["causalvae_pyro.cli.main"], "_score", score)
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", score)
     assert cli.main([*TRAIN, "--out", str(tmp_path)]) == 0
     assert calls == [tmp_path]
     assert "is training into" in capsys.readouterr().err

@@ -156,7 +156,7 @@ def test_two_processes_take_the_steps_of_one(count, tmp_path):
 @pytest.mark.slow
 def test_the_command_in_two_processes(tmp_path):
     out = tmp_path / "run"
-    command = ["-m", "causalvae_pyro.cli", "train", "pendulum", "--size", "16", "--limit", "128", "--epochs", "1"]
+    command = ["-m", "causalvae_pyro", "train", "pendulum", "--size", "16", "--limit", "128", "--epochs", "1"]
     script = tmp_path / "script.py"
     script.write_text("import sys\nfrom causalvae_pyro.cli import main\nsys.exit(main(sys.argv[1:]))\n")
     text = launch(script, *command[2:], "--device", "cpu", "--out", out, processes=2)

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import MeanShift
 from torch import Tensor
 
 __all__ = ["Part", "find_background", "find_parts"]
@@ -99,6 +96,8 @@ def find_parts(images: Tensor, background: Tensor) -> list[Part]:
 
 def _colours(pixels: Tensor, enough: int) -> NDArray:
     """The colours ``[m, C]`` that many of the pixels ``[P, C]`` have; a sample of them is enough, and there can be millions."""
+    from sklearn.cluster import MeanShift  # slow to import
+
     sample = pixels[torch.randperm(len(pixels))[:enough]].double().numpy()
     shift = MeanShift(bandwidth=_BANDWIDTH, bin_seeding=True, min_bin_freq=max(1, len(sample) // 500), cluster_all=False)
     return shift.fit(sample).cluster_centers_
@@ -122,6 +121,8 @@ def _is_between(mode: NDArray, one: NDArray, other: NDArray) -> bool:
 
 
 def _parts_of_one_colour(colour: NDArray, mask: NDArray) -> list[Part]:
+    from scipy import ndimage  # slow to import
+
     count, height, width = mask.shape
     within_images = np.zeros((3, 3, 3), int)
     within_images[1] = 1
@@ -143,6 +144,8 @@ def _parts_of_one_colour(colour: NDArray, mask: NDArray) -> list[Part]:
 
 def _match(centres: NDArray, image: NDArray, number: int, first: int) -> NDArray:
     """Which of ``number`` parts each region is, -1 for none; no two regions of one image are the same part."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     means = centres[image == first][:number]
     groups = [np.flatnonzero(image == i) for i in np.unique(image)]
     part = np.full(len(image), -1)

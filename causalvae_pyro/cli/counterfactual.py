@@ -1,0 +1,55 @@
+"""``causalvae counterfactual``: draws counterfactuals of test images."""
+
+from __future__ import annotations
+
+import argparse
+
+from causalvae_pyro.cli.runs import load_run
+from causalvae_pyro.datasets.registry import load_dataset
+from causalvae_pyro.datasets.splits import evenly_spaced
+from causalvae_pyro.evaluation.evaluate import has_truth
+from causalvae_pyro.interventions.counterfactuals import counterfactual
+from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_of
+from causalvae_pyro.training import resolve_device
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draws.
+
+    Args:
+        arguments: Of the command.
+
+    Raises:
+        ValueError: If ``--do`` or ``--count`` is not as stated in the help.
+    """
+    found = load_run(arguments.path, device=resolve_device(arguments.device))
+    do: dict[str, float] = {}
+    for name, value in map(_assignment, arguments.do):
+        if name in do:
+            raise ValueError(f"--do: {name!r} is given twice")
+        do[name] = value
+    if arguments.count < 1:
+        raise ValueError(f"--count: got {arguments.count}; must be at least 1")
+    data = load_dataset(found.config.get("data"), "test")
+    chosen = evenly_spaced(min(arguments.count, len(data)), len(data))
+    x, labels = data.images[chosen], data.labels[chosen]
+    images = counterfactual(found.model, found.guide, x, do, labels).cpu()
+    rows = [("factual", x), (f"{do_label(do, units_of(data) or found.units)}\nmodel", images)]
+    if has_truth(data):
+        true_labels, true = data.counterfactual(labels, do)
+        rows.append(("true", true))
+        for i, before, after in zip(chosen.tolist(), labels.tolist(), true_labels.tolist(), strict=True):
+            pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(found.graph.names, before, after, strict=True))
+            print(f"image {i}: {', '.join(pairs)}")
+    save_figure(plot_comparison(rows), arguments.out)
+    print(f"wrote {arguments.out}")
+
+
+def _assignment(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise ValueError(f"--do: got {text!r}; expected CONCEPT=NUMBER, e.g. light=12") from None

@@ -1,0 +1,52 @@
+"""The score card and the report of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from causalvae_pyro.checkpoints.runs import Run
+from causalvae_pyro.datasets.registry import load_dataset
+from causalvae_pyro.evaluation.evaluate import evaluate, has_truth, score_table, train_predictor
+from causalvae_pyro.evaluation.report import write_report
+
+__all__ = ["score"]
+
+
+def score(
+    run: Run,
+    out: Path,
+    rows: list[dict[str, float]],
+    *,
+    limit: int | None = None,
+    predict: bool | None = None,
+    fid: str | None = None,
+    train_data: Any = None,
+) -> None:
+    """Scores a run on its test images, writes its report and prints the table.
+
+    Args:
+        run: The run.
+        out: Where the report goes.
+        rows: Of its training history.
+        limit: See :func:`~causalvae_pyro.evaluation.evaluate`.
+        predict: Whether to train a predictor of the labels; by default where the true counterfactuals are not known.
+        fid: ``"inception"`` or ``"predictor"``, whose features the Frechet distance takes; none by default.
+        train_data: What the predictor learns from; loaded where it is not given.
+    """
+    description = run.config.get("data")
+    data = load_dataset(description, "test")
+    if predict is None:
+        # Skipped by default unless sides divide by 4.
+        predict = not has_truth(data) and not any(side % 4 for side in data.images.shape[-2:])
+    options: dict[str, Any] = {"fid_features": 2048} if fid == "inception" else {}
+    if predict or fid == "predictor":
+        train_data = load_dataset(description, "train") if train_data is None else train_data
+        print(f"training a predictor on {len(train_data)} images")
+        predictor = train_predictor(train_data.images, train_data.labels, device=run.model.zero.device, progress=True)
+        options |= ({"predictor": predictor.predict} if predict else {}) | (
+            {"fid_features": predictor.features} if fid == "predictor" else {}
+        )
+    metrics = evaluate(run, data, limit=limit, **options)
+    page = write_report(run, data, metrics, rows, out)
+    print(f"\n{score_table(metrics)}\n\nPictures, scores and settings: {page}")

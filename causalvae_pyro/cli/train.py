@@ -1,0 +1,176 @@
+"""``causalvae train``: trains on a simulator or on a folder of images, scores the result and writes the report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+import causalvae_pyro
+from causalvae_pyro.checkpoints.runs import SaveCheckpoint, load
+from causalvae_pyro.cli.arguments import PRESETS
+from causalvae_pyro.cli.scoring import score
+from causalvae_pyro.datasets.registry import FOLDER, SIMULATORS, load_dataset
+from causalvae_pyro.datasets.splits import evenly_spaced
+from causalvae_pyro.plots.style import units_of
+from causalvae_pyro.recipes import Recipe, fit_mechanisms
+from causalvae_pyro.training import Callback, EarlyStopping, TensorBoardLogger, TrainingCheckpoint, fit, resolve_device
+from causalvae_pyro.utils.missing_labels import keep_labels
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains.
+
+    Args:
+        arguments: Of the command.
+
+    Raises:
+        ValueError: If an argument is out of range, or does not fit the others.
+    """
+    started = time.perf_counter()
+    device = resolve_device(arguments.device)
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ValueError(f"--limit: got {arguments.limit}; must be at least 1")
+    for name, value in PRESETS[arguments.preset].items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    if not 0 < arguments.label_share <= 1:
+        raise ValueError(f"--label-share: got {arguments.label_share}; must lie in (0, 1]")
+    description = _description(arguments)
+    out = arguments.out or Path("runs") / description["name"]
+    train_data = load_dataset(description, "train")
+    count = min(arguments.limit or len(train_data), len(train_data))
+    # Evenly spaced: the first scenes of the grid share one value of the first concept.
+    chosen = evenly_spaced(count, len(train_data))
+    images, labels = train_data.images[chosen], train_data.labels[chosen]
+    # With few labels the sprites are untried.
+    decoder = arguments.decoder or ("sprites" if arguments.data and arguments.label_share == 1 else "conv")
+    if decoder == "sprites" and arguments.patience is not None:
+        raise ValueError("--patience: the sprites' loss grows with the price on their effects, and would end any training early")
+    recipe = Recipe(
+        dim=arguments.dim,
+        prior_std=arguments.prior_std,
+        w_eps=arguments.w_eps,
+        w_z=arguments.w_z,
+        decoder=decoder,
+        encoder=arguments.encoder,
+        refinements=arguments.refinements,
+    )
+    semi: dict[str, Any] = {}
+    if arguments.label_share < 1:
+        labels = keep_labels(labels, arguments.label_share, seed=arguments.seed)
+        labelled = len(labels) - int(labels.isnan().any(1).sum())
+        semi = {"label_share": arguments.label_share, "labelled": labelled, "labelled_repeats": recipe.labelled_repeats(labels)}
+    config = {
+        "data": description,
+        "training": {
+            "epochs": arguments.epochs,
+            "batch_size": arguments.batch_size,
+            "lr": arguments.lr,
+            "seed": arguments.seed,
+            "images": len(images),
+            "device": str(device),
+            **semi,
+        },
+        **({"units": units} if (units := units_of(train_data)) else {}),
+        "versions": {
+            "causalvae_pyro": causalvae_pyro.__version__,
+            "torch": torch.__version__,
+            "pyro": pyro.__version__,
+        },
+    }
+    torch.manual_seed(arguments.seed)
+    pair = recipe.build(train_data.graph, images, labels, config)
+    # Started by accelerate launch or torchrun, one of several processes speaks, writes and scores.
+    main_process = os.environ.get("RANK", "0") == "0"
+    say = print if main_process else _silent
+    checkpoint = TrainingCheckpoint(
+        out, settings={"data": description, "recipe": asdict(recipe), "label_share": arguments.label_share}
+    )
+    # Also while it is scored: another training would replace what is read then.
+    with checkpoint.lock() if main_process else nullcontext():
+        parameters = sum(p.numel() for module in (pair.model, pair.guide) for p in module.parameters())
+        count = f"{len(images)} images of " if len(images) < len(train_data) else ""
+        say(f"training on {count}{train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
+        if semi:
+            say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
+            fit_mechanisms(pair.model, labels)
+        if not arguments.resume and (left := _left_over(checkpoint)) is not None:
+            say(f"{out} holds a training that was stopped in epoch {left}, and is replaced; --resume would have gone on with it")
+        callbacks: list[Callback] = [SaveCheckpoint(out, pair.config)]
+        callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
+        callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]
+        history = fit(
+            pair.model,
+            pair.guide,
+            (images, labels),
+            objective=recipe.objective(pair),
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            lr=arguments.lr,
+            max_grad_norm=arguments.max_grad_norm,
+            ema_decay=arguments.ema,
+            device=arguments.device,
+            mixed_precision=arguments.mixed_precision,
+            micro_batches=arguments.micro_batches,
+            compiled=arguments.compile,
+            deterministic=arguments.deterministic,
+            seed=arguments.seed,
+            labelled_repeats=semi.get("labelled_repeats", 1),
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            resume=arguments.resume,
+        )
+        if not main_process:
+            return
+        say(f"trained in {time.perf_counter() - started:.0f} s; scoring")
+        score(load(out, device=device), out, history.rows, train_data=train_data)
+        say(f"done in {time.perf_counter() - started:.0f} s")
+
+
+def _silent(*values: Any) -> None:
+    """In place of ``print``."""
+
+
+def _left_over(checkpoint: TrainingCheckpoint) -> int | None:
+    """The epoch in which an earlier training in the same place was stopped."""
+    try:
+        state = checkpoint.read()
+    except ValueError:
+        return None
+    return None if state is None or state.get("finished") else state.get("epoch")
+
+
+def _description(arguments: argparse.Namespace) -> dict[str, Any]:
+    own = {name: getattr(arguments, name) for name in ("images", "labels", "graph")}
+    given = [f"--{name}" for name, path in own.items() if path is not None] + ["--unit"] * bool(arguments.unit)
+    common = {"size": arguments.size, "seed": arguments.seed}
+    if arguments.data is not None and not given:
+        return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
+    if arguments.data is None and None not in own.values():
+        pairs = [_unit(text) for text in arguments.unit or ()]
+        units = dict(pairs)
+        if len(units) < len(pairs):
+            raise ValueError("--unit: a concept is given twice")
+        paths = {name: str(path.resolve()) for name, path in own.items()}
+        return {"name": FOLDER, **paths, **({"units": units} if units else {}), **common}
+    what = " and ".join(([arguments.data] if arguments.data else []) + given) or "neither"
+    raise ValueError(
+        f"data: got {what}; give a simulator ({', '.join(sorted(SIMULATORS))}) or all of --images, --labels and --graph"
+    )
+
+
+def _unit(text: str) -> tuple[str, str]:
+    name, _, unit = (part.strip() for part in text.partition("="))
+    if not unit:
+        raise ValueError(f"--unit: got {text!r}; expected CONCEPT=UNIT, e.g. thickness=px")
+    return name, unit
