@@ -17,6 +17,7 @@ from torch import Tensor
 from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped
 from causalvae_pyro.interventions.counterfactuals import counterfactual_traces, predict
 from causalvae_pyro.utils.local_params import local_params
+from causalvae_pyro.utils.pyro_lock import one_at_a_time
 
 __all__ = ["AverageEffect", "IndividualEffects", "TwinWorlds", "World", "ate", "ite", "sample_interventional", "twin_worlds"]
 
@@ -182,6 +183,7 @@ class TwinWorlds(NamedTuple):
     counterfactual: World
 
 
+@one_at_a_time
 def sample_interventional(
     model: Callable, do: Interventions, num_samples: int, *, latent: bool = False, batch_size: int = 256
 ) -> World:
@@ -202,6 +204,7 @@ def sample_interventional(
     return _join(_world(_draw(action.apply(model), size)) for action, size in actions)
 
 
+@one_at_a_time
 def twin_worlds(
     model: Callable, do: Interventions, num_samples: int, *, latent: bool = False, batch_size: int = 256
 ) -> TwinWorlds:
