@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from causalvae_pyro.checkpoints.runs import CONFIG, WEIGHTS, Run, load, save
+from causalvae_pyro.checkpoints.runs import CONFIG, WEIGHTS, Run, are_scores_of, load, save
 from causalvae_pyro.utils.files import write_bytes, write_text
 
 __all__ = ["from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
@@ -38,8 +38,11 @@ def save_pretrained(
 
     Raises:
         FileNotFoundError: If a picture does not exist.
-        ValueError: If two pictures have one name, or it is that of a file of the run.
+        ValueError: If two pictures have one name, or it is that of a file of the run; or if the scores say that they are of other
+            weights.
     """
+    if scores is not None and not are_scores_of(run, scores):
+        raise ValueError("scores: were found with other weights than the run's; causalvae evaluate RUN finds them anew")
     directory, shown = Path(path), [Path(picture) for picture in pictures]
     names = [picture.name for picture in shown]
     for picture in shown:
@@ -143,7 +146,7 @@ def model_card(run: Run, *, scores: Mapping[str, Any] | None = None, pictures: I
         pictures: Names of image files beside the card.
     """
     graph, model = run.graph, run.model
-    data = run.config.get("data", {})
+    data = run.data
     edges = [f"- `{parent}` causes `{child}`" for parent, child in graph.edges] or ["- none: the concepts are independent"]
     channels = " x ".join(map(str, getattr(model.decoder, "image_shape", ()))) or "any"
     do = f'{{"{graph.names[0]}": 0.0}}'
@@ -206,10 +209,9 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _without_paths(run: Run) -> Run:
-    data = run.config.get("data")
-    if not isinstance(data, Mapping):
+    if not run.data:
         return run
-    return replace(run, config={**run.config, "data": {key: value for key, value in data.items() if key not in _PRIVATE}})
+    return replace(run, config={**run.config, "data": {key: value for key, value in run.data.items() if key not in _PRIVATE}})
 
 
 @contextmanager
