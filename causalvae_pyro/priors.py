@@ -41,8 +41,8 @@ class LabelPrior(Configurable, nn.Module):
     ) -> None:
         super().__init__()
         self.num_concepts, self.dim = num_concepts, dim
-        self.register_buffer("shift", _per_concept("shift", shift, num_concepts), persistent=False)
-        self.register_buffer("scale", _per_concept("scale", scale, num_concepts), persistent=False)
+        self.register_buffer("shift", _per_concept("shift", shift, num_concepts))
+        self.register_buffer("scale", _per_concept("scale", scale, num_concepts))
         if not bool((self.scale > 0).all()):
             raise ValueError(f"scale: got {self.scale.tolist()}; must be positive (is a label constant?)")
 
@@ -123,7 +123,7 @@ class FixedPrior(LabelPrior):
         scale: float | Sequence[float] = 1.0,
     ) -> None:
         super().__init__(num_concepts, dim, shift=shift, scale=scale)
-        self.register_buffer("std", _per_concept("std", std, num_concepts), persistent=False)
+        self.register_buffer("std", _per_concept("std", std, num_concepts))
         if not bool((self.std > 0).all()):
             raise ValueError(f"std: got {self.std.tolist()}; must be positive")
 

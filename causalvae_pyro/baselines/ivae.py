@@ -41,8 +41,8 @@ class IVAEPrior(Configurable, nn.Module):
             raise ValueError(f"scale: got {scale.tolist()}; must be positive (is a label constant?)")
         if not min_std > 0:
             raise ValueError(f"min_std: got {min_std}; must be > 0")
-        self.register_buffer("shift", torch.as_tensor(shift, dtype=torch.get_default_dtype()), persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", torch.as_tensor(shift, dtype=torch.get_default_dtype()))
+        self.register_buffer("scale", scale)
         self.num_latents, self.dim, self.min_std = num_latents, dim, min_std
         self.network = nn.Sequential(
             nn.Linear(len(scale), hidden),

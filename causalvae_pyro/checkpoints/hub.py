@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from causalvae_pyro.checkpoints.runs import CONFIG, WEIGHTS, Run, load, save
+from causalvae_pyro.checkpoints.runs import CONFIG, WEIGHTS, Run, are_scores_of, load, save
 from causalvae_pyro.utils.files import write_bytes, write_text
 from causalvae_pyro.utils.templates import render
 
@@ -39,8 +39,11 @@ def save_pretrained(
 
     Raises:
         FileNotFoundError: If a picture does not exist.
-        ValueError: If two pictures have one name, or it is that of a file of the run.
+        ValueError: If two pictures have one name, or it is that of a file of the run; or if the scores say that they are of other
+            weights.
     """
+    if scores is not None and not are_scores_of(run, scores):
+        raise ValueError("scores: were found with other weights than the run's; causalvae evaluate RUN finds them anew")
     directory, shown = Path(path), [Path(picture) for picture in pictures]
     names = [picture.name for picture in shown]
     for picture in shown:
@@ -147,14 +150,14 @@ def model_card(run: Run, *, scores: Mapping[str, Any] | None = None, pictures: I
         scores: What :func:`~causalvae_pyro.evaluation.evaluate` found.
         pictures: Names of image files beside the card.
     """
-    graph, model, data = run.graph, run.model, run.config.get("data")
+    graph, model = run.graph, run.model
     parts = {part: type(getattr(model, part)).__name__ for part in ("scm", "prior", "decoder", "likelihood")}
     found = scores or {}
     cf, means = found.get("cf_score", {}), found.get("representation", {})
     return render(
         "causalvae_pyro.checkpoints",
         "card.md",
-        data=data.get("name") if isinstance(data, Mapping) else None,
+        data=run.data.get("name"),
         names=graph.names,
         edges=graph.edges,
         dim=model.scm.dim,
@@ -168,10 +171,9 @@ def model_card(run: Run, *, scores: Mapping[str, Any] | None = None, pictures: I
 
 
 def _without_paths(run: Run) -> Run:
-    data = run.config.get("data")
-    if not isinstance(data, Mapping):
+    if not run.data:
         return run
-    return replace(run, config={**run.config, "data": {key: value for key, value in data.items() if key not in _PRIVATE}})
+    return replace(run, config={**run.config, "data": {key: value for key, value in run.data.items() if key not in _PRIVATE}})
 
 
 @contextmanager

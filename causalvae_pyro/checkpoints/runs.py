@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import keyword
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,23 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from causalvae_pyro import guides, likelihoods, networks, priors, scm
+from causalvae_pyro.checkpoints.bounds import BoundedMemory
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.training import Callback, History, TrainingState
+from causalvae_pyro.training.monitor import non_finite, shortened
 from causalvae_pyro.utils.configurable import Configurable
 from causalvae_pyro.utils.files import write_bytes, write_text
 
-__all__ = ["Run", "SaveCheckpoint", "load", "save"]
+__all__ = ["Run", "SaveCheckpoint", "are_scores_of", "load", "load_finite", "save", "weights_digest"]
 
 FORMAT = 1
 CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.csv"
 _DIGEST = "modules"
+#: What weights may be of, where the module has floating point numbers.
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: Constants that older versions left to the configuration.
+_CONSTANTS = ("shift", "scale", "std", "label_shift", "label_scale")
 
 
 @dataclass
@@ -51,6 +59,12 @@ class Run:
     def graph(self) -> CausalGraph:
         """The causal graph over the concepts."""
         return self.model.graph
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the configuration says of the data; empty where it says nothing that has names."""
+        data = self.config.get("data")
+        return dict(data) if isinstance(data, Mapping) else {}
 
     @property
     def units(self) -> dict[str, str]:
@@ -82,16 +96,11 @@ def save(run: Run, path: str | os.PathLike) -> None:
         "guide": _describe(run.guide, {"scm": run.model.scm, "model": run.model}),
     }
     config = {"format": FORMAT, **{k: v for k, v in run.config.items() if k not in ("format", "modules")}, "modules": modules}
-    weights = {
-        # safetensors holds no two tensors in one memory, as tied weights are.
-        f"{prefix}.{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for prefix, module in (("model", run.model), ("guide", run.guide))
-        for name, tensor in module.state_dict().items()
-    }
-    write_bytes(directory / WEIGHTS, safetensors.torch.save(weights, {_DIGEST: _digest(modules)}))
+    write_bytes(directory / WEIGHTS, safetensors.torch.save(_weights_of(run), {_DIGEST: _digest(modules)}))
     write_text(directory / CONFIG, json.dumps(config, indent=1) + "\n")
 
 
+@torch.inference_mode(False)
 def load(
     path: str | os.PathLike, *, device: str | torch.device = "cpu", classes: Mapping[str, Callable[..., Any]] | None = None
 ) -> Run:
@@ -103,12 +112,13 @@ def load(
         classes: For modules defined outside this package: the class (or a function that makes the module) by name.
 
     Returns:
-        The run, in evaluation mode, with whatever weights were saved: NaN and infinities are read as such.
+        The run, in evaluation mode, with whatever weights were saved: NaN and infinities are read as such; see
+        :func:`load_finite`. It can be trained, also where it is loaded under ``torch.inference_mode()``.
 
     Raises:
         FileNotFoundError: If the directory or one of its files is missing.
-        ValueError: If a file is damaged or of another format, the two were not saved together, or a class is neither ours nor in
-            ``classes``.
+        ValueError: If a file is damaged or of another format, the two were not saved together, the configuration asks for far
+            more memory than the weights take, or a class is neither ours nor in ``classes``.
     """
     directory = Path(path)
     for name in (CONFIG, WEIGHTS):
@@ -117,10 +127,10 @@ def load(
                 f"path: {directory / name} does not exist; expected a directory written by causalvae train or save()"
             )
     try:
-        config = json.loads((directory / CONFIG).read_text())
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
         found = config["format"]
         modules = config["modules"]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"path: {directory / CONFIG} is not a run's configuration ({type(error).__name__}: {error})") from None
     if found != FORMAT:
         raise ValueError(f"path: {directory / CONFIG} has format {found!r}; this version reads format {FORMAT}")
@@ -131,9 +141,12 @@ def load(
             f"path: {directory / WEIGHTS} is truncated or not a safetensors file ({error}); copy or save the run again"
         ) from None
     known = {**_own_classes(), **(classes or {})}
+    size = (directory / WEIGHTS).stat().st_size
     try:
-        model = _restore(modules["model"], known, {})
-        guide = _restore(modules["guide"], known, {"scm": model.scm, "model": model})
+        # Modules from outside the package may hold what they like.
+        with nullcontext() if classes else BoundedMemory(32 * size + 2**26):
+            model = _restore(modules["model"], known, {})
+            guide = _restore(modules["guide"], known, {"scm": model.scm, "model": model})
         for name, module in (("model", model), ("guide", guide)):
             if not isinstance(module, nn.Module):
                 raise TypeError(f"the {name} is a {type(module).__name__}")
@@ -145,9 +158,14 @@ def load(
         ) from None
     for prefix, module in (("model", model), ("guide", guide)):
         own = {name.removeprefix(f"{prefix}."): t for name, t in weights.items() if name.startswith(f"{prefix}.")}
+        for name, tensor in module.state_dict().items():
+            found = own.get(name, tensor).dtype
+            if found not in _PRECISIONS if tensor.is_floating_point() else found != tensor.dtype:
+                raise ValueError(f"path: {directory / WEIGHTS} holds {prefix}.{name} as {found}, which no model computes with")
         dtypes = {t.dtype for t in own.values() if t.is_floating_point()}
         if len(dtypes) == 1:
             module.to(dtypes.pop())
+        own = {name: t for name, t in module.named_buffers() if name.rpartition(".")[-1] in _CONSTANTS} | own
         try:
             module.load_state_dict(own)
         except RuntimeError as error:
@@ -161,6 +179,37 @@ def load(
     model.to(device).eval()
     guide.to(device).eval()
     return Run(model, guide, {k: v for k, v in config.items() if k not in ("format", "modules")})
+
+
+def load_finite(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Run:
+    """As :func:`load`, for those who use the run: one whose training has diverged is refused.
+
+    Args:
+        path: The directory of the run.
+        device: Where to put model and guide.
+
+    Raises:
+        FileNotFoundError: See :func:`load`.
+        ValueError: See :func:`load`; and if a parameter is NaN or infinite.
+    """
+    run = load(path, device=device)
+    if spoilt := non_finite(model=run.model, guide=run.guide):
+        raise ValueError(f"RUN: {shortened(spoilt)} of {os.fspath(path)} holds NaN or infinities: its training has diverged")
+    return run
+
+
+def weights_digest(run: Run) -> str:
+    """SHA-256 of all weights with their names; ``metrics.json`` keeps it under ``"weights"``, since scores are of no others."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_weights_of(run).items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def are_scores_of(run: Run, scores: Mapping[str, Any]) -> bool:
+    """Whether scores may be those of a run's weights: not if they name others. A training writes weights before it has scores."""
+    return scores.get("weights") in (None, weights_digest(run))
 
 
 class SaveCheckpoint(Callback):
@@ -194,6 +243,15 @@ class SaveCheckpoint(Callback):
 
 class _UnknownClassError(ValueError):
     pass
+
+
+def _weights_of(run: Run) -> dict[str, torch.Tensor]:
+    return {
+        # safetensors holds no two tensors in one memory, as tied weights are.
+        f"{prefix}.{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for prefix, module in (("model", run.model), ("guide", run.guide))
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def _digest(modules: Any) -> str:
@@ -248,8 +306,9 @@ def _restore(value: Any, classes: Mapping[str, Callable[..., Any]], references: 
         return CausalGraph(value["graph"]["names"], [tuple(edge) for edge in value["graph"]["edges"]])
     if value["class"] not in classes:
         name = value["class"]
-        raise _UnknownClassError(
-            f"classes: the run uses {name!r}, which this package does not define; pass load(..., classes={{{name!r}: {name}}})"
-        )
+        # What is no name must not be advised as code.
+        named = name.isidentifier() and not keyword.iskeyword(name)
+        advice = f"pass load(..., classes={{{name!r}: {name}}})" if named else "that is no name of a class"
+        raise _UnknownClassError(f"classes: the run uses {name[:80]!r}, which this package does not define; {advice}")
     args = {k: _restore(v, classes, references) for k, v in value["args"].items()}
     return classes[value["class"]](*args.pop("*", ()), **args)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from causalvae_pyro import plots
-from causalvae_pyro.checkpoints.runs import Run
+from causalvae_pyro.checkpoints.runs import Run, weights_digest
 from causalvae_pyro.evaluation.tables import score_sections
 from causalvae_pyro.plots.style import figure_style, units_of
 from causalvae_pyro.scm import CausalLayer
@@ -98,7 +98,7 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
     # An earlier report in the same directory may have had more of them.
     for name in _CAPTIONS.keys() - pictures.keys():
         (directory / f"{name}.png").unlink(missing_ok=True)
-    write_text(directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_text(directory / "metrics.json", json.dumps({"weights": weights_digest(run), **metrics}, indent=1) + "\n")
     write_text(directory / "report.html", _page(run, metrics, pictures))
     return directory / "report.html"
 

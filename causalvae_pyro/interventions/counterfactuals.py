@@ -26,10 +26,12 @@ from causalvae_pyro.utils.configurable import check_count
 from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.pyro_lock import one_at_a_time, pyro_lock
 
 __all__ = ["abduct", "counterfactual", "counterfactual_traces", "encode", "intervene", "predict", "reconstruct"]
 
 
+@one_at_a_time
 def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samples: int | None = None) -> dict[str, Tensor]:
     """Abduction: the exogenous noise behind given images, from the guide.
 
@@ -76,6 +78,7 @@ class _PixelsAtMean(Messenger):
             msg["value"], msg["done"] = mean_of(msg["fn"]), True
 
 
+@one_at_a_time
 def predict(model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool = True) -> Trace:
     """Prediction: the model's trace with the exogenous noise held at given values.
 
@@ -123,6 +126,7 @@ def counterfactual(
     batch_size: int = 256,
     return_latents: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
+@one_at_a_time
 def counterfactual(
     model: Callable,
     guide: Callable,
@@ -206,7 +210,8 @@ def counterfactual_traces(
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
     _check_labels(labels, x)
-    actions = [InterventionSet.from_do(model, do, len(x), latent) for do in dos]  # check the whole of it before any work
+    with pyro_lock:
+        actions = [InterventionSet.from_do(model, do, len(x), latent) for do in dos]  # check the whole of it before any work
     copies = num_samples or 1
     step = max(1, batch_size // copies)
     for start in range(0, len(x), step):
@@ -225,6 +230,7 @@ def reconstruct(model: Callable, guide: Callable, x: Tensor, labels: Tensor | No
     return counterfactual(model, guide, x, {}, labels, batch_size=batch_size)
 
 
+@one_at_a_time
 def encode(model: Any, guide: Callable, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
     """The concepts of images: ``z = f(eps)`` at the guide's mean (the posterior mean of ``z`` for a guide over ``z``).
 

@@ -17,6 +17,7 @@ from causalvae_pyro.interventions.actions import Interventions, InterventionSet,
 from causalvae_pyro.interventions.counterfactuals import counterfactual_traces, predict
 from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.pyro_lock import one_at_a_time
 from causalvae_pyro.utils.student_t import half_width
 
 __all__ = ["AverageEffect", "IndividualEffects", "TwinWorlds", "World", "ate", "ite", "sample_interventional", "twin_worlds"]
@@ -84,6 +85,7 @@ class IndividualEffects:
         return AverageEffect(value, error, (value - half, value + half), self.samples.mean(1))
 
 
+@one_at_a_time
 def ite(
     model: Callable,
     guide: Callable,
@@ -183,6 +185,7 @@ class TwinWorlds(NamedTuple):
     counterfactual: World
 
 
+@one_at_a_time
 def sample_interventional(
     model: Callable, do: Interventions, num_samples: int, *, latent: bool = False, batch_size: int = 256
 ) -> World:
@@ -203,6 +206,7 @@ def sample_interventional(
     return _join(_world(_draw(action.apply(model), size)) for action, size in actions)
 
 
+@one_at_a_time
 def twin_worlds(
     model: Callable, do: Interventions, num_samples: int, *, latent: bool = False, batch_size: int = 256
 ) -> TwinWorlds:

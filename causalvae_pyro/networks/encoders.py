@@ -29,8 +29,8 @@ class _Encoder(Configurable, nn.Module):
                     raise ValueError(f"{argument}: expected a number{bound} or {label_dim} of them, got {tensor.tolist()}")
             shift = torch.as_tensor(label_shift, dtype=torch.get_default_dtype()).expand(label_dim)
             scale = torch.as_tensor(label_scale, dtype=torch.get_default_dtype()).expand(label_dim)
-            self.register_buffer("label_shift", shift.clone(), persistent=False)
-            self.register_buffer("label_scale", scale.clone(), persistent=False)
+            self.register_buffer("label_shift", shift.clone())
+            self.register_buffer("label_scale", scale.clone())
 
     def _flat(self, x: Tensor) -> Tensor:
         if tuple(x.shape[-3:]) != self.image_shape:

@@ -25,6 +25,7 @@ from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_fin
 from causalvae_pyro.training.resuming import TrainingCheckpoint, rng_state, set_rng_state
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.missing_labels import declare_missing
+from causalvae_pyro.utils.pyro_lock import one_at_a_time
 
 __all__ = ["Loop", "Objective"]
 
@@ -216,6 +217,7 @@ class Loop:
         """Whether it is so for any process."""
         return bool(self.accelerator.reduce(torch.tensor([float(flag)], device=self.accelerator.device)).item())
 
+    @one_at_a_time
     def _step(self, x: Tensor, labels: Tensor | None, missing: bool) -> None:
         state, accelerator = self.state, self.accelerator
         done = state.step / max(1, self.total - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import random
@@ -19,7 +20,7 @@ from causalvae_pyro.utils.files import write_bytes
 __all__ = ["LOCK", "STATE", "TrainingCheckpoint", "read_state", "rng_state", "set_rng_state"]
 
 STATE, LOCK = "training.pt", "training.lock"
-FORMAT = 1
+FORMAT = 2
 
 
 class TrainingCheckpoint:
@@ -55,7 +56,8 @@ class TrainingCheckpoint:
         """Writes a state, atomically."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        torch.save({"format": FORMAT, **_plain(state)}, buffer)
+        content = {"format": None, **_plain(state)}
+        torch.save({**content, "format": FORMAT, "digest": _digest(content)}, buffer)
         write_bytes(self.file, buffer.getvalue())
 
     def remove(self) -> None:
@@ -90,14 +92,34 @@ def _plain(value: Any, where: str = "state") -> Any:
     )
 
 
+def _digest(value: Any) -> str:
+    """Of a plain state, with all types, shapes and orders in it."""
+    digest = hashlib.blake2b()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            add([str(value.dtype), list(value.shape)])
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, (dict, list, tuple)):
+            digest.update(f"{type(value).__name__} {len(value)}\n".encode())
+            for item in value.items() if isinstance(value, dict) else value:
+                add(item)
+        else:
+            digest.update(f"{value!r}\n".encode(errors="surrogatepass"))
+
+    add(value)
+    return digest.hexdigest()
+
+
 def read_state(file: str | os.PathLike) -> dict[str, Any]:
     """Reads what :class:`TrainingCheckpoint` has written; nothing but tensors and plain values is unpickled.
 
     Raises:
-        ValueError: If the file is damaged, or not such a file.
+        ValueError: If the file is damaged, not such a file, or not as it was written.
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
+        whole = isinstance(state, dict) and state.pop("digest", None) == _digest({**state, "format": None})
     except Exception as error:
         # Of many types, depending on where the damage lies.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -106,6 +128,9 @@ def read_state(file: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"resume: {file} is not the state of a training")
     if state["format"] != FORMAT:
         raise ValueError(f"resume: {file} has format {state['format']!r}; this version reads format {FORMAT}")
+    if not whole:
+        # What does not fit would show in the middle of a step, in words of PyTorch's.
+        raise ValueError(f"resume: {file} has been changed since it was written; train anew, or copy it again")
     return state
 
 

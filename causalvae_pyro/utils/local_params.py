@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,18 @@ from causalvae_pyro.utils.compat import ensure_local_params, is_pyro_attribute
 
 __all__ = ["LocalParamModule", "local_params"]
 
-_quiet = False
+
+class _Quiet(threading.local):
+    """Each thread's own: a training in one must not silence what another listens to."""
+
+    on = False
+
+
+_quiet = _Quiet()
+# Pyro's setting is the process's. The first who needs it switches it on, and the last puts back what was there, in whatever
+# order threads come and go.
+_guard = threading.Lock()
+_users, _before = 0, False
 
 
 class LocalParamModule(PyroModule):
@@ -26,7 +38,7 @@ class LocalParamModule(PyroModule):
     """
 
     def __getattr__(self, name: str) -> Any:
-        if _quiet and not is_pyro_attribute(self, name):
+        if _quiet.on and not is_pyro_attribute(self, name):
             found = nn.Module.__getattr__(self, name)
             if not isinstance(found, PyroModule):
                 return found
@@ -46,14 +58,22 @@ def local_params(*modules: Any, quiet: bool = False) -> Iterator[None]:
         *modules: Models and guides that will run, as modules or wrapped by handlers; other callables are left alone.
         quiet: No statements for the parameters of a :class:`LocalParamModule`, for whoever runs them with no handler of such.
     """
-    global _quiet
+    global _users, _before
     for module in modules:
         module = unwrap(module)
         if isinstance(module, nn.Module):
             ensure_local_params(module)
-    before, _quiet = _quiet, quiet
+    before, _quiet.on = _quiet.on, quiet
+    with _guard:
+        _users += 1
+        if _users == 1:
+            _before = pyro.settings.get("module_local_params")
+            pyro.settings.set(module_local_params=True)
     try:
-        with pyro.settings.context(module_local_params=True):
-            yield
+        yield
     finally:
-        _quiet = before
+        with _guard:
+            _users -= 1
+            if not _users:
+                pyro.settings.set(module_local_params=_before)
+        _quiet.on = before
