@@ -15,7 +15,7 @@ from chirho.interventional.handlers import do
 
 from causalvae_pyro import abduct, counterfactual, load
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.plots.style import do_label, save_figure, units_of
 
 

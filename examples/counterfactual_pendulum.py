@@ -11,7 +11,7 @@ import torch
 
 from causalvae_pyro import counterfactual, load
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.plots.style import do_label, save_figure, units_of
 
 

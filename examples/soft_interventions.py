@@ -11,7 +11,7 @@ import torch
 from causalvae_pyro import Replace, Scale, Shift, ate, counterfactual, load
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.interventions import twin_worlds
-from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.plots.style import save_figure
 
 

@@ -29,7 +29,7 @@ from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation.evaluate import evaluate
 from causalvae_pyro.networks import SpriteDecoder
 from causalvae_pyro.objectives import EffectSparsity, LabelFit, SleepPhase
-from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.plots.style import save_figure
 
 

@@ -22,7 +22,7 @@ from causalvae_pyro import (
     save,
 )
 from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA
-from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.plots.style import do_label, save_figure
 
 

@@ -25,7 +25,7 @@ from causalvae_pyro.networks import (
     SpatialEncoder,
 )
 from causalvae_pyro.objectives import CounterfactualConsistency, EffectSparsity, LabelFit, PredictorConsistency, warm_up
-from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.plots.style import do_label, save_figure, units_of
 from causalvae_pyro.scm import SplineFlowSCM
 from causalvae_pyro.training import resolve_device

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from causalvae_pyro.explore.answers import Answer, Explorer, Factual
-from causalvae_pyro.plots.figures import draw_graph
+from causalvae_pyro.plots.graphs import draw_graph
 from causalvae_pyro.plots.style import MIN_FONT, WIDTH, figure_style, readable
 
 __all__ = ["panels", "plot_answer"]

@@ -2,7 +2,8 @@
 
 from causalvae_pyro.metrics.axioms import composition, effectiveness, minimality, reversibility
 from causalvae_pyro.metrics.counterfactual import cf_errors, cf_score, cf_score_of_errors
-from causalvae_pyro.metrics.disentanglement import DCI, dci, irs, mcc, mig, sap
+from causalvae_pyro.metrics.dci import DCI, dci
+from causalvae_pyro.metrics.disentanglement import irs, mcc, mig, sap
 from causalvae_pyro.metrics.efficiency import efficiency_curve, sample_efficiency
 from causalvae_pyro.metrics.fid import FID, fid
 from causalvae_pyro.metrics.information import MicTic, MicTicMatrix, mic, mic_e, mic_matrix, mic_tic, tic, tic_e

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from causalvae_pyro.metrics.disentanglement import _columns, _estimator
+from causalvae_pyro.metrics.codes import check_codes
+from causalvae_pyro.metrics.dci import make_estimator
 from causalvae_pyro.metrics.intervals import SeedsInterval, seeds_interval
 
 __all__ = ["efficiency_curve", "sample_efficiency"]
@@ -86,8 +87,8 @@ def sample_efficiency(
     """
     from sklearn.base import clone  # slow to import
 
-    codes, factors = _columns(z, u)
-    test_codes, test_factors = _columns(z_test, u_test)
+    codes, factors = check_codes(z, u)
+    test_codes, test_factors = check_codes(z_test, u_test)
     if test_codes.shape[1] != codes.shape[1] or test_factors.shape[1] != factors.shape[1]:
         raise ValueError(
             f"z_test: got {test_codes.shape[1]} codes, {test_factors.shape[1]} labels; z has {codes.shape[1]}, {factors.shape[1]}"
@@ -101,6 +102,6 @@ def sample_efficiency(
     for row, size in enumerate(sizes):
         chosen = order[:size]
         for j in range(factors.shape[1]):
-            fitted = clone(_estimator(estimator, seed, size)).fit(codes[chosen], factors[chosen, j])
+            fitted = clone(make_estimator(estimator, seed, size)).fit(codes[chosen], factors[chosen, j])
             result[row, j] = 1 - np.square(test_factors[:, j] - fitted.predict(test_codes)).sum() / spread[j]
     return result

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from causalvae_pyro.metrics.disentanglement import dci, irs, mcc, mig, sap
+from causalvae_pyro.metrics.dci import dci
+from causalvae_pyro.metrics.disentanglement import irs, mcc, mig, sap
 from causalvae_pyro.metrics.information import mic_matrix
 
 __all__ = ["representation_scores"]

@@ -1,16 +1,15 @@
 """Figures: functions that return a matplotlib figure, and the style they share."""
 
 from causalvae_pyro.plots.figures import (
-    draw_graph,
     plot_comparison,
     plot_concepts,
     plot_counterfactuals,
-    plot_graph,
     plot_history,
     plot_matrix,
     plot_reconstructions,
     plot_scores,
 )
+from causalvae_pyro.plots.graphs import draw_graph, plot_graph
 from causalvae_pyro.plots.style import axis_label, do_label, figure_style, save_figure, subplots, units_of, value_label
 
 __all__ = [

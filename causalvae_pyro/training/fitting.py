@@ -24,7 +24,8 @@ from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.devices import networks_of, prepare_networks, reproducible, training_accelerator
 from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
-from causalvae_pyro.training.loop import Loop, Objective
+from causalvae_pyro.training.loop import Loop
+from causalvae_pyro.training.objective import Objective
 from causalvae_pyro.training.optimizers import parameter_groups
 from causalvae_pyro.training.resuming import TrainingCheckpoint
 from causalvae_pyro.training.schedules import cosine_schedule

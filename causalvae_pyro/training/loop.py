@@ -1,4 +1,4 @@
-"""The steps of a training."""
+"""The steps of a training run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -22,39 +21,13 @@ from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
 from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_finite, shortened
+from causalvae_pyro.training.objective import Objective
 from causalvae_pyro.training.resuming import TrainingCheckpoint, rng_state, set_rng_state
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.missing_labels import declare_missing
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
 
-__all__ = ["Loop", "Objective"]
-
-
-class Objective(nn.Module):
-    """The loss as one module: that of the pair, with the terms of it that are trained too.
-
-    Args:
-        objective: The ELBO.
-        model: The model.
-        guide: The guide.
-    """
-
-    def __init__(self, objective: ELBO, model: nn.Module, guide: nn.Module) -> None:
-        super().__init__()
-        self.objective = objective
-        self.pair = objective(model, guide)
-        #: Extra terms of the objective may learn too, such as the mechanisms of a graph search.
-        self.terms = list(getattr(objective, "terms", ()))
-        self.learning = nn.ModuleList(term for term in self.terms if isinstance(term, nn.Module))
-
-    @property
-    def roots(self) -> list[nn.Module]:
-        """The modules that are trained."""
-        return [self.pair, *self.learning]
-
-    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """The loss of a batch, summed over its images."""
-        return self.pair(x, labels)
+__all__ = ["Loop"]
 
 
 class Loop:

@@ -11,7 +11,7 @@ import torch
 from causalvae_pyro import counterfactual, fit
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.metrics import cf_score
-from causalvae_pyro.plots.figures import plot_comparison, plot_counterfactuals, plot_graph, plot_scores
+from causalvae_pyro.plots import plot_comparison, plot_counterfactuals, plot_graph, plot_scores
 from causalvae_pyro.recipes import Recipe
 
 IMAGES, EPOCHS = 900, 8

@@ -13,7 +13,7 @@ import torch
 
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.interventions import sample_interventional
-from causalvae_pyro.plots.figures import plot_comparison, plot_graph
+from causalvae_pyro.plots import plot_comparison, plot_graph
 from causalvae_pyro.plots.style import BLUE, VERMILION, axis_label, do_label, figure_style, subplots
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 

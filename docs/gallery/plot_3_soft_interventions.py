@@ -10,7 +10,7 @@ import torch
 
 from causalvae_pyro import Replace, Scale, Shift, ate, counterfactual, fit
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.plots.style import BLUE, VERMILION, axis_label, figure_style, subplots
 from causalvae_pyro.recipes import Recipe
 

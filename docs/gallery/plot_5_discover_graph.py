@@ -10,7 +10,7 @@ not seen. :doc:`/discovery` says what is assumed and how often it succeeds.
 from causalvae_pyro.datasets import Flow
 from causalvae_pyro.discovery import discover_graph
 from causalvae_pyro.metrics import shd
-from causalvae_pyro.plots.figures import plot_graph
+from causalvae_pyro.plots import plot_graph
 from causalvae_pyro.plots.style import MIN_FONT, SEQUENTIAL, figure_style, readable, subplots
 
 SAMPLES, ROUNDS = 600, 4

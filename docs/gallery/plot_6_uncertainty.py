@@ -10,7 +10,7 @@ import torch
 
 from causalvae_pyro import counterfactual, fit
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.plots.figures import plot_comparison
+from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.plots.style import BLUE, GREY, MIN_FONT, ORANGE, axis_label, do_label, figure_style, subplots, units_of
 from causalvae_pyro.recipes import Recipe
 

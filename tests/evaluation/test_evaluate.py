@@ -24,7 +24,7 @@ from causalvae_pyro.evaluation.evaluate import evaluate, score_table
 from causalvae_pyro.evaluation.report import write_report
 from causalvae_pyro.evaluation.tables import score_sections
 from causalvae_pyro.metrics import cf_errors, cf_score, cf_score_of_errors, minimality, r2_score
-from causalvae_pyro.plots.figures import (
+from causalvae_pyro.plots import (
     BLUE,
     VERMILION,
     plot_comparison,

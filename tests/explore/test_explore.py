@@ -24,7 +24,8 @@ from causalvae_pyro.explore.picture import plot_answer
 from causalvae_pyro.explore.server import Server
 from causalvae_pyro.explore.session import Session, encode_png
 from causalvae_pyro.explore.snippet import python_lines
-from causalvae_pyro.plots.figures import ORANGE, SKY, draw_graph, plot_graph
+from causalvae_pyro.plots import draw_graph, plot_graph
+from causalvae_pyro.plots.style import ORANGE, SKY
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from tests import ROOT
 

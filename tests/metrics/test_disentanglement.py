@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mutual_info_score
 
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.metrics.disentanglement import DCI, dci, irs, mcc, mig, sap
+from causalvae_pyro.metrics import DCI, dci, irs, mcc, mig, sap
 
 SCORES = {
     "mcc": mcc,

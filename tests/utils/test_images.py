@@ -29,7 +29,7 @@ from causalvae_pyro.guides import IterativeGuide
 from causalvae_pyro.interventions import counterfactual_traces
 from causalvae_pyro.metrics import Predictor, cf_score, composition, fid, reversibility
 from causalvae_pyro.networks import BrightnessDecoder, ConvDecoder, ConvEncoder, MLPEncoder, SpriteDecoder
-from causalvae_pyro.plots.figures import plot_comparison, plot_concepts, plot_reconstructions
+from causalvae_pyro.plots import plot_comparison, plot_concepts, plot_reconstructions
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.utils.images import as_images, check_images, scale_images
 
