@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_split", "evenly_spaced", "random_fifth"]
+__all__ = ["check_split", "evenly_spaced", "random_fifth", "random_fifth_of_groups"]
 
 
 def check_split(split: str) -> None:
@@ -17,6 +17,18 @@ def check_split(split: str) -> None:
 def evenly_spaced(count: int, size: int) -> Tensor:
     """``count`` of the rows 0 to ``size - 1``, from the first on; simulators have theirs in the order of their first concept."""
     return torch.arange(count) * size // max(count, 1)
+
+
+def random_fifth_of_groups(groups: Tensor, split: str, seed: int) -> Tensor:
+    """As :func:`random_fifth`, of groups: a random fifth of them, with all of their rows, for ``"test"``.
+
+    Args:
+        groups: Each row's group, ``[N]``.
+        split: ``"train"``, ``"test"`` or ``"all"``.
+        seed: Fixes the split.
+    """
+    names = groups.unique()
+    return torch.isin(groups, names[random_fifth(len(names), split, seed)]).nonzero().squeeze(1)
 
 
 def random_fifth(count: int, split: str, seed: int) -> Tensor:
