@@ -6,7 +6,6 @@ import copy
 import io
 import os
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from causalvae_pyro.datasets.celeba_tables import ATTRIBUTES, IDENTITY, PARTITION, find_table, first
+from causalvae_pyro.datasets.celeba_tables import ATTRIBUTES, IDENTITY, PARTITION, find_table
+from causalvae_pyro.datasets.image_sources import FolderImages, ZippedImages, first
 
 __all__ = [
     "ARCHIVE",
@@ -23,8 +23,6 @@ __all__ = [
     "IMAGES",
     "WIDTH",
     "FaceImages",
-    "FolderImages",
-    "ZippedImages",
     "cache_folder",
     "find_folder",
     "find_images",
@@ -33,57 +31,6 @@ __all__ = [
 FOLDER, IMAGES, ARCHIVE = "celeba", "img_align_celeba", "img_align_celeba.zip"
 #: Pixels of the published images, which smaller copies are scaled from.
 WIDTH, HEIGHT = 178, 218
-
-
-class FolderImages:
-    """Image files in a folder.
-
-    Attributes:
-        names: Of the files.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.names = path, {name for name in os.listdir(path) if _is_image(name)}
-
-    def read(self, name: str) -> bytes:
-        """What is in a file."""
-        return (self.path / name).read_bytes()
-
-
-class ZippedImages:
-    """Image files in a zip, in whatever folder there.
-
-    Attributes:
-        names: Of the files, without their folder.
-
-    Raises:
-        ValueError: If it is no zip, or the end of it is missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._open()
-        self._members = {name.rpartition("/")[2]: name for name in self._zip.namelist() if _is_image(name.rpartition("/")[2])}
-        self.names = set(self._members)
-
-    def read(self, name: str) -> bytes:
-        """What is in a file; ``OSError`` where it is damaged."""
-        if self._process != os.getpid():
-            # Forked: processes that share an open file move each other's place in it.
-            self._open()
-        try:
-            return self._zip.read(self._members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise OSError(f"damaged in the zip ({error})") from None
-
-    def __reduce__(self) -> tuple[type, tuple[Path]]:
-        return type(self), (self.path,)
-
-    def _open(self) -> None:
-        try:
-            self._zip, self._process = zipfile.ZipFile(self.path), os.getpid()
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"root: {self.path} is damaged ({error}); copy or download it again") from None
 
 
 class FaceImages(Dataset):
@@ -209,11 +156,6 @@ def cache_folder(folder: Path) -> Path:
     result = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causalvae_pyro"
     result.mkdir(parents=True, exist_ok=True)
     return result
-
-
-def _is_image(name: str) -> bool:
-    # macOS puts a hidden file beside each in a zip.
-    return name.lower().endswith((".jpg", ".jpeg", ".png")) and not name.startswith(".")
 
 
 def _download(folder: Path) -> None:

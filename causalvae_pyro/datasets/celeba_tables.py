@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from causalvae_pyro.datasets.image_sources import first
 from causalvae_pyro.datasets.splits import random_fifth, random_fifth_of_groups
 from causalvae_pyro.utils.files import ends_with_line_break, open_table
 
-__all__ = ["ATTRIBUTES", "IDENTITY", "PARTITION", "SPLITS", "Split", "choose_split", "find_table", "first", "read_attributes"]
+__all__ = ["ATTRIBUTES", "IDENTITY", "PARTITION", "SPLITS", "Split", "choose_split", "find_table", "read_attributes"]
 
 ATTRIBUTES, IDENTITY, PARTITION = "list_attr_celeba", "identity_CelebA", "list_eval_partition"
 #: Each with its number in the partition's table, but for all of it.
@@ -37,11 +38,6 @@ class Split(NamedTuple):
 def find_table(folder: Path, stem: str) -> Path | None:
     """The table as ``.txt`` or ``.csv``; ``None`` where there is neither."""
     return next((path for suffix in (".txt", ".csv") if (path := folder / f"{stem}{suffix}").is_file()), None)
-
-
-def first(names: Sequence[str]) -> str:
-    """The first three names."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def read_attributes(path: Path, attributes: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from causalvae_pyro.datasets import CelebA, Flow, FolderDataset, MorphoMNIST, Pendulum
+from causalvae_pyro.datasets import CelebA, Flow, FolderDataset, MorphoMNIST, Pendulum, YaleB
 from causalvae_pyro.datasets.simulator import ImageSimulator
 
 __all__ = ["FOLDER", "PUBLISHED", "SIMULATORS", "load_dataset"]
@@ -15,7 +15,7 @@ SIMULATORS: dict[str, type[ImageSimulator]] = {"pendulum": Pendulum, "flow": Flo
 #: The name that stands for the user's own folder of images.
 FOLDER = "folder"
 #: Published data sets that lie in a folder, ``root``, of the user's.
-PUBLISHED: dict[str, Any] = {"morphomnist": MorphoMNIST, "celeba": CelebA}
+PUBLISHED: dict[str, Any] = {"morphomnist": MorphoMNIST, "celeba": CelebA, "yaleb": YaleB}
 
 
 def load_dataset(description: Mapping[str, Any] | None, split: str) -> Any:
