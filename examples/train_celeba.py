@@ -39,7 +39,7 @@ def make(images, labels, graph, noise_dim):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="folder that holds celeba/, as for torchvision")
+    parser.add_argument("--root", required=True, help="folder with the files, as torchvision or Kaggle has them")
     parser.add_argument("--group", default="smile", choices=sorted(CELEBA_GROUPS))
     parser.add_argument("--download", action="store_true")
     parser.add_argument("--size", type=int, default=64, choices=[64, 128])

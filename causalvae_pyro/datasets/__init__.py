@@ -8,6 +8,7 @@ from causalvae_pyro.datasets.pendulum import Pendulum
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.datasets.simulator import ImageSimulator
 from causalvae_pyro.datasets.structural import SyntheticSCM
+from causalvae_pyro.datasets.yaleb import YaleB
 
 __all__ = [
     "CELEBA_GROUPS",
@@ -19,5 +20,6 @@ __all__ = [
     "MorphoMNIST",
     "Pendulum",
     "SyntheticSCM",
+    "YaleB",
     "load_dataset",
 ]

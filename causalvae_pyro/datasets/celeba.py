@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.cache import UndecodableError, fill_cache, open_cache
-from causalvae_pyro.datasets.celeba_files import ARCHIVE, FOLDER, check_images, open_files
+from causalvae_pyro.datasets.celeba_files import ARCHIVE, WIDTH, FaceImages, cache_folder, find_folder, find_images
+from causalvae_pyro.datasets.celeba_tables import ATTRIBUTES, SPLITS, choose_split, find_table, read_attributes
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["CELEBA_GROUPS", "CelebA", "ConceptGroup"]
-
-_CROP = 128
-_SIZE = (178, 218)
 
 
 @dataclass(frozen=True)
@@ -86,68 +86,92 @@ CELEBA_GROUPS: dict[str, ConceptGroup] = {
 
 
 class CelebA(Dataset):
-    """CelebA (Liu et al. 2015) through :class:`torchvision.datasets.CelebA`, with a group of attributes as concepts.
+    """CelebA (Liu et al. 2015), all of it or some, with a group of attributes as concepts.
 
-    Images are centre-cropped to 128 and resized. They are decoded once, by several processes, into a cache beside the data: a
-    memory-mapped uint8 array, written under another name and renamed when it is whole. Labels are 0 or 1; give the model
-    ``FixedPrior(n, shift=0.5, scale=0.5)``, whose ``lambda1`` maps them to -1 and +1.
+    Accepted are torchvision's layout and Kaggle's, images in a folder or in ``img_align_celeba.zip``, at 178 x 218 or scaled from
+    that, and tables that name more images than are there. Splits are CelebA's own partition where it leaves neither training nor
+    test empty; else by person where ``identity_CelebA`` is there, a fifth of the persons for testing; else at random.
+
+    Images are cropped around the middle and resized. They are decoded once, by several processes, into a cache beside the data
+    (or in the user's folder for caches, where nothing can be written there): a memory-mapped uint8 array, written under another
+    name and renamed when it is whole. Labels are 0 or 1; the model's ``FixedPrior(n, shift=0.5, scale=0.5)`` maps them to -1, +1.
 
     Args:
-        root: As for torchvision: the folder that holds ``celeba/``.
-        group: A name from :data:`CELEBA_GROUPS` or a :class:`ConceptGroup` of your own.
-        split: ``"train"``, ``"valid"``, ``"test"`` or ``"all"``.
+        root: The folder that holds the files, or holds them in ``celeba/``, as for torchvision.
+        group: A name from :data:`CELEBA_GROUPS`; a mapping from each concept to its parents; or a :class:`ConceptGroup`.
+        split: ``"train"``, ``"valid"`` (of CelebA's own partition only), ``"test"`` or ``"all"``.
         transform: Optional callable on the float image ``[3, size, size]`` that indexing returns.
-        size: 64 or 128, or any side up to 128.
-        download: Download with torchvision what is missing or damaged (takes the package gdown), and unpack the images.
+        attributes: With a mapping: the attribute for each concept that is not called like it; see :class:`ConceptGroup`.
+        crop: Side of the square that is kept, in pixels of the published images: 128 (Yang et al. 2021), 150 (Melistas et al.
+            2024), or another.
+        size: Side of the images, at most ``crop``.
+        seed: Of a split that is not CelebA's own.
+        download: Download with torchvision what is missing or not as published (takes the package gdown).
         workers: Processes that decode while the cache is made; by default one per core that this process may use.
-        progress: Show a progress bar while the cache is made.
+        progress: Say in one line, on the standard error, how many of the table's images are there and how they are split, and
+            show a progress bar while the cache is made.
 
     Attributes:
         images: ``[N, 3, size, size]`` uint8, memory-mapped.
         labels: ``[N, n]`` float32.
+        files: Names of the ``N`` images.
+        groups: Who is in each image, ``[N]`` int64; ``None`` without ``identity_CelebA``.
+        summary: The line that ``progress`` prints.
 
     Raises:
-        ValueError: If the group or an attribute is unknown, the size is out of range, a table has another checksum than the
-            published one, an image cannot be decoded or the cache is damaged.
-        FileNotFoundError: If the data, or some of the images, are not there.
-        OSError: If a file cannot be downloaded, or the cache or the unpacked images cannot be written.
+        ValueError: If the group or an attribute is unknown, ``crop`` or ``size`` is out of range, a table is damaged or does not
+            name an image that is there, a split is empty, an image cannot be decoded or has another size than the others, or the
+            zip or the cache is damaged.
+        FileNotFoundError: If the table of attributes or the images are not there.
+        OSError: If a file cannot be downloaded, or the cache cannot be written.
+
+    Example:
+        >>> graph = {"smile": [], "Chubby": ["smile"]}
+        >>> data = CelebA("faces", graph, attributes={"smile": "Smiling"})  # doctest: +SKIP
     """
 
     def __init__(
         self,
         root: str | os.PathLike,
-        group: str | ConceptGroup = "smile",
+        group: str | Mapping[str, Sequence[str]] | ConceptGroup = "smile",
         split: str = "train",
         transform: Callable[[Tensor], Tensor] | None = None,
         *,
+        attributes: Mapping[str, str] | None = None,
+        crop: int = 128,
         size: int = 64,
+        seed: int = 0,
         download: bool = False,
         workers: int | None = None,
         progress: bool = True,
     ) -> None:
-        if isinstance(group, str):
-            if group not in CELEBA_GROUPS:
-                raise ValueError(f"group: got {group!r}; valid: {list(CELEBA_GROUPS)}, or a ConceptGroup")
-            group = CELEBA_GROUPS[group]
-        if split not in ("train", "valid", "test", "all"):
-            raise ValueError(f"split: got {split!r}; valid: ['train', 'valid', 'test', 'all']")
-        if not 8 <= size <= _CROP:
-            raise ValueError(f"size: got {size}; must lie between 8 and {_CROP}")
-        root = Path(root).expanduser()
-        files = open_files(root, split, _Prepare(size), download=download)
-        self.graph, self.split, self.transform = group.graph, split, transform
-        names = [name for name in files.attr_names if name]
-        columns = []
-        for concept in group.graph.names:
-            attribute = group.attributes[concept]
-            if attribute.removeprefix("-") not in names:
-                raise ValueError(f"group: CelebA has no attribute {attribute.removeprefix('-')!r}; valid: {names}")
-            column = files.attr[:, names.index(attribute.removeprefix("-"))].float()
-            columns.append(1 - column if attribute.startswith("-") else column)
-        self.labels = torch.stack(columns, 1)
-        cache = root / FOLDER / f"cache_{split}_{size}_{len(files)}.npy"
+        group = _read_group(group, attributes)
+        if split not in SPLITS:
+            raise ValueError(f"split: got {split!r}; valid: {list(SPLITS)}")
+        if not 8 <= crop <= WIDTH:
+            raise ValueError(f"crop: got {crop}; must lie between 8 and {WIDTH}, the width of the published images")
+        if not 8 <= size <= crop:
+            raise ValueError(f"size: got {size}; must lie between 8 and {crop}, the crop")
+        self.graph, self.split, self.transform, self.crop, self.size = group.graph, split, transform, crop, size
+        folder = find_folder(Path(root).expanduser(), download=download)
+        wanted = [group.attributes[name] for name in self.graph.names]
+        # A table was found, or the line above has raised.
+        table: Any = find_table(folder, ATTRIBUTES)
+        rows = read_attributes(table, [attribute.removeprefix("-") for attribute in wanted])
+        source = find_images(folder, rows)
+        names = [name for name in rows if name in source.names]
+        chosen, how, self.groups = choose_split(names, folder, split, seed)
+        self.files = [names[i] for i in chosen.tolist()]
+        opposite = torch.tensor([float(attribute.startswith("-")) for attribute in wanted])
+        self.labels = (torch.tensor([rows[name] for name in self.files], dtype=torch.float32) - opposite).abs()
+        self.summary = f"{len(names)} of the {len(rows)} images in {table.name} are there, {how}: {len(self.files)} in {split!r}"
+        if progress:
+            print(f"CelebA: {self.summary}", file=sys.stderr)
+        faces = FaceImages(source, names, size, crop)
+        files = faces.select(self.files)
+        key = hashlib.sha256("\n".join(map(str, (folder.resolve(), faces.shape, *self.files))).encode()).hexdigest()[:12]
+        cache = cache_folder(folder) / f"cache_{split}_{crop}_{size}_{key}.npy"
         if not cache.is_file():
-            check_images(cache.parent, files.filename)
             _fill(cache, files, size, workers, progress)
         self.images = open_cache(cache, (len(files), 3, size, size), "root")
 
@@ -159,32 +183,39 @@ class CelebA(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(split={self.split!r}, concepts={list(self.concepts)}, crop={self.crop}, size={self.size}: "
+            f"{len(self)} images, {self.summary})"
+        )
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = scale_images(self.images[index])
         return (self.transform(image) if self.transform else image), self.labels[index]
 
 
-class _Prepare:
-    """Centre crop, resize, uint8 tensor; a class, so that worker processes can be handed it."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __call__(self, image: Any) -> Tensor:
-        from torchvision.transforms import functional
-
-        if image.mode != "RGB" or image.size != _SIZE:
-            raise OSError(
-                f"a {image.mode} image of {image.size[0]} x {image.size[1]}; CelebA's are RGB of {_SIZE[0]} x {_SIZE[1]}"
+def _read_group(group: str | Mapping[str, Sequence[str]] | ConceptGroup, attributes: Mapping[str, str] | None) -> ConceptGroup:
+    if not isinstance(group, (str, Mapping, ConceptGroup)) or (isinstance(group, str) and group not in CELEBA_GROUPS):
+        raise ValueError(
+            f"group: got {group!r}; valid: {list(CELEBA_GROUPS)}, a mapping from each concept to its parents, or a ConceptGroup"
+        )
+    if isinstance(group, Mapping):
+        odd = next((name for name in group if not name.isidentifier()), None)
+        if odd is not None:
+            raise ValueError(
+                f"group: {odd!r} is no identifier; call the concept otherwise and say attributes={{'shadow': {odd!r}}}"
             )
-        cropped = functional.center_crop(image, [_CROP, _CROP])
-        return functional.pil_to_tensor(functional.resize(cropped, [self.size, self.size], antialias=True))
+        parents = {name: [causes] if isinstance(causes, str) else list(causes or ()) for name, causes in group.items()}
+        return ConceptGroup(CausalGraph.from_dict(parents), {name: name for name in group} | dict(attributes or {}))
+    if attributes is not None:
+        raise ValueError("attributes: got some beside a group that has its own; they are for a group that is a mapping")
+    return CELEBA_GROUPS[group] if isinstance(group, str) else group
 
 
 class _Decoded(Dataset):
     """The images alone; an error names the file."""
 
-    def __init__(self, files: Any) -> None:
+    def __init__(self, files: FaceImages) -> None:
         self.files = files
 
     def __len__(self) -> int:
@@ -192,14 +223,14 @@ class _Decoded(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         try:
-            return self.files[index][0]
+            return self.files[index]
         except OSError as error:
-            raise UndecodableError(f"{self.files.filename[index]}: {error}") from None
+            raise UndecodableError(f"{self.files.names[index]}: {error}") from None
 
 
-def _fill(cache: Path, files: Any, size: int, workers: int | None, progress: bool) -> None:
+def _fill(cache: Path, files: FaceImages, size: int, workers: int | None, progress: bool) -> None:
     try:
         return fill_cache(cache, _Decoded(files), (3, size, size), workers=workers, progress=progress)
     except UndecodableError as error:
         reason = str(error)
-    raise ValueError(f"root: an image of {cache.parent} cannot be decoded ({reason}); unpack it again from {ARCHIVE}")
+    raise ValueError(f"root: an image of {files.source.path} cannot be decoded ({reason}); unpack it again from {ARCHIVE}")

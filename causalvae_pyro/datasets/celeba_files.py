@@ -1,94 +1,179 @@
-"""CelebA's files on disk: downloaded, unpacked and opened such that what was cut off is never taken for whole."""
+"""CelebA's images on disk, unpacked or not, all of them or some; what was cut off in a download is never taken for whole."""
 
 from __future__ import annotations
 
+import copy
+import io
 import os
-import shutil
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-__all__ = ["ARCHIVE", "FOLDER", "IMAGES", "check_images", "open_files"]
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from causalvae_pyro.datasets.celeba_tables import ATTRIBUTES, IDENTITY, PARTITION, find_table
+from causalvae_pyro.datasets.image_sources import FolderImages, ZippedImages, first
+
+__all__ = [
+    "ARCHIVE",
+    "FOLDER",
+    "IMAGES",
+    "WIDTH",
+    "FaceImages",
+    "cache_folder",
+    "find_folder",
+    "find_images",
+]
 
 FOLDER, IMAGES, ARCHIVE = "celeba", "img_align_celeba", "img_align_celeba.zip"
+#: Pixels of the published images, which smaller copies are scaled from.
+WIDTH, HEIGHT = 178, 218
 
 
-def open_files(root: str | os.PathLike, split: str, transform: Callable[[Any], Any], *, download: bool) -> Any:
-    """Opens the files as :class:`torchvision.datasets.CelebA`.
+class FaceImages(Dataset):
+    """Some of the images, decoded; ``OSError`` says what is wrong with one of them.
 
     Args:
-        root: The folder that holds ``celeba/``.
-        split: As for torchvision.
-        transform: Of the decoded image.
+        source: Where they lie.
+        names: Their files.
+        size: Side of the result.
+        crop: Side of the square around the middle that is kept, in pixels of the published 178 x 218.
+
+    Raises:
+        ValueError: If the first image cannot be read or has another shape than the published ones.
+    """
+
+    def __init__(self, source: FolderImages | ZippedImages, names: Sequence[str], size: int, crop: int) -> None:
+        self.source, self.names, self.first, self.size = source, names, names[0], size
+        try:
+            self.shape = self._open(self.first).size
+        except OSError as error:
+            raise ValueError(
+                f"root: an image of {source.path} cannot be decoded ({self.first}: {error}); copy it again"
+            ) from None
+        width, height = self.shape
+        if abs(height - width * HEIGHT / WIDTH) > 1:
+            raise ValueError(
+                f"root: {self.first} of {source.path} is {width} x {height}; CelebA's aligned images are {WIDTH} x {HEIGHT}, or "
+                "scaled from that"
+            )
+        half = crop * width / WIDTH / 2
+        self.box = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
+
+    def select(self, names: Sequence[str]) -> FaceImages:
+        """Others of the same images."""
+        result = copy.copy(self)
+        result.names = names
+        return result
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self._open(self.names[index])
+        if image.mode != "RGB" or image.size != self.shape:
+            raise OSError(
+                f"a {image.mode} image of {image.size[0]} x {image.size[1]}; expected RGB of {self.shape[0]} x {self.shape[1]}, "
+                f"as {self.first} has"
+            )
+        try:
+            # Pillow's bilinear filter is as wide as the reduction asks for: no aliasing.
+            square = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=self.box)
+        except (SyntaxError, ValueError) as error:
+            raise OSError(str(error)) from None
+        return torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(self.size, self.size, 3).movedim(-1, 0)
+
+    def _open(self, name: str) -> Image.Image:
+        try:
+            return Image.open(io.BytesIO(self.source.read(name)))
+        except (SyntaxError, ValueError) as error:
+            raise OSError(str(error)) from None
+        except Image.UnidentifiedImageError:
+            raise OSError("not an image") from None
+
+
+def find_folder(root: Path, *, download: bool) -> Path:
+    """The folder with CelebA's files: ``root`` itself, or ``celeba/`` in it, as for torchvision.
+
+    Args:
+        root: The user's folder.
         download: Fetch what is missing or damaged.
 
     Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If a file has another checksum than the published one.
-        OSError: If a file cannot be downloaded or unpacked.
+        FileNotFoundError: If there is no table of attributes.
+        OSError: If a file cannot be downloaded.
     """
-    # Here and not above: its import takes two seconds.
-    from torchvision.datasets import CelebA
-
-    folder = Path(root) / FOLDER
+    folders = [root / FOLDER, root]
+    folder = next((folder for folder in folders if find_table(folder, ATTRIBUTES) is not None), None)
     if download:
-        _download(folder, CelebA.file_list)
-    try:
-        return CelebA(str(root), split=split, target_type="attr", transform=transform)
-    except (RuntimeError, FileNotFoundError) as error:
-        reason = str(error).splitlines()[0]
-    _explain(folder, CelebA.file_list)
-    raise FileNotFoundError(f"root: no CelebA in {root} ({reason})")
+        folder = folder or folders[0]
+        _download(folder)
+    if folder is None:
+        raise FileNotFoundError(
+            f"root: no CelebA in {root}: neither {folders[0]} nor {root} has {ATTRIBUTES}.txt or {ATTRIBUTES}.csv; put the "
+            "published or Kaggle's files there, or have them fetched with download=True"
+        )
+    return folder
 
 
-def check_images(folder: Path, names: Sequence[str]) -> None:
-    """Refuses a folder without all of the images, before the first of them is decoded.
+def find_images(folder: Path, table: Iterable[str]) -> FolderImages | ZippedImages:
+    """The images: in a folder, in Kaggle's folder in a folder, or in a zip; the one with the most of them, unpacked first.
 
     Args:
-        folder: ``celeba/``.
-        names: The images' files.
+        folder: See :func:`find_folder`.
+        table: The images that the table of attributes names.
 
     Raises:
-        FileNotFoundError: If an image is missing.
+        FileNotFoundError: If there are none.
+        ValueError: If there is an image that the table does not name, or the zip is damaged.
     """
-    there = set(os.listdir(folder / IMAGES))
-    missing = [name for name in names if name not in there]
-    if missing:
+    named, found = set(table), None
+    for path in (folder / IMAGES, folder / IMAGES / IMAGES, folder / ARCHIVE):
+        if path.exists() and not (found is not None and named <= found.names):
+            source = FolderImages(path) if path.is_dir() else ZippedImages(path)
+            found = source if found is None or len(source.names) > len(found.names) else found
+    if found is None or not found.names:
         raise FileNotFoundError(
-            f"root: {folder / IMAGES / missing[0]} does not exist; {len(missing)} of {len(names)} images are missing. Delete "
-            f"{folder / IMAGES} and unpack {ARCHIVE} again, as download=True does"
+            f"root: no images in {folder}: put {IMAGES} there, or {ARCHIVE}, which need not be unpacked, or have it fetched with "
+            "download=True"
         )
-
-
-def _explain(folder: Path, files: Sequence[tuple[str, str, str]]) -> None:
-    """Raises for the first file that is damaged, or else for those that are missing; says nothing where all is well."""
-    from torchvision.datasets.utils import check_integrity
-
-    missing = [] if (folder / IMAGES).is_dir() else [IMAGES]
-    for _, checksum, name in files:
-        if name == ARCHIVE:
-            continue
-        if not (folder / name).is_file():
-            missing.append(name)
-        elif not check_integrity(folder / name, checksum):
-            raise ValueError(
-                f"root: {folder / name} is damaged, or not the published file: its MD5 checksum is not {checksum}; copy it "
-                "again, or have it replaced with download=True"
-            )
-    if missing:
-        raise FileNotFoundError(
-            f"root: no CelebA in {folder.parent}: {folder} lacks {', '.join(missing)}; put the published files there, {ARCHIVE} "
-            "unpacked, or have them fetched with download=True"
+    unnamed = sorted(found.names - named)
+    if unnamed:
+        raise ValueError(
+            f"root: {len(unnamed)} of {len(found.names)} images in {found.path} have no row in {find_table(folder, ATTRIBUTES)}: "
+            f"{first(unnamed)}"
         )
+    return found
 
 
-def _download(folder: Path, files: Sequence[tuple[str, str, str]]) -> None:
-    # Not torchvision's own method: stopped while it unpacks, it takes the images that are there for all of them ever after.
+def cache_folder(folder: Path) -> Path:
+    """Where decoded images are kept: beside the data, or in the user's folder for caches where nothing can be written there."""
+    if os.access(folder, os.W_OK):
+        return folder
+    result = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causalvae_pyro"
+    result.mkdir(parents=True, exist_ok=True)
+    return result
+
+
+def _download(folder: Path) -> None:
+    # Not torchvision's own method: it unpacks, and stopped in that it takes the images that are there for all of them ever after.
+    from torchvision.datasets import CelebA
     from torchvision.datasets.utils import check_integrity, download_file_from_google_drive
 
-    for identifier, checksum, name in files:
-        path = folder / name
-        if (name == ARCHIVE and (folder / IMAGES).is_dir()) or check_integrity(path, checksum):
+    def is_there(name: str, checksum: str) -> bool:
+        if name == ARCHIVE:
+            return (folder / IMAGES).is_dir() or zipfile.is_zipfile(folder / name)
+        return find_table(folder, Path(name).stem) == folder / f"{Path(name).stem}.csv" or check_integrity(
+            folder / name, checksum
+        )
+
+    for identifier, checksum, name in CelebA.file_list:
+        if name != ARCHIVE and Path(name).stem not in (ATTRIBUTES, IDENTITY, PARTITION):
+            continue
+        if is_there(name, checksum):
             continue
         try:
             download_file_from_google_drive(identifier, str(folder), name, checksum)
@@ -96,25 +181,6 @@ def _download(folder: Path, files: Sequence[tuple[str, str, str]]) -> None:
             # gdown's errors have no common class below Exception; a wrong checksum is torchvision's RuntimeError.
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise OSError(
-                f"root: {path} cannot be downloaded ({reason}); try again, a day later where Google's limit is reached, or "
-                "put the published file there"
+                f"root: {folder / name} cannot be downloaded ({reason}); try again, a day later where Google's limit is reached, "
+                "or put the published file there"
             ) from error
-    if not (folder / IMAGES).is_dir():
-        _unpack(folder)
-
-
-def _unpack(folder: Path) -> None:
-    """Unpacks the archive under another name and renames the folder when it is whole."""
-    from torchvision.datasets.utils import extract_archive
-
-    temporary = folder / f"{IMAGES}.{os.getpid()}.tmp"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        extract_archive(str(folder / ARCHIVE), str(temporary))
-        os.replace(temporary / IMAGES, folder / IMAGES)
-    except OSError:
-        # Another process may have been faster; a folder that has its name is whole.
-        if not (folder / IMAGES).is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

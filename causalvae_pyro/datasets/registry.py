@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from causalvae_pyro.datasets import CelebA, Flow, FolderDataset, MorphoMNIST, Pendulum
+from causalvae_pyro.datasets.celeba import CelebA
+from causalvae_pyro.datasets.flow import Flow
+from causalvae_pyro.datasets.folder import FolderDataset
+from causalvae_pyro.datasets.morphomnist import MorphoMNIST
+from causalvae_pyro.datasets.pendulum import Pendulum
 from causalvae_pyro.datasets.simulator import ImageSimulator
+from causalvae_pyro.datasets.yaleb import YaleB
 
 __all__ = ["FOLDER", "PUBLISHED", "SIMULATORS", "load_dataset"]
 
@@ -15,7 +20,7 @@ SIMULATORS: dict[str, type[ImageSimulator]] = {"pendulum": Pendulum, "flow": Flo
 #: The name that stands for the user's own folder of images.
 FOLDER = "folder"
 #: Published data sets that lie in a folder, ``root``, of the user's.
-PUBLISHED: dict[str, Any] = {"morphomnist": MorphoMNIST, "celeba": CelebA}
+PUBLISHED: dict[str, Any] = {"morphomnist": MorphoMNIST, "celeba": CelebA, "yaleb": YaleB}
 
 
 def load_dataset(description: Mapping[str, Any] | None, split: str) -> Any:

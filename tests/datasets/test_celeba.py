@@ -1,15 +1,24 @@
-"""CelebA, on a small data set in its own layout on disk."""
+"""CelebA, on small data sets in the layouts that people have, and on real faces where they are."""
 
 import os
+import shutil
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
-import torchvision.datasets
 from PIL import Image
 
 from causalvae_pyro import FixedPrior
-from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA, ConceptGroup
+from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA, ConceptGroup, celeba
+from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.graph import CausalGraph
+from tests import ROOT
+
+REAL = Path(os.environ.get("CELEBA", ROOT.parent / "shared" / "data" / "celeba10k"))
+needs_real_data = pytest.mark.skipif(
+    not REAL.is_dir(), reason="CelebA's first 10,000 images are not here; set CELEBA to the folder"
+)
 
 # Of multiprocessing's own threads, when PyTorch takes its workers down after an error: on a busy machine one of them may find its
 # pipe closed already. Nothing of ours waits for it.
@@ -44,9 +53,7 @@ def write(root, count=COUNT):
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    # torchvision compares checksums with the real files'.
-    monkeypatch.setattr(torchvision.datasets.CelebA, "_check_integrity", lambda self: True)
+def root(tmp_path):
     return tmp_path
 
 
@@ -101,17 +108,41 @@ def test_a_group_of_ones_own(root):
         load(root, ConceptGroup(CausalGraph(["hat"]), {"hat": "Hat"}))
 
 
-def test_the_cache_is_made_once_and_shared(root):
+def test_the_cache_is_made_once_and_shared(root, monkeypatch):
     write(root)
     first = load(root)
-    files = list((root / "celeba").glob("cache_*"))
-    assert len(files) == 1
-    stamp = files[0].stat().st_mtime_ns
-    for image in (root / "celeba" / "img_align_celeba").iterdir():
-        image.unlink()
-    second = load(root, "beard")
-    assert files[0].stat().st_mtime_ns == stamp
-    assert torch.equal(first.images, second.images)
+    monkeypatch.setattr(celeba, "_fill", lambda *_: pytest.fail("decodes again"))
+    assert torch.equal(load(root, "beard").images, first.images)
+    assert len(list((root / "celeba").glob("cache_*"))) == 1
+
+
+@pytest.mark.parametrize("change", [{"crop": 150}, {"size": 32}, {"split": "test"}], ids=str)
+def test_the_cache_is_not_shared_with_other_images(root, change):
+    write(root)
+    load(root)
+    load(root, **change)
+    assert len(list((root / "celeba").glob("cache_*"))) == 2
+
+
+def test_the_cache_of_as_many_other_images_is_another(root):
+    write(root)
+    for missing in (3, 4):
+        path = root / "celeba" / "img_align_celeba" / f"{missing:06d}.jpg"
+        content = path.read_bytes()
+        path.unlink()
+        data = load(root)
+        expected = 8 * torch.tensor([i for i in range(20) if i != missing - 1])
+        assert (data.images.float().mean((1, 2, 3)) - expected).abs().max() < 2
+        path.write_bytes(content)
+
+
+def test_a_folder_that_cannot_be_written(root, tmp_path, monkeypatch):
+    write(root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert len(load(root)) == 20
+    assert not list((root / "celeba").glob("cache_*"))
+    assert len(list((tmp_path / "home" / "causalvae_pyro").glob("cache_*"))) == 1
 
 
 def test_a_cache_that_was_not_finished_is_never_taken_for_one(root, monkeypatch):
@@ -141,7 +172,8 @@ def test_a_cache_that_was_not_finished_is_never_taken_for_one(root, monkeypatch)
     [
         (("grin",), ValueError, "group: got 'grin'; valid: \\['smile', 'beard', 'dear_smile', 'dear_age'\\]"),
         (("smile", "dev"), ValueError, "split: got 'dev'"),
-        (("smile", "train", None, 256), ValueError, "size: got 256"),
+        (("smile", "train", None, 256), ValueError, "size: got 256; must lie between 8 and 128, the crop"),
+        ((3,), ValueError, "group: got 3; valid: .* a mapping from each concept to its parents, or a ConceptGroup"),
     ],
 )
 def test_bad_arguments(root, arguments, error, message):
@@ -154,8 +186,6 @@ def test_missing_data(tmp_path):
         load(tmp_path)
 
 
-# Pillow leaves the file of a truncated image open until it is collected.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     "damage", [lambda good: b"not a picture", lambda good: good[: len(good) // 2]], ids=["other", "truncated"]
@@ -208,11 +238,338 @@ def test_a_cache_that_cannot_be_written_is_not_an_undecodable_image(root, monkey
     assert not list((root / "celeba").glob("cache_*"))
 
 
-# torchvision leaves the file of an image open that its transform refuses.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("mode", "size", "found"), [("L", (178, 218), "a L image"), ("RGB", (178, 200), "of 178 x 200")])
 def test_an_image_of_another_mode_or_size_is_named(root, mode, size, found):
     write(root)
     Image.new(mode, size).save(root / "celeba" / "img_align_celeba" / "000003.jpg")
-    with pytest.raises(ValueError, match=rf"^root: an image of .*\(000003\.jpg: .*{found}.*RGB of 178 x 218\)"):
+    with pytest.raises(
+        ValueError, match=rf"^root: an image of .*\(000003\.jpg: .*{found}.*RGB of 178 x 218, as 000001.jpg has\)"
+    ):
         load(root)
+
+
+# Layouts -------------------------------------------------------------------------------------------------------------
+
+
+def flat(folder, parent):
+    """All files in the folder itself."""
+    for path in list(folder.iterdir()):
+        shutil.move(path, parent / path.name)
+    folder.rmdir()
+    return parent
+
+
+def to_csv(folder):
+    """Tables with commas, as Kaggle has them, and no identities."""
+    rows = [line.split() for line in (folder / "list_attr_celeba.txt").read_text().splitlines()[1:]]
+    lines = [["image_id", *rows[0]], *rows[1:]]
+    (folder / "list_attr_celeba.csv").write_text("".join(",".join(line) + "\n" for line in lines))
+    partition = (folder / "list_eval_partition.txt").read_text().replace(" ", ",")
+    (folder / "list_eval_partition.csv").write_text("image_id,partition\n" + partition)
+    for path in folder.glob("*.txt"):
+        path.unlink()
+
+
+def kaggle(folder):
+    to_csv(folder)
+    outer = folder / "outer"
+    outer.mkdir()
+    shutil.move(folder / "img_align_celeba", outer / "img_align_celeba")
+    outer.rename(folder / "img_align_celeba")
+
+
+def pack(folder, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w", compression) as archive:
+        archive.writestr("__MACOSX/img_align_celeba/._000001.jpg", b"not an image")
+        for image in sorted((folder / "img_align_celeba").iterdir()):
+            archive.write(image, f"img_align_celeba/{image.name}")
+    shutil.rmtree(folder / "img_align_celeba")
+
+
+LAYOUTS = {
+    "torchvision": lambda folder: None,
+    "kaggle": kaggle,
+    "zip": pack,
+    "compressed zip": lambda folder: pack(folder, zipfile.ZIP_DEFLATED),
+    "kaggle's tables, zip": lambda folder: (to_csv(folder), pack(folder)),
+    "beside the system's files": lambda folder: (folder / "img_align_celeba" / ".DS_Store").touch(),
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "at_root", "workers"),
+    [(layout, False, 0) for layout in LAYOUTS] + [("kaggle", True, 0), ("zip", True, 0), ("zip", False, 2)],
+)
+def test_layouts(layout, at_root, workers, tmp_path):
+    (tmp_path / "expected").mkdir()
+    (tmp_path / "root").mkdir()
+    write(tmp_path / "expected")
+    write(tmp_path / "root")
+    LAYOUTS[layout](tmp_path / "root" / "celeba")
+    if at_root:
+        flat(tmp_path / "root" / "celeba", tmp_path / "root")
+    for split in ("train", "valid", "test", "all"):
+        expected, found = load(tmp_path / "expected", split=split), CelebA(tmp_path / "root", "smile", split, workers=workers)
+        assert torch.equal(found.images, expected.images)
+        assert torch.equal(found.labels, expected.labels)
+        assert found.files == expected.files
+
+
+def test_labels_may_be_0_and_1(root):
+    write(root)
+    before = load(root).labels
+    path = root / "celeba" / "list_attr_celeba.txt"
+    path.write_text(path.read_text().replace("-1", " 0"))
+    assert torch.equal(load(root).labels, before)
+
+
+def remove(root, numbers):
+    for number in numbers:
+        (root / "celeba" / "img_align_celeba" / f"{number:06d}.jpg").unlink()
+
+
+def test_a_part_of_the_images(root, capsys):
+    values = write(root)
+    remove(root, range(2, 31, 2))
+    data = CelebA(root, workers=0)
+    summary = "15 of the 30 images in list_attr_celeba.txt are there, split by CelebA's own partition: 10 in 'train'"
+    assert data.summary == summary
+    assert f"CelebA: {summary}\n" in capsys.readouterr().err
+    assert summary in repr(data)
+    assert data.files == [f"{i:06d}.jpg" for i in range(1, 20, 2)]
+    assert (data.images.float().mean((1, 2, 3)) - 8 * torch.arange(0, 20, 2)).abs().max() < 2
+    assert torch.equal(data.labels[:, 0], ((values[0:20:2, ATTRIBUTES.index("Male")] + 1) // 2).float())
+
+
+def test_the_whole_is_preferred_to_a_part(root):
+    write(root)
+    shutil.copytree(root / "celeba" / "img_align_celeba", root / "some")
+    pack(root / "celeba")
+    shutil.move(root / "some", root / "celeba" / "img_align_celeba")
+    remove(root, range(5, 10))
+    assert len(load(root)) == 20
+
+
+def write_persons(root, persons=10):
+    path = root / "celeba" / "identity_CelebA.txt"
+    path.write_text("".join(f"{i + 1:06d}.jpg {100 + i % persons}\n" for i in range(COUNT)))
+
+
+@pytest.mark.parametrize("partition", ["absent", "of one split"])
+def test_split_by_person(partition, root):
+    write(root)
+    write_persons(root)
+    if partition == "absent":
+        (root / "celeba" / "list_eval_partition.txt").unlink()
+    else:
+        # As the first of CelebA's images are.
+        remove(root, range(21, 31))
+    parts = [load(root, split=split) for split in ("train", "test")]
+    assert not set(parts[0].groups.tolist()) & set(parts[1].groups.tolist())
+    assert len(parts[1].groups.unique()) == 2
+    assert sorted(parts[0].files + parts[1].files) == load(root, split="all").files
+    assert torch.equal(load(root, split="test").groups, parts[1].groups)
+    assert any(load(root, split="test", seed=seed).files != parts[1].files for seed in (1, 2))
+    why = "" if partition == "absent" else " \\(list_eval_partition.txt leaves test without an image\\)"
+    with pytest.raises(
+        ValueError, match=rf"^split: got 'valid', .* images are split by person{why}; valid: \['train', 'test', 'all'"
+    ):
+        load(root, split="valid")
+    assert ("leaves test" in parts[0].summary) == (partition != "absent")
+
+
+def test_split_at_random(root):
+    write(root)
+    for table in ("list_eval_partition.txt", "identity_CelebA.txt"):
+        (root / "celeba" / table).unlink()
+    train, test = load(root), load(root, split="test")
+    assert (len(train), len(test), train.groups) == (24, 6, None)
+    assert not set(train.files) & set(test.files)
+    assert "split at random: 6 in 'test'" in test.summary
+
+
+@pytest.mark.parametrize("crop", [128, 150])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_crops_are_scaled_with_the_images(crop, scale, root):
+    # White inside of the crop, black outside.
+    write(root)
+    for path in (root / "celeba" / "img_align_celeba").iterdir():
+        image = Image.new("RGB", (178, 218))
+        image.paste((255,) * 3, ((178 - crop) // 2, (218 - crop) // 2, (178 + crop) // 2, (218 + crop) // 2))
+        image.resize((178 // scale, 218 // scale), Image.Resampling.BOX).save(path, "PNG")
+    images = load(root, crop=crop, size=32).images.float() / 255
+    assert images[..., 1:-1, 1:-1].min() > 0.95
+    assert images.min() > 0.7
+    assert load(root, crop=crop + 16, size=32).images.float().min() < 50
+
+
+def test_resizing_does_not_alias(root):
+    write(root)
+    stripes = torch.tensor([0, 255], dtype=torch.uint8).repeat(89).expand(218, 178)
+    for path in (root / "celeba" / "img_align_celeba").iterdir():
+        Image.fromarray(stripes.numpy()).convert("RGB").save(path, "PNG")
+    images = load(root, size=32).images.float()
+    assert (images - 127.5).abs().max() < 20
+
+
+def test_a_mapping_as_a_group(root):
+    values = write(root)
+    graph = {"hat": [], "Smiling": ["hat"], "shadow": ["hat", "Smiling"]}
+    names = {"hat": "-Wearing_Hat", "shadow": "5_o_Clock_Shadow"}
+    data = load(root, graph, attributes=names)
+    assert data.graph == CausalGraph(["hat", "Smiling", "shadow"], [("hat", "Smiling"), ("hat", "shadow"), ("Smiling", "shadow")])
+    for column, (attribute, sign) in enumerate([("Wearing_Hat", -1), ("Smiling", 1), ("5_o_Clock_Shadow", 1)]):
+        assert torch.equal(data.labels[:, column], (sign * values[:20, ATTRIBUTES.index(attribute)] > 0).float())
+    # As a run's configuration has it.
+    description = {"name": "celeba", "root": str(root), "group": graph, "attributes": names, "workers": 0, "progress": False}
+    assert torch.equal(load_dataset(description, "train").labels, data.labels)
+    with pytest.raises(
+        ValueError, match="group: '5_o_Clock_Shadow' is no identifier; .* attributes={'shadow': '5_o_Clock_Shadow'}"
+    ):
+        load(root, {"5_o_Clock_Shadow": []})
+    with pytest.raises(ValueError, match="attributes: got some beside a group that has its own"):
+        load(root, "smile", attributes=names)
+    with pytest.raises(ValueError, match="attributes: expected one for each of"):
+        load(root, {"hat": []}, attributes=names)
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+
+def edit(name, before, after):
+    def act(folder):
+        text = (folder / name).read_text()
+        assert before in text
+        (folder / name).write_text(text.replace(before, after, 1))
+
+    return act
+
+
+def damage_zip(folder):
+    pack(folder)
+    path = folder / "img_align_celeba.zip"
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def damage_member(folder):
+    content = (folder / "img_align_celeba" / "000009.jpg").read_bytes()
+    pack(folder)
+    path = folder / "img_align_celeba.zip"
+    path.write_bytes(path.read_bytes().replace(content, content[:-9] + bytes(9)))
+
+
+def other_images(folder):
+    for number in (1, 2, 3, 4):
+        images = folder / "img_align_celeba"
+        (images / f"{number:06d}.jpg").rename(images / f"face{number}.jpg")
+
+
+def resize_all(folder):
+    for path in (folder / "img_align_celeba").iterdir():
+        Image.new("RGB", (64, 64)).save(path)
+
+
+def all_but(count):
+    def act(folder):
+        (folder / "list_eval_partition.txt").unlink()
+        remove(folder.parent, range(count + 1, COUNT + 1))
+
+    return act
+
+
+ATTR, PART, PERSONS = "list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt"
+BAD = {
+    "images without a row": (other_images, r"4 of 30 images in \S+ have no row in \S+: face1.jpg, face2.jpg, face3.jpg, \.\.\.$"),
+    "no partition": (edit(PART, "000004.jpg 0\n", ""), rf"root: \S+{PART} has no row for 1 of 30 images: 000004.jpg$"),
+    "partition": (
+        edit(PART, "000004.jpg 0", "000004.jpg 3"),
+        rf"root: \S+{PART}, line 4: .* one of \(0, 1, 2\), got '000004.jpg 3'",
+    ),
+    "no person": (edit(PERSONS, "000004.jpg 1\n", ""), rf"root: \S+{PERSONS} has no row for 1 of 30 images: 000004.jpg$"),
+    "person": (edit(PERSONS, "000004.jpg 1", "000004.jpg x"), rf"root: \S+{PERSONS}, line 4: expected an image and a number"),
+    "not binary": (
+        lambda folder: (folder / ATTR).write_text(f"{COUNT}\n{' '.join(ATTRIBUTES)}\n" + f"000001.jpg {'2 ' * 40}\n"),
+        rf"root: \S+{ATTR}, line 3, column 'Male': got '2'; valid: -1 and 1, or 0 and 1$",
+    ),
+    "two kinds of binary": (
+        lambda folder: (folder / ATTR).write_text(f"{' '.join(ATTRIBUTES)}\na.jpg {'-1 ' * 40}\nb.jpg {'0 ' * 40}\n"),
+        rf"root: \S+{ATTR}, line 3, column 'Male': got '0'; valid: -1 and 1, or 0 and 1$",
+    ),
+    "twice": (edit(ATTR, "000004.jpg", "000003.jpg"), rf"root: \S+{ATTR}, line 6: 000003.jpg occurs twice"),
+    "short row": (edit(ATTR, "000004.jpg", ""), rf"root: \S+{ATTR}, line 6: has 40 entries, expected 41"),
+    "rows missing": (edit(ATTR, "30\n", "31\n"), rf"root: \S+{ATTR} is damaged: it has 30 rows, its first line says 31; copy"),
+    "no rows": (lambda folder: (folder / ATTR).write_text(""), rf"root: \S+{ATTR} is damaged: it has 0 rows; copy"),
+    "one person": (
+        lambda folder: (folder / PART).unlink(),
+        "split: .* is empty: images are split by person, and only 1 is there",
+    ),
+    "one image": (all_but(1), "split: .* is empty: images are split by person, and only 1 is there"),
+    "damaged zip": (
+        damage_zip,
+        r"root: \S+img_align_celeba.zip is damaged \(File is not a zip file\); copy or download it again",
+    ),
+    "damaged in the zip": (damage_member, r"root: .* cannot be decoded \(000009.jpg: damaged in the zip \(Bad CRC-32"),
+    "another shape": (
+        resize_all,
+        r"root: 000001.jpg of \S+ is 64 x 64; CelebA's aligned images are 178 x 218, or scaled from that",
+    ),
+    "first image": (
+        lambda folder: (folder / "img_align_celeba" / "000001.jpg").write_bytes(b""),
+        r"root: an image of \S+ cannot be decoded \(000001.jpg: not an image\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files(case, root):
+    act, message = BAD[case]
+    write(root)
+    act(root / "celeba")
+    with pytest.raises(ValueError, match=message) as caught:
+        load(root)
+    assert "\n" not in str(caught.value)
+    assert not list((root / "celeba").glob("cache_*"))
+
+
+def test_an_empty_split_of_the_partition(root):
+    write(root)
+    remove(root, range(21, 25))
+    assert len(load(root)) == 20
+    with pytest.raises(
+        ValueError, match="^split: no image is in 'valid': of 26 images, split by CelebA's own partition, none is"
+    ):
+        load(root, split="valid")
+
+
+def test_no_images(root):
+    write(root)
+    shutil.rmtree(root / "celeba" / "img_align_celeba")
+    with pytest.raises(
+        FileNotFoundError, match="^root: no images in .*: put img_align_celeba there, or img_align_celeba.zip, which"
+    ):
+        load(root)
+
+
+@pytest.mark.parametrize("crop", [7, 179])
+def test_bad_crop(crop, root):
+    with pytest.raises(ValueError, match=f"crop: got {crop}; must lie between 8 and 178"):
+        load(root, crop=crop, size=8)
+
+
+# Real faces ----------------------------------------------------------------------------------------------------------
+
+
+@needs_real_data
+def test_ten_thousand_faces(tmp_path):
+    for path in REAL.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).symlink_to(path)
+    data = load(tmp_path, split="test", size=32)
+    assert "10000 of the 10000 images in list_attr_celeba.txt are there, split by person" in data.summary
+    assert 1900 < len(data) < 2100
+    assert set(data.labels.unique().tolist()) == {0, 1}
+    # Men, and smiles, are about as frequent as in all of CelebA: 41.7 and 48.2 %.
+    assert (data.labels.mean(0)[:2] - torch.tensor([0.417, 0.482])).abs().max() < 0.05
+    # Faces, upright and in the middle: their mean is brighter there than in its corners.
+    mean = data.images.float().mean((0, 1))
+    assert mean[12:20, 12:20].mean() > mean[:4, :4].mean() + 20

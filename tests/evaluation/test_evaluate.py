@@ -19,14 +19,13 @@ from matplotlib.patches import FancyArrowPatch
 from torch import nn
 
 from causalvae_pyro import CausalGraph, CausalVAE, FixedPrior, GaussianLikelihood, LinearSCM, Run, counterfactual, plots
+from causalvae_pyro.checkpoints.runs import weights_digest
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation.evaluate import evaluate, score_table
 from causalvae_pyro.evaluation.report import write_report
 from causalvae_pyro.evaluation.tables import score_sections
 from causalvae_pyro.metrics import cf_errors, cf_score, cf_score_of_errors, minimality, r2_score
 from causalvae_pyro.plots import (
-    BLUE,
-    VERMILION,
     plot_comparison,
     plot_concepts,
     plot_counterfactuals,
@@ -36,6 +35,7 @@ from causalvae_pyro.plots import (
     plot_reconstructions,
     plot_scores,
 )
+from causalvae_pyro.plots.style import BLUE, VERMILION
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.training import History
 
@@ -563,7 +563,8 @@ def check_report(run, data, scores, history, directory, absent):
     page = write_report(run, data, scores, history, directory)
     pictures = set(ALTS) - set(absent)
     assert {path.name for path in page.parent.iterdir()} == {"report.html", "metrics.json"} | pictures
-    assert json.loads((page.parent / "metrics.json").read_text()) == scores
+    # With a digest of the weights that they are of.
+    assert json.loads((page.parent / "metrics.json").read_text()) == {"weights": weights_digest(run), **scores}
     text = page.read_text()
     shown = Page(text)
     assert sorted(shown.alts) == sorted(ALTS[name] for name in pictures)

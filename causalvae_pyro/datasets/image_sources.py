@@ -1,0 +1,71 @@
+"""Where image files lie: in a folder, or in a zip that is not unpacked."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+__all__ = ["FolderImages", "ZippedImages", "first"]
+
+
+class FolderImages:
+    """Image files in a folder.
+
+    Attributes:
+        names: Of the files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.names = path, {name for name in os.listdir(path) if _is_image(name)}
+
+    def read(self, name: str) -> bytes:
+        """What is in a file."""
+        return (self.path / name).read_bytes()
+
+
+class ZippedImages:
+    """Image files in a zip, in whatever folder there.
+
+    Attributes:
+        names: Of the files, without their folder.
+
+    Raises:
+        ValueError: If it is no zip, or the end of it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open()
+        self._members = {name.rpartition("/")[2]: name for name in self._zip.namelist() if _is_image(name.rpartition("/")[2])}
+        self.names = set(self._members)
+
+    def read(self, name: str) -> bytes:
+        """What is in a file; ``OSError`` where it is damaged."""
+        if self._process != os.getpid():
+            # Forked: processes that share an open file move each other's place in it.
+            self._open()
+        try:
+            return self._zip.read(self._members[name])
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise OSError(f"damaged in the zip ({error})") from None
+
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        return type(self), (self.path,)
+
+    def _open(self) -> None:
+        try:
+            self._zip, self._process = zipfile.ZipFile(self.path), os.getpid()
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"root: {self.path} is damaged ({error}); copy or download it again") from None
+
+
+def first(names: list[str]) -> str:
+    """The first three names, for messages."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _is_image(name: str) -> bool:
+    # macOS puts a hidden file beside each in a zip.
+    return name.lower().endswith((".jpg", ".jpeg", ".png")) and not name.startswith(".")
