@@ -29,8 +29,8 @@ from causalvae_pyro.training import resolve_device
 # What a variant trains with, in words.
 VARIANTS = {
     "all": "all of it",
-    "no_price": "no price on effects",
-    "same_price": "the price does not grow",
+    "no_price": "no sparsity penalty",
+    "same_price": "constant sparsity weight",
     "no_floor": "differences below a grey level count",
     "no_regression": "sprites start on their parts, but follow nothing",
     "no_parts": "sprites start in the middle",

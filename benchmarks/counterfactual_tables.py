@@ -16,7 +16,7 @@ MORE = {
     "cf_r2": ("R² of the counterfactual, worst concept", 4),
     "mic": ("MIC", 3),
     "tic": ("TIC", 3),
-    "composition_growth": ("error after 10 interventions that change nothing, over that after 1", 2),
+    "composition_growth": ("composition error, 10 null interventions / 1", 2),
 }
 
 # How CausalVAE is told apart in the table of handwriting, with the keys of its figures.
@@ -137,7 +137,7 @@ def ablation() -> str:
         f"CF-scores on Pendulum after {result['settings']['epochs']} epochs, {result['settings']['seeds']} seeds,"
         f" {result['settings']['limit']} test images (`python benchmarks/ablation.py`):",
         "",
-        f"| | {' | '.join(f'do({name})' for name in first)} | R² of the counterfactual, worst | error after 10 nulls over 1 |",
+        f"| | {' | '.join(f'do({name})' for name in first)} | R² of the counterfactual, worst | composition error, 10 nulls / 1 |",
         "|---|" + "---|" * (len(first) + 2),
     ]
     for row in result["variants"].values():

@@ -25,8 +25,8 @@ def reached() -> str:
     data, published = table["data"], table1_tables.PUBLISHED
     digits, time = counterfactual_tables.load("morphomnist"), counterfactual_tables.load("time_to_score")
     lines = [
-        f"{table['settings']['seeds']} seeds, mean and 95 % interval. CF-score: 1 is the true counterfactual image, 0 no better than",
-        "leaving the image alone, negative worse than that.",
+        f"{table['settings']['seeds']} seeds, mean and 95 % interval. CF-score: 1 is the true counterfactual image, 0 no better",
+        "than leaving the image alone, negative worse than that.",
         "",
         "| | CausalVAE, here | conditional VAE, here | CausalVAE, published |",
         "|---|---|---|---|",

@@ -112,7 +112,7 @@ def _kl_block_normal(q: BlockNormal, p: Independent) -> Tensor:
 
 
 def sample_detached(distribution: Any) -> Tensor:
-    """A sample without a gradient. ``sample`` of a normal distribution looks at its scales, and a GPU is waited for meanwhile."""
+    """A sample without a gradient. ``Normal.sample`` tests its scales, which is a device sync; this does not."""
     return distribution.rsample().detach() if distribution.has_rsample else distribution.sample()
 
 

@@ -86,7 +86,7 @@ class CausalVAE(LocalParamModule):
             The images ``[batch, C, H, W]``.
         """
         x = x if x is None else scale_images(x, dtype=self.zero.dtype)
-        scm = self.scm  # every look at a PyroModule's attribute is a Pyro statement for each parameter behind it
+        scm = self.scm  # once: attribute access on a PyroModule emits a Pyro statement for each parameter
         with pyro.plate("data", _batch(x, labels, num_samples)):
             eps = pyro.sample("eps", self.standard_normal(len(scm.graph), scm.dim))  # eps ~ N(0, I)
             z = scm(eps)  # z = f(eps), one do-able site per concept

@@ -25,8 +25,8 @@ from causalvae_pyro.utils.images import check_images, scale_images
 
 __all__ = ["Recipe", "fit_mechanisms"]
 
-# Images of 8 bits say nothing about smaller differences. A likelihood that learns from them buys them with small effects of the
-# wrong concepts.
+# Images of 8 bits hold no smaller differences. Fitting differences below a grey level creates spurious effects of the wrong
+# concepts.
 _GREY_LEVEL = 1 / 255
 
 
@@ -36,16 +36,16 @@ class Recipe:
 
     The guide reads each concept off the image alone, ``q(z | x)``; the conditional prior ties it closely to its label;
     nonlinear mechanisms with learned noise are fitted to the labels; a convolutional decoder with a learned Gaussian
-    scale draws the image. The objective bounds ``log p(x, u)``.
+    scale decodes the image. The objective bounds ``log p(x, u)``.
 
     Where most labels are missing, call :func:`fit_mechanisms` before :func:`~causalvae_pyro.fit`, and pass
     :meth:`labelled_repeats` on to the latter.
 
-    With ``decoder="sprites"`` layers that the concepts move draw the image. They learn from the labels' concepts
-    (``teacher_forcing`` of :class:`~causalvae_pyro.CausalELBO`), with a price on every effect, and the guide learns to read
-    drawn interventions too (:class:`~causalvae_pyro.objectives.SleepPhase`): then effects on children come out right as well, which
-    other decoders draw from their causes (docs/notes.md). Once trained, the guide corrects what it reads by what it reads from
-    the drawing of it (:class:`~causalvae_pyro.guides.IterativeGuide`). For scenes of a few moving parts.
+    With ``decoder="sprites"`` the image is composed of layers that the concepts move. The decoder is trained on concepts from the
+    labels (``teacher_forcing`` of :class:`~causalvae_pyro.CausalELBO`) with a sparsity penalty on every effect, and the guide
+    also learns from decoded interventions (:class:`~causalvae_pyro.objectives.SleepPhase`). Interventions on children then come
+    out right as well; other decoders render children through their causes (docs/notes.md). After training, the guide corrects its
+    estimate by encoding its own reconstruction (:class:`~causalvae_pyro.guides.IterativeGuide`). It assumes a few moving parts.
 
     Args:
         dim: Dimensions of each concept.
@@ -56,8 +56,8 @@ class Recipe:
         encoder: ``"conv"``, or ``"spatial"``: finer, and slower.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
         sparsity_weight: For sprites, the weight of :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0.
-        sparsity_weight_growth: By what factor it has grown in the end, > 0. While sprites find what they follow it must not hold
-            them back; later on it is worth ever less beside what the smallest detail of the picture adds to its likelihood.
+        sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. A small weight at first lets the sprites find
+            their concepts; a large one in the end removes effects that only fit details.
         refinements: For sprites, see :class:`~causalvae_pyro.guides.IterativeGuide`.
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
@@ -116,7 +116,7 @@ class Recipe:
         likelihood = GaussianLikelihood(learn_scale=True)
         if self.decoder == "sprites":
             decoder: nn.Module = SpriteDecoder.from_images(images, n, self.dim, concepts=_concepts(prior, labels))
-            # From the error of drawing nothing on, as fast as the picture improves: the price is relative to it.
+            # From the error of an image without sprites, as fast as the image improves: the sparsity weight is relative to it.
             spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor
             likelihood = GaussianLikelihood(spread, learn_scale=True, min_scale=_GREY_LEVEL, lr_factor=faster)
         else:
@@ -140,8 +140,8 @@ class Recipe:
         """
         if self.decoder == "conv":
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
-        price = EffectSparsity(lambda progress: self.sparsity_weight * self.sparsity_weight_growth**progress)
-        terms: list[Term] = [LabelFit(), price, SleepPhase(run.guide)]
+        sparsity = EffectSparsity(lambda progress: self.sparsity_weight * self.sparsity_weight_growth**progress)
+        terms: list[Term] = [LabelFit(), sparsity, SleepPhase(run.guide)]
         return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=terms)
 
     def labelled_repeats(self, labels: Tensor) -> int:

@@ -33,9 +33,9 @@ class PaperRecipe:
 
         E log p(x | z) - w_eps KL(q(eps | x) || N(0, I)) - w_z KL(q(z | x) || N(u, I)) - l_u - l_m,    H(A) = 0
 
-    with the linear layer and the mask layer (:class:`~causalvae_pyro.scm.MaskLayer`), ``l_u = ||u - sigmoid(A^T u)||^2`` on labels in
-    [0, 1] and ``l_m = sum_i ||z_i - g_i(A_i o z)||^2``. As in the paper's first stage the graph is found from the labels by
-    linear descent under ``H(A) = 0``; from then on only the strengths of its edges change, so ``H(A)`` stays 0.
+    with the linear layer and the mask layer (:class:`~causalvae_pyro.scm.MaskLayer`), ``l_u = ||u - sigmoid(A^T u)||^2`` on
+    labels in [0, 1] and ``l_m = sum_i ||z_i - g_i(A_i o z)||^2``. As in the paper's first stage the graph is found from the
+    labels by linear descent under ``H(A) = 0``; from then on only the strengths of its edges change, so ``H(A)`` stays 0.
 
     The authors' code departs from the paper; :meth:`authors_code` has all of these departures that one objective can show:
 

@@ -95,7 +95,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "for --label-share",
     )
     train.add_argument("--encoder", choices=("conv", "spatial"), help="spatial: finer, and slower (default: conv)")
-    train.add_argument("--refinements", type=int, help="sprites: how often the guide reads its own drawing (default: 1)")
+    train.add_argument("--refinements", type=int, help="sprites: how often the guide encodes its own reconstruction (default: 1)")
     train.add_argument("--prior-std", type=float, default=RECIPE["prior_std"], help="lambda2 in label standard deviations")
     train.add_argument("--w-eps", type=float, default=RECIPE["w_eps"], help="weight of KL(q(eps) || p(eps))")
     train.add_argument("--w-z", type=float, default=RECIPE["w_z"], help="weight of KL(q(z) || p(z | u))")
@@ -129,18 +129,18 @@ def _make_parser() -> argparse.ArgumentParser:
         choices=FEATURES,
         const=FEATURES[0],
         default=argparse.SUPPRESS,
-        help="the Frechet distance of counterfactuals from test images, by the features of InceptionV3 or of the judge "
+        help="the Frechet distance of counterfactuals from test images, by the features of InceptionV3 or of the predictor "
         f"(extra fid; without a value: {FEATURES[0]})",
     )
     _device_option(score)
 
-    cf = commands.add_parser("counterfactual", help="draw counterfactuals of test images", formatter_class=formatter)
+    cf = commands.add_parser("counterfactual", help="counterfactual images of test images", formatter_class=formatter)
     cf.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
     cf.add_argument(
         "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
     )
     cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
-    cf.add_argument("--out", type=Path, default=Path("counterfactual.png"), help="picture: factual, model's, true; row by row")
+    cf.add_argument("--out", type=Path, default=Path("counterfactual.png"), help="image file: rows factual, model's, true")
     _device_option(cf)
 
     explore = commands.add_parser(

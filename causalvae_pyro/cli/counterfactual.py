@@ -1,4 +1,4 @@
-"""``causalvae counterfactual``: draws counterfactuals of test images."""
+"""``causalvae counterfactual``: counterfactuals of test images."""
 
 from __future__ import annotations
 

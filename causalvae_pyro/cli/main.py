@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command = import_module(f"causalvae_pyro.cli.{arguments.command}")
         command.run(arguments)
     except KeyboardInterrupt:
-        on = "; the same command with --resume goes on from here" if arguments.command == "train" else ""
+        on = "; the same command with --resume continues from here" if arguments.command == "train" else ""
         print(f"{_INTERRUPTED}{on}", file=sys.stderr)
         return 130
     except FloatingPointError as error:

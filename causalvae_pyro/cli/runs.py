@@ -41,7 +41,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file, strict=True)]
         except (TypeError, ValueError):
             # Longer and shorter rows have lists and nothing among their values.
-            raise ValueError(f"RUN: {path} is not the history of a training") from None
+            raise ValueError(f"RUN: {path} is not a training history") from None
 
 
 def read_scores(path: Path) -> dict[str, Any] | None:

@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
     # With few labels the sprites are untried.
     decoder = arguments.decoder or ("sprites" if arguments.data and arguments.label_share == 1 else "conv")
     if decoder == "sprites" and arguments.patience is not None:
-        raise ValueError("--patience: the sprites' loss grows with the price on their effects, and would end any training early")
+        raise ValueError(
+            "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
+        )
     recipe = Recipe(
         dim=arguments.dim,
         prior_std=arguments.prior_std,
@@ -105,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
             say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
             fit_mechanisms(pair.model, labels)
         if not arguments.resume and (left := _left_over(checkpoint)) is not None:
-            say(f"{out} holds a training that was stopped in epoch {left}, and is replaced; --resume would have gone on with it")
+            say(f"{out} holds a training run that was stopped in epoch {left}; it is replaced (--resume would have continued it)")
         callbacks: list[Callback] = [SaveCheckpoint(out, pair.config)]
         callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
         callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]

@@ -1,4 +1,4 @@
-"""The common part of the image simulators: each is a structural causal model that draws what it samples."""
+"""The common part of the image simulators: structural causal models that render their samples."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _CHUNK = 64
 
 
 class ImageSimulator(Dataset):
-    """Labelled images of a scene whose labels follow known mechanisms, so that true counterfactuals can be drawn.
+    """Labelled images of a scene whose labels follow known mechanisms, so that true counterfactuals can be rendered.
 
-    A subclass names its graph, the grid of its root concepts, the mechanism of each child and how a scene is drawn. All
+    A subclass names its graph, the grid of its root concepts, the mechanism of each child and how a scene is rendered. All
     images are rendered into memory (uint8) when the object is made; no file is read or written.
 
     Args:

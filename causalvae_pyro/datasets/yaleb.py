@@ -125,8 +125,8 @@ class YaleB(Dataset):
             if not torch.equal(self.labels[nearest], light):
                 person, known = self.persons[int(self.subjects[row])], self.labels[nearest].tolist()
                 raise ValueError(
-                    f"do: no photograph of person {person} has azimuth {light[0]:g}, elevation {light[1]:g}; the nearest has azimuth "
-                    f"{known[0]:g}, elevation {known[1]:g}"
+                    f"do: no photograph of person {person} has azimuth {light[0]:g}, elevation {light[1]:g}; the nearest has "
+                    f"azimuth {known[0]:g}, elevation {known[1]:g}"
                 )
             found.append(nearest)
         chosen = torch.stack(found) if found else rows

@@ -29,7 +29,7 @@ class GraphSearch(nn.Module):
     ``H``, whose multiplier :func:`~causalvae_pyro.fit` updates after every epoch. Its gradient reaches the encoder too.
 
     The bound of weights (0, 1) with a guide over ``z`` does not depend on the causal layer, so the model needs no graph
-    while the search goes on: give its layer none, search, and go on with :func:`with_graph`.
+    during the search: give its layer none, search, and continue with :func:`with_graph`.
 
     Args:
         candidates: The mechanisms, fresh or from :func:`discover_graph`; those of one dimension see the mean over each
@@ -94,7 +94,7 @@ class GraphSearch(nn.Module):
         self.lagrangian.update(self.acyclicity(strengths / self.unit))
 
     def get_extra_state(self) -> list[Tensor]:
-        """The snapshots, for a training that is resumed."""
+        """The snapshots, for a resumed run."""
         return self.snapshots
 
     def set_extra_state(self, state: list[Tensor]) -> None:

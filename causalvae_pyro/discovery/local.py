@@ -167,7 +167,7 @@ def climb(
 def penalised_score(
     fits: LocalFits, graph: Tensor, *, score: Callable[[Tensor], Tensor] = gaussian_score, edge_penalty: float = 0.02
 ) -> float:
-    """What :func:`climb` makes small: the held-out scores of the families of ``graph``, ``[n, n]``, and the edges' price."""
+    """The objective of :func:`climb`: the held-out scores of the families of ``graph``, ``[n, n]``, plus the penalty on edges."""
     families = [(i, frozenset(graph[:, i].nonzero().flatten().tolist())) for i in range(len(graph))]
     return float(score(fits.residuals(families)).sum()) + edge_penalty * int((graph != 0).sum())
 

@@ -32,7 +32,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The score card of a run.
 
-    The guide is handed the labels. An encoder that uses them reads concepts off them as well as off the image: then ``r2``,
+    The guide receives the labels. An encoder that uses them infers concepts from labels and image together: then ``r2``,
     ``cf_r2`` and the scores of the representation say little; score an encoder of the image alone.
 
     Intervention values are drawn from each label's own marginal: the values of randomly permuted images of ``data``, so
@@ -64,7 +64,7 @@ def evaluate(
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
           ``reversibility``: per concept, after setting it and setting it back. Left out without ``axioms``.
-        - ``effectiveness``, with a judge: its mean absolute error of every label on the images (``factual``) and, per concept
+        - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
         - ``minimality``, with features: per concept intervened on, see :func:`~causalvae_pyro.metrics.minimality`.
         - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
@@ -130,7 +130,7 @@ def train_predictor(
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Predictor:
-    """An independent predictor of labels for :func:`evaluate`: ``predict`` is the judge, ``features`` are for the FID.
+    """An independent predictor of labels for :func:`evaluate`: ``predict`` judges counterfactuals, ``features`` are for the FID.
 
     Classes are predicted as numbers. How well it reads real images, ``effectiveness`` says beside the rest.
 
@@ -141,7 +141,7 @@ def train_predictor(
         augment: Random change of a batch of images that leaves the labels as they are, e.g. of a hint that they hold in real
             images and not in counterfactual ones.
         seed: Of the weights and the order of the images. The global generator stays as it was.
-        device: Where to train and where to judge.
+        device: Where to train and to predict.
         progress: Show a progress bar.
     """
     # Few images are seen in smaller batches, for the noise in them; of very many only so many as there are steps for.

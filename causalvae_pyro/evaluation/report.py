@@ -24,8 +24,8 @@ __all__ = ["write_report"]
 _CAPTIONS = {
     "counterfactuals": (
         "Counterfactuals",
-        "The first column is the factual image. Each row sets one concept to the value above the picture, in the unit on the "
-        "left; below the model's answer stands the true counterfactual, where the data's simulator can draw it.",
+        "The first column is the factual image. Each row sets one concept to the value above the image, in the unit on the "
+        "left; the row below shows the true counterfactual, where the data provide it.",
     ),
     "scores": (
         "Counterfactual scores",
@@ -47,9 +47,8 @@ _CAPTIONS = {
     "true_graph": ("The data's graph", "Edges that differ from it are counted under Structural Hamming distance above."),
     "training": (
         "Training",
-        "Mean per image and epoch of the loss and of each of its terms, before their weights. With sprites the loss rises in the "
-        "end: the price on effects (sparse effects) grows twentyfold over the training, as it is meant to, while the "
-        "reconstruction goes on to improve.",
+        "Mean per image and epoch of the loss and of each of its terms, before their weights. With sprites the loss increases "
+        "late in training because the sparsity weight (effect sparsity) grows twentyfold; the reconstruction keeps improving.",
     ),
 }
 

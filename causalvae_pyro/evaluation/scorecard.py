@@ -141,7 +141,7 @@ class Scorer:
         return {"composition": composition(set_to({}), self.x).tolist(), "reversibility": reversal}
 
     def effectiveness(self, predictor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """What an independent judge reads from counterfactuals."""
+        """Errors of the labels that an independent predictor infers from counterfactuals."""
         names = self.data.graph.names
 
         def score(images: Tensor, intended: Tensor) -> dict[str, float]:

@@ -95,7 +95,7 @@ def _fid(metrics: dict[str, Any]) -> Section:
     lines = {"none": metrics["fid"]["reconstructions"]}
     lines |= {f"do({name})": distance for name, distance in metrics["fid"]["do"].items()}
     rows = [[line, f"{distance:.3f}"] for line, distance in lines.items()]
-    return _section("Frechet distance of what the model draws from test images", ["intervention", "FID"], rows)
+    return _section("Frechet distance of the model's images from test images", ["intervention", "FID"], rows)
 
 
 def _whole(metrics: dict[str, Any]) -> Section:

@@ -1,4 +1,4 @@
-"""Counterfactuals as one drags a slider: the answers, their picture, and the page of ``causalvae explore`` that asks for them."""
+"""The live page of ``causalvae explore``: counterfactuals that follow a slider."""
 
 from causalvae_pyro.explore.answers import Answer, Concept, Explorer, Factual, Uncertainty
 from causalvae_pyro.explore.images import read_image

@@ -23,7 +23,7 @@ from causalvae_pyro.utils.images import as_images
 
 __all__ = ["Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
 
-#: A concept counts as moved from this share of its range on: what is less shows in no picture.
+#: A concept counts as moved from this share of its range on: less is not visible in an image.
 MOVED = 0.005
 #: Steps of a slider over the range of the data.
 STEPS = 200
@@ -82,8 +82,8 @@ class Factual:
         image: ``[C, H, W]`` in [0, 1].
         reconstruction: The decoder's mean at the posterior mean, ``[C, H, W]``.
         concepts: Values read from the image, in label units, by name; empty where the prior cannot read labels.
-        labels: Its true labels ``[n]`` in the order of the data; ``None`` for an image of one's own.
-        source: The index of a test image, or the file name of an image of one's own.
+        labels: Its true labels ``[n]`` in the order of the data; ``None`` for an uploaded image.
+        source: The index of a test image, or the file name of an uploaded image.
         noise: The exogenous noise at the posterior mean, ``[1, ...]`` for each site.
     """
 
@@ -119,7 +119,7 @@ class Answer:
         image: The counterfactual ``[C, H, W]``.
         concepts: Values after the intervention, in label units, by name; empty where the prior cannot read labels.
         moved: Concepts that are not intervened on and have changed by at least 0.5 % of their range, in index order.
-        true_image: The true counterfactual ``[C, H, W]``; ``None`` where nobody can draw it.
+        true_image: The true counterfactual ``[C, H, W]``; ``None`` where the data cannot provide it.
         true_concepts: True values after the intervention by name; empty where unknown.
         uncertainty: ``None`` where it was not asked for.
     """
@@ -182,7 +182,7 @@ class Explorer:
 
     @property
     def has_truth(self) -> bool:
-        """Whether the data can draw true counterfactuals."""
+        """Whether the data provide true counterfactuals."""
         return has_truth(self.data)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Images of one's own, made to fit a model."""
+"""Reading a user's image in the shape that a model takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page asks and is told, as plain values; no network here."""
+"""Requests of the live page and their answers, as plain values, apart from the network."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Session:
         return encode_png(self.explorer.data.images[index])
 
     def add_image(self, content: bytes, name: str) -> dict[str, Any]:
-        """Takes an image of one's own.
+        """Adds an uploaded image.
 
         Args:
             content: What is in the file.

@@ -13,7 +13,7 @@ __all__ = ["python_lines"]
 def python_lines(
     explorer: Explorer, factual: Factual, do: Mapping[str, float], path: str | os.PathLike, *, uncertainty: bool = False
 ) -> str:
-    """A program that draws the same counterfactual, to copy.
+    """A program that computes the same counterfactual, to copy.
 
     Args:
         explorer: What answered.
@@ -24,7 +24,7 @@ def python_lines(
 
     Returns:
         Lines after which ``image`` is the counterfactual ``[1, C, H, W]`` and, with uncertainty, ``deviation`` the standard
-        deviation ``[1, H, W]``. For an image of one's own they read it by its name in the current directory.
+        deviation ``[1, H, W]``. For an uploaded image they read a file of that name in the current directory.
     """
     imports = ["from causalvae_pyro import counterfactual, load"]
     setup = [f"run = load({os.fspath(path)!r})"]

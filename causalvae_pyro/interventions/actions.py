@@ -43,8 +43,8 @@ def intervene(model: Callable, do: Interventions, *, size: int | None = None, la
     In label units, a concept whose label moves from ``u = prior.to_labels(z)`` to ``u'`` moves to
     ``z + lambda1(u') - lambda1(u)``: what the label does not tell about it stays, and no change of the label is none at all.
     For :class:`~causalvae_pyro.FixedPrior` that adds ``(u' - u) / scale`` to every dimension.
-    :class:`~causalvae_pyro.priors.LearnedPrior` finds ``u`` on its grid, 0.004 label standard deviations apart, so ``u`` and ``u'``
-    are that coarse, but ``z`` keeps the remainder; beyond the grid's 4 standard deviations ``u`` is its end.
+    :class:`~causalvae_pyro.priors.LearnedPrior` finds ``u`` on its grid, 0.004 label standard deviations apart, so ``u``
+    and ``u'`` are that coarse, but ``z`` keeps the remainder; beyond the grid's 4 standard deviations ``u`` is its end.
     :class:`Replace` keeps nothing: ``z`` is ``lambda1`` of the new label, as for a hard intervention.
     """
     check_unwrapped(model)

@@ -2,7 +2,7 @@
 
 Every function returns what the model's own program computes: they compose ``poutine.trace``, ``poutine.condition``,
 ``poutine.do`` and :func:`~causalvae_pyro.interventions.soft_do` and add checks, label units and batching. Model and guide run in
-evaluation mode and are put back into the mode that they were in, so these functions can be called in the middle of a training.
+evaluation mode and are put back into the mode that they were in, so these functions can be called during a training run.
 Images are uint8 or in [0, 1].
 """
 
@@ -71,7 +71,7 @@ class _AtMean(Messenger):
 
 
 class _PixelsAtMean(Messenger):
-    """The image is its mean: drawing noise for every pixel takes a good part of the time of drawing the image."""
+    """Replaces the image by its mean: sampling noise for every pixel takes a good part of the decoder's time."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == "x" and not msg["is_observed"]:

@@ -112,8 +112,8 @@ def ite(
         control: Interventions of the other; by default none.
         labels: Factual labels ``[N, n]``, for guides that use them.
         outcome: A concept, read from the world's ``z`` in label units; or a function of the world's images (decoder means)
-            from ``[B, C, H, W]`` to ``[B]``. For a :class:`~causalvae_pyro.priors.LearnedPrior` labels are 0.004 of their standard
-            deviations apart.
+            from ``[B, C, H, W]`` to ``[B]``. For a :class:`~causalvae_pyro.priors.LearnedPrior` labels are 0.004 of their
+            standard deviations apart.
         num_samples: Number ``k`` of posterior samples, which carry the guide's uncertainty; ``None`` uses the posterior mean.
         latent: The values in ``treatment`` and ``control`` are in units of ``z``.
         batch_size: Images per pass, each posterior sample counted as one.

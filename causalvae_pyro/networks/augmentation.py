@@ -35,7 +35,7 @@ class RandomBrightness(Configurable, nn.Module):
 class RandomSymmetry(Configurable, nn.Module):
     """Mirrors, transposes and shifts images, each batch in its own way; the pixels' values stay exact.
 
-    For concepts that do not change with the picture's orientation and place, such as the thickness of a stroke.
+    For concepts that do not depend on the image's orientation and position, such as the thickness of a stroke.
 
     Args:
         flips: Mirror left-right and top-bottom, each with probability 1/2.

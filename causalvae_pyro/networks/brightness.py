@@ -1,4 +1,4 @@
-"""How bright a picture is, apart from what it shows."""
+"""A decoder that separates an image's brightness from its shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["BrightnessDecoder"]
 
 
 class BrightnessDecoder(Configurable, nn.Module):
-    """A decoder's picture on black ground, times a brightness that the concepts set.
+    """Decoder whose image, on black ground, is multiplied by a brightness that the concepts set.
 
     ::
 
@@ -26,8 +26,8 @@ class BrightnessDecoder(Configurable, nn.Module):
 
     Each ``f_j`` is linear plus a small network. Convolutions would have to learn the product for every shape; here it is given,
     and concepts act on the brightness *additively*, as in :class:`~causalvae_pyro.networks.SpriteDecoder`. Whether a concept acts
-    on the brightness, the picture or both is learned; :class:`~causalvae_pyro.objectives.EffectSparsity` makes its effect on the brightness
-    small where it is not needed. What it is worth on handwriting is in docs/notes.md.
+    on the brightness, the picture or both is learned; :class:`~causalvae_pyro.objectives.EffectSparsity` makes its effect on the
+    brightness small where it is not needed. What it is worth on handwriting is in docs/notes.md.
 
     Args:
         picture: Any decoder of ``z`` (and ``eps_x``), with output in logits.

@@ -157,7 +157,7 @@ class FiLMDecoder(_GrowingDecoder):
     """A convolutional decoder in which the concepts also scale and shift every layer's channels.
 
     The concepts enter at the bottom with ``eps_x``, and once more in each layer, so that they can act on the whole
-    picture alike (feature-wise linear modulation, Perez et al. 2018).
+    image alike (feature-wise linear modulation, Perez et al. 2018).
 
     Args:
         image_shape: ``(C, H, W)`` with 1, 3 or 4 channels; ``H`` and ``W`` are multiples of 8.

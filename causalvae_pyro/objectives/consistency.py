@@ -1,4 +1,4 @@
-"""Counterfactual consistency: the concepts that the decoder is given can be read from the image that it draws."""
+"""Counterfactual consistency: the guide recovers the concepts from the decoded image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["CounterfactualConsistency", "decode_swapped", "ramp", "swap_concepts
 
 
 class CounterfactualConsistency:
-    """What the guide reads from a drawn counterfactual is what was to be drawn.
+    """Consistency of counterfactuals: concepts inferred from the decoded counterfactual must match its inputs.
 
     ::
 
@@ -26,25 +26,25 @@ class CounterfactualConsistency:
 
     ``z'`` takes each concept, with probability 1/2, from another image of the batch, so it covers interventions; ``eps_x`` is
     the image's own, with ``s_x`` its posterior standard deviation; ``m`` and ``m_x`` are the guide's means. Both parts are,
-    up to constants, minus variational bounds on the information that the drawn image holds about what it was drawn from
-    (InfoGAN, Chen et al. 2016; the sleep phase of wake-sleep). Where concepts are correlated, reconstruction alone leaves
-    open which of them a pixel follows; this term does not let one concept be drawn by means of another, and keeps what no
-    concept explains.
+    up to constants, minus variational bounds on the mutual information between the decoded image and its inputs
+    (InfoGAN, Chen et al. 2016; the sleep phase of wake-sleep). Where concepts are correlated, reconstruction alone does not
+    determine which of them a pixel depends on. This term penalises a decoder that renders one concept through another or ignores
+    ``eps_x``.
 
-    The encoder learns to read from real images and is the judge here: the gradient reaches the decoder only. Real images in
-    which a concept follows its causes do not teach it to read the concept itself, though: with ``train_guide`` it learns from
-    the drawn ones too, as in the sleep phase. That takes a decoder of which each concept's own part can be expected
-    (:class:`~causalvae_pyro.networks.SpriteDecoder`); any other may agree with the encoder on a code of their own.
+    The encoder learns from real images and acts as a fixed predictor here: the gradient reaches the decoder only. Real images in
+    which a concept follows its causes do not teach the encoder to infer the concept itself. With ``train_guide`` it also learns
+    from decoded images, as in the sleep phase. This assumes a decoder in which each concept has its own effect
+    (:class:`~causalvae_pyro.networks.SpriteDecoder`); with any other, decoder and encoder may agree on an arbitrary code.
 
     Args:
         guide: The guide that is trained with the model.
-        std: Reading error that is tolerated, > 0, in units of the latent concept (label standard deviations for a prior from
+        std: Tolerated error of the encoder, > 0, in units of the latent concept (label standard deviations for a prior from
             :meth:`~causalvae_pyro.priors.LabelPrior.from_labels`).
         noise_weight: Factor of the second part, >= 0.
-        train_guide: Whether the guide is trained by this too.
-        pixel_noise: Standard deviation of noise added to the drawn images, >= 0; no message fits below it.
-        weight: Factor in the loss; by default it sets in after a tenth of the training and is full after a quarter, since an
-            encoder has to be able to read before it can judge.
+        train_guide: Train the guide by this term too.
+        pixel_noise: Standard deviation of noise added to the decoded images, >= 0; it hides signals of lower amplitude.
+        weight: Factor in the loss. By default it starts after a tenth of the training and is full after a quarter, when the
+            encoder is accurate enough.
     """
 
     name = "consistency"
@@ -86,8 +86,8 @@ class CounterfactualConsistency:
         return total.reshape(-1, z.shape[-3]).mean(0).sum()
 
     def _read(self, images: Tensor) -> Any:
-        judge = nullcontext() if self.train_guide else frozen(self.guide)
-        with judge, poutine.block(), poutine.trace() as tracer:
+        mode = nullcontext() if self.train_guide else frozen(self.guide)
+        with mode, poutine.block(), poutine.trace() as tracer:
             self.guide(images)
         return tracer.trace.nodes
 
@@ -98,7 +98,7 @@ def ramp(progress: float) -> float:
 
 
 def decode_swapped(model: Any, trace: Any) -> tuple[Tensor, ...]:
-    """The mean pictures ``[N, C, H, W]`` of swapped concepts with each image's own noise, and what they are drawn from.
+    """Decodes swapped concepts with each image's own noise: the mean images ``[N, C, H, W]`` and the decoder's inputs.
 
     ``N`` counts particles and batch. The concepts ``[..., batch, n, d]`` follow, and ``eps_x`` where the model has it; none of
     them passes a gradient on.

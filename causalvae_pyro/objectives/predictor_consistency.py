@@ -1,4 +1,4 @@
-"""Consistency with predictors that stand outside: what they read from a drawn counterfactual is what was to be drawn."""
+"""Consistency of decoded counterfactuals with predictors that were trained on real images."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ __all__ = ["PredictorConsistency"]
 
 
 class PredictorConsistency:
-    """Predictors that were trained on real images read from a drawn counterfactual the labels that it was drawn from.
+    """Consistency with frozen predictors: they must recover, from a decoded counterfactual, the labels that it was decoded from.
 
     ::
 
         E ||(r(x') - u') / s||^2 / (2 std^2),    x' = decoder(z', eps_x),    u' = the labels that z' stands for
 
     ``z'`` takes each concept, with probability 1/2, from another image of the batch; ``s`` is the labels' standard deviation.
-    The gradient reaches the decoder only. A guide that reads its own model's drawings gets used to how they are blurred, and
-    :class:`~causalvae_pyro.objectives.CounterfactualConsistency` with it; predictors that have only seen real images do not. For concepts
-    that vary independently enough in real images for a predictor to tell them apart, or whose augmentation makes them so; where a
-    child is a function of its parents, predictors take one for the other (use :class:`~causalvae_pyro.objectives.SleepPhase` there).
+    The gradient reaches the decoder only. A guide adapts to the blur of its own model's images, and
+    :class:`~causalvae_pyro.objectives.CounterfactualConsistency` with it; predictors that have only seen real images do not. Use
+    it for concepts that vary independently enough in real images for a predictor to tell them apart, or that an augmentation
+    makes so. Where a child is a function of its parents, predictors confuse the two: use
+    :class:`~causalvae_pyro.objectives.SleepPhase`.
 
-    A decoder may find changes that please one network and mean nothing. So each step asks another of several predictors, and
-    shows it the image changed at random by ``augmentation``. Judge the result with networks that had no part in training.
+    A decoder may find changes that satisfy one network and mean nothing. So each step uses another of several predictors and
+    augments the image at random. Judge the result with networks that had no part in training.
 
     Args:
         predictors: Modules from images ``[N, C, H, W]`` in [0, 1] to labels ``[N, n]``, e.g. trained
             :class:`~causalvae_pyro.metrics.Predictor`. They are moved to the model's device, and are not changed.
-        std: Reading error that is tolerated, > 0, in label standard deviations. Half the squared error counts in nats, so it
-            competes with the likelihood: a smaller ``std`` gives concepts that are drawn more exactly and images a little less.
+        std: Tolerated error of the predictors, > 0, in label standard deviations. Half the squared error counts in nats, so it
+            competes with the likelihood: a smaller ``std`` renders concepts more accurately and images a little less.
         augmentation: Random change of images that leaves the labels as they are, e.g.
             :class:`~causalvae_pyro.networks.RandomSymmetry`.
-        weight: Factor in the loss; by default it sets in after a tenth of the training and is full after a quarter.
+        weight: Factor in the loss. By default it starts after a tenth of the training and is full after a quarter.
 
     Source: De Sousa Ribeiro et al. 2023 (counterfactual fine-tuning), who train so with predictors of the parents.
     """

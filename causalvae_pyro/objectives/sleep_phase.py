@@ -1,4 +1,4 @@
-"""The sleep phase: the guide learns to read images of interventions that the decoder draws."""
+"""The sleep phase of wake-sleep, on interventional samples."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ __all__ = ["SleepPhase"]
 
 
 class SleepPhase:
-    """The guide is trained on drawn interventions as if they were labelled images.
+    """Sleep phase of the wake-sleep algorithm (Hinton et al. 1995) on interventional samples: it trains the guide.
 
     ::
 
         KL(q(z | x') || p(z | u')) - log q(eps_x | x'),    z' ~ p(z | u'),   x' = E p(x | decoder(z', eps_x))
 
     ``u'`` takes each label, with probability 1/2, from another image of the batch, so it covers interventions that no real
-    image shows: where a child follows its parents in all of them, real images teach an encoder to read the parents instead.
-    ``x'`` is the picture without the likelihood's noise, which real images do not have: most of it stands for what the decoder
-    does not draw exactly.
-    The gradient reaches the guide, and through one over ``eps`` the causal layer, but never the decoder. That takes a
-    decoder of which each concept's own part can be expected (:class:`~causalvae_pyro.networks.SpriteDecoder`), and works
-    from its first good pictures on.
+    image shows. Where a child follows its parents in every real image, an encoder trained on real images alone infers the child
+    from its parents' pixels.
+    ``x'`` is the mean image, without the likelihood's noise: most of that noise stands for details that the decoder misses, and
+    real images do not show it.
+    The gradient reaches the guide, and through a guide over ``eps`` the causal layer, but never the decoder. This assumes a
+    decoder in which each concept has its own effect (:class:`~causalvae_pyro.networks.SpriteDecoder`), and helps once its images
+    are roughly right.
 
     Args:
         guide: The guide that is trained with the model.
-        weight: Factor in the loss; by default it sets in after a tenth of the training and is full after a fifth.
-        noisy: Draw ``x'`` with the likelihood's noise, as the algorithm has it.
+        weight: Factor in the loss. By default it starts after a tenth of the training and is full after a fifth.
+        noisy: Sample ``x'`` with the likelihood's noise, as in the original algorithm.
 
     Source: the sleep phase of the wake-sleep algorithm, Hinton et al. 1995, on interventional distributions.
     """
@@ -63,8 +64,8 @@ class SleepPhase:
             if "eps_x" in trace.nodes:
                 noise = trace.nodes["eps_x"]["value"]
                 inputs += (noise.reshape(-1, *noise.shape[-2:])[0][complete],)
-            pictures = model.likelihood(model.decoder(*inputs))
-            images = pictures.sample() if self.noisy else pictures.mean
+            likelihood = model.likelihood(model.decoder(*inputs))
+            images = likelihood.sample() if self.noisy else likelihood.mean
         with poutine.block(), poutine.trace() as tracer:
             self.guide(images, swapped)
         read: Any = tracer.trace.nodes

@@ -1,4 +1,4 @@
-"""Sparse effects: every part of the picture follows as few concepts as possible."""
+"""Sparsity of effects: every attribute of the image depends on as few concepts as possible."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ __all__ = ["EffectSparsity"]
 
 
 class EffectSparsity:
-    """A price on what concepts do to the parts of a picture.
+    """Sparsity penalty on the effects of concepts: a concave group lasso in function space.
 
     ::
 
-        sum_kja scale log(1 + size_kja / scale),    size_kja = standard deviation of what concept j does to attribute a of part k
+        sum_kja scale log(1 + size_kja / scale),   size_kja = standard deviation of concept j's effect on attribute a of part k
 
-    Where a child is a function of its parents, the data do not say whether its pixels follow the child or the parents. The
-    price does: what one concept can do costs less than the same done by two. This is a group lasso in
-    function space (Ravikumar et al. 2009), made concave so that effects that are needed are not shrunk much: minus the
-    logarithm of a generalised double Pareto prior (Armagan et al. 2013).
+    Where a child is a function of its parents, the data do not say whether its pixels depend on the child or on the parents. The
+    penalty decides: one effect costs less than the same effect split over two concepts. It is a group lasso in function space
+    (Ravikumar et al. 2009), made concave so that large effects shrink little: minus the logarithm of a generalised double Pareto
+    prior (Armagan et al. 2013).
 
-    The decoder needs a method ``effect_sizes(z)`` from concepts ``[N, n, d]`` to a tensor of sizes >= 0, as
-    :class:`~causalvae_pyro.networks.SpriteDecoder` has: there an attribute is a coordinate of the position, the size, ...
+    The decoder must implement ``effect_sizes(z)``, from concepts ``[N, n, d]`` to a tensor of sizes >= 0, as
+    :class:`~causalvae_pyro.networks.SpriteDecoder` does: there an attribute is a coordinate of the position, the size, ...
 
     Args:
-        weight: The price in nats per image, >= 0: a number, or a function of the progress of training in [0, 1].
-        scale: Where the price turns from linear to logarithmic, > 0, in the effects' units.
+        weight: Sparsity weight in nats per image, >= 0: a number, or a function of the progress of training in [0, 1].
+        scale: Size at which the penalty turns from linear to logarithmic, > 0, in the effects' units.
     """
 
     name = "effect_sparsity"

@@ -1,4 +1,4 @@
-"""Figures of a run. Every function returns a matplotlib figure in the project's style and draws nothing on the screen."""
+"""Figures of a run. Every function returns a matplotlib figure in the project's style; none opens a window."""
 
 from __future__ import annotations
 
@@ -271,6 +271,6 @@ def _grid(rows: Sequence[tuple[str, Sequence[Tensor | None]]], titles: Sequence[
 
 
 def _broken(name: str) -> str:
-    """A row's name in lines short enough to leave room for the pictures."""
+    """A row's name in lines short enough to leave room for the images."""
     lines = name.replace(", ", ",\n").split("\n")
     return "\n".join(line.replace(" = ", "\n= ") if len(line) > 20 else line for line in lines)

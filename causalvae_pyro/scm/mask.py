@@ -24,8 +24,8 @@ class MaskLayer(NetworkLayer):
     What else differs from a structural causal model: the children of ``i`` see ``y_i`` until something replaces the value of
     ``i``, and the replacement from then on. Unless ``i`` is a root (whose ``y_i = z_i``), setting it to its own natural value
     therefore moves its children, and so does a soft intervention that changes nothing, or the factual world among several
-    in one pass. Under :func:`~causalvae_pyro.interventions.soft_do` natural value and noise are those of ``z_i``, ``parents`` holds what the
-    mechanism saw (``y``, or what replaced it), and a changed value reaches the direct children only.
+    in one pass. Under :func:`~causalvae_pyro.interventions.soft_do` natural value and noise are those of ``z_i``, ``parents``
+    holds what the     mechanism saw (``y``, or what replaced it), and a changed value reaches the direct children only.
 
     Args:
         graph: The causal graph: ``g_i`` sees the parents of ``i`` only.

@@ -22,7 +22,7 @@ class _Batches:
     Args:
         count: Number of rows.
         batch_size: Rows per batch, of all processes together.
-        part: Number of this process and of all. A last batch that does not reach for all is left out.
+        part: Number of this process and of all. The last batch is dropped if smaller than the number of processes.
     """
 
     def __init__(self, count: int, batch_size: int, part: tuple[int, int]) -> None:
@@ -33,7 +33,7 @@ class _Batches:
         return whole + (rest >= self.part[1])
 
     def digest(self) -> int:
-        """A number that other data hardly have."""
+        """Checksum of the data."""
         return self.count
 
     def _indices(self, generator: torch.Generator, done: int) -> list[Tensor]:
@@ -88,9 +88,9 @@ class LoaderBatches(_Batches):
 
     def __call__(self, generator: torch.Generator, done: int = 0) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
         batches = [index.tolist() for index in self._indices(generator, done)]
-        # A generator of its own: the loader draws from the global one otherwise, once an epoch.
+        # Its own generator: otherwise the loader uses the global one, once an epoch.
         for x, labels in DataLoader(self.data, batch_sampler=batches, generator=torch.Generator()):
-            # Before they are on the device, where a look would have to wait; of images that come on one, the first batch only.
+            # Before they are on the device, where a test would be a device sync; for images already on one, the first batch only.
             if not self.checked or not isinstance(x, Tensor) or x.device.type == "cpu":
                 check_images(x, "images")
                 self.checked = True

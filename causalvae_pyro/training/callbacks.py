@@ -1,4 +1,4 @@
-"""What can listen to a training, and stop it."""
+"""Callbacks: they observe a training run and may stop it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Callback:
         """Called after every epoch."""
 
     def on_interrupt(self, state: TrainingState) -> None:
-        """Called when Ctrl-C or a non-finite loss ends the training early, before the exception goes on."""
+        """Called when Ctrl-C or a non-finite loss ends the training early, before the exception propagates."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """What the callback needs to go on after a resumption: numbers, strings, tensors, lists and dictionaries of these."""
@@ -118,7 +118,7 @@ class CSVLogger(Callback):
 class TensorBoardLogger(Callback):
     """Writes the history's columns for TensorBoard (``pip install -e ".[tensorboard]"``).
 
-    A resumed training goes on in the same place; what was written after the state it goes on from is left out of the plots.
+    A resumed run continues in the same directory; the plots omit what was written after the state that it resumes from.
 
     Args:
         path: The directory.

@@ -1,4 +1,4 @@
-"""Where a training runs: device, processes and precision, through Hugging Face's accelerate."""
+"""Device, processes and precision of a training run, through Hugging Face's accelerate."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 @contextmanager
 def training_accelerator(device: str | torch.device, mixed_precision: str | None) -> Iterator[Any]:
-    """The accelerator that a training runs on, for a while.
+    """The accelerator of a training run, as a context.
 
     Where the process was started by ``accelerate launch`` or ``torchrun`` it is one of several. An accelerator that the user has
     made in this process is used as it is; accelerate keeps one state for all of a process, which is left as it was found.

@@ -68,7 +68,7 @@ def fit(
     in place and left on the device in evaluation mode.
 
     Started by ``accelerate launch`` or ``torchrun``, several processes share each batch. Their gradient is that of the whole
-    batch, whatever their number; only terms that look at a batch as a whole, and batch normalisation, see each process's part.
+    batch, whatever their number; only terms of a whole batch, and batch normalisation, see each process's part.
 
     Args:
         model: A :class:`~causalvae_pyro.CausalVAE`, or any Pyro model module ``(x, labels)``.
@@ -78,8 +78,8 @@ def fit(
             uint8 or in [0, 1]. Tensors stay on the device as they are. A missing label is NaN: an image
             may have none of its labels, or some of them.
         objective: Any Pyro ELBO. By default :class:`~causalvae_pyro.CausalELBO` with weights (0, 1) and
-            :class:`~causalvae_pyro.objectives.LabelFit`: a bound on ``log p(x, u)``. Terms that are modules are trained too, and told of
-            every epoch's end where they have ``on_epoch_end``.
+            :class:`~causalvae_pyro.objectives.LabelFit`: a bound on ``log p(x, u)``. Terms that are modules are trained too, and
+            told of every epoch's end where they have ``on_epoch_end``.
         epochs: Passes over the data.
         batch_size: Images per step, over all processes and micro-batches; the last batch of an epoch may be smaller. Where it
             has fewer images than there are processes it is left out.
@@ -142,7 +142,7 @@ def fit(
         if isinstance(batches, TensorBatches) and batches.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
             raise ValueError("labels: some are missing, but the guide's encoder reads them; give it label_dim=0, for q(eps | x)")
         objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
-        # Each process has random numbers of its own; the order of the data is the same for all.
+        # Each process has its own random numbers; the order of the data is the same for all.
         pyro.set_rng_seed((seed + accelerator.process_index) % 2**32)
         # Handlers that are around fit may want to hear of parameters.
         stack.enter_context(local_params(model, guide, quiet=not am_i_wrapped()))

@@ -1,4 +1,4 @@
-"""What a training leaves to read: one row per epoch."""
+"""The training history: one row per epoch."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Loop:
         device = accelerator.device
         self.wrapped: nn.Module = loss
         if several:
-            # Terms of the loss set in and drop out while training goes on, and with them parameters.
+            # Terms of the loss, and with them parameters, may start and stop during training.
             self.wrapped = DistributedDataParallel(
                 loss, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True
             )
@@ -94,7 +94,7 @@ class Loop:
 
     def run(self, resume: bool) -> History:
         """Trains, from the start or from the state that was kept, with no other training in the same place."""
-        # Of several processes the main one writes, and the others must not be in its way.
+        # Only the main process writes, so only it takes the lock.
         mine = self.checkpoint is not None and self.accelerator.is_main_process
         with self.checkpoint.lock() if mine else nullcontext():  # type: ignore[union-attr]
             return self._run(resume)
@@ -103,7 +103,7 @@ class Loop:
         state, loss = self.state, self.loss
         finished = resume and self._resume()
         if not resume and self.checkpoint is not None and self.accelerator.is_main_process:
-            # What is there is of another training, and must not be taken for this one's.
+            # The file there belongs to another training run.
             self.checkpoint.remove()
         bar = tqdm(
             total=self.total, initial=state.step, disable=not self.progress, unit="step", dynamic_ncols=True, mininterval=0.5
@@ -171,7 +171,7 @@ class Loop:
         self._keep()
 
     def _check_parameters(self) -> None:
-        """An infinity that a network takes for zero does not show in the loss, and must not replace the last good state."""
+        """An infinite weight need not show in the loss; it must not replace the last good state."""
         if all(bool(torch.isfinite(p).all()) for p in self.parameters):
             return
         spoilt = non_finite(model=self.state.model, guide=self.state.guide, terms=self.loss.learning)
@@ -315,7 +315,9 @@ class Loop:
             found = kept.get("settings", {}).get(name)
             if found != value:
                 what = "other data" if name == "data" else f"{name} = {found}, this one has {value}"
-                raise ValueError(f"resume: {self.checkpoint.file} is of a training with {what}; give it the same, or start anew")
+                raise ValueError(
+                    f"resume: {self.checkpoint.file} belongs to a training run with {what}; use the same, or train without resume"
+                )
         state, device = self.state, self.accelerator.device
         try:
             self.loss.load_state_dict(kept["loss"])
@@ -331,7 +333,7 @@ class Loop:
             own = kept["processes"][self.accelerator.process_index]
             self.monitor.load_state_dict(own["monitor"], device)
             self._restore_callbacks(kept["callbacks"])
-            # Last, since some of the above may draw from them.
+            # Last, since the lines above may use random numbers.
             set_rng_state(own["random"], device)
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             reason = " ".join(str(error).split())

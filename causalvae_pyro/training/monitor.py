@@ -1,4 +1,4 @@
-"""The loss's terms while training goes on, and what to say when one of them is no number any more."""
+"""Loss terms during training, and the error message for a non-finite one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shortened(names: list[str]) -> str:
 
 
 class Monitor:
-    """Keeps each step's loss terms on the device and looks at them only now and then: a look is a device sync.
+    """Keeps each step's loss terms on the device and transfers them rarely, since each transfer is a device sync.
 
     Args:
         objective: The objective, whose ``last_terms`` are kept where it has them.

@@ -15,7 +15,7 @@ def parameter_groups(modules: Iterable[nn.Module], parameters: Iterable[nn.Param
     """Adam's parameter groups, one for each ``lr_factor``; of nested modules that have one, the innermost counts."""
     factor: dict[nn.Parameter, float] = {}
     for module in chain.from_iterable(m.modules() for m in modules):
-        # In the module's own dictionaries: a look at a PyroModule's attribute is a Pyro statement.
+        # From the module's own dictionaries: access to a PyroModule's attribute emits a Pyro statement.
         own = vars(module).get("lr_factor", getattr(type(module), "lr_factor", None))
         if own is not None:
             factor.update(dict.fromkeys(module.parameters(), float(own)))

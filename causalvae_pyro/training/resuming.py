@@ -1,4 +1,4 @@
-"""All that a training needs to go on exactly where it was, in one file."""
+"""The state of a training run in one file, from which it resumes exactly."""
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ def read_state(file: str | os.PathLike) -> dict[str, Any]:
     except Exception as error:
         # Of many types, depending on where the damage lies.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"resume: {file} is truncated or not the state of a training ({reason})") from None
+        raise ValueError(f"resume: {file} is truncated or not a training state ({reason})") from None
     if not isinstance(state, dict) or "format" not in state:
-        raise ValueError(f"resume: {file} is not the state of a training")
+        raise ValueError(f"resume: {file} is not a training state")
     if state["format"] != FORMAT:
         raise ValueError(f"resume: {file} has format {state['format']!r}; this version reads format {FORMAT}")
     if not whole:

@@ -18,7 +18,7 @@ __all__ = ["LocalParamModule", "local_params"]
 
 
 class _Quiet(threading.local):
-    """Each thread's own: a training in one must not silence what another listens to."""
+    """One flag per thread: a training run in one thread must not silence the handlers of another."""
 
     on = False
 
@@ -31,10 +31,10 @@ _users, _before = 0, False
 
 
 class LocalParamModule(PyroModule):
-    """A :class:`~pyro.nn.PyroModule` that can be looked at without a word.
+    """A :class:`~pyro.nn.PyroModule` with local parameters, whose attribute access can emit no param statements.
 
-    Every look at a module or parameter of a ``PyroModule`` is a Pyro statement for each parameter behind it. Under
-    ``local_params(..., quiet=True)`` there are none: nobody listens, and a training step has dozens.
+    Each access to a module or parameter of a ``PyroModule`` emits a param statement for every parameter below it, dozens in a
+    training step. Under ``local_params(..., quiet=True)`` attribute access emits none.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -56,7 +56,7 @@ def local_params(*modules: Any, quiet: bool = False) -> Iterator[None]:
 
     Args:
         *modules: Models and guides that will run, as modules or wrapped by handlers; other callables are left alone.
-        quiet: No statements for the parameters of a :class:`LocalParamModule`, for whoever runs them with no handler of such.
+        quiet: Emit no param statements for a :class:`LocalParamModule`. Safe only if no handler needs them.
     """
     global _users, _before
     for module in modules:

@@ -21,7 +21,7 @@ _declared: ContextVar[bool | None] = ContextVar("declared", default=None)
 
 @contextmanager
 def declare_missing(missing: bool) -> Iterator[None]:
-    """Says for the steps within whether labels may be missing, so that none has to look: a look is a device sync."""
+    """Declares whether labels may be NaN, which avoids a device sync in each step."""
     token = _declared.set(missing)
     try:
         yield
@@ -30,13 +30,13 @@ def declare_missing(missing: bool) -> Iterator[None]:
 
 
 def any_missing(labels: Tensor) -> bool:
-    """Whether a label may be missing: as declared, or else by a look at them."""
+    """Whether a label may be missing: as declared, else by a test of the values, which is a device sync."""
     declared = _declared.get()
     return bool(labels.isnan().any()) if declared is None else declared
 
 
 class MaskedPrior(dist.Independent):
-    """A conditional prior that scores the concepts whose labels are known, and no others."""
+    """Conditional prior masked to the concepts whose labels are known."""
 
     @property
     def known(self) -> Tensor:

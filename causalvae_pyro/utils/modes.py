@@ -16,8 +16,8 @@ __all__ = ["evaluation_mode", "frozen"]
 def evaluation_mode(*modules: Any) -> Iterator[None]:
     """Modules and all their parts in evaluation mode; afterwards each part is in the mode that it was in.
 
-    Batch normalisation, dropout and augmentation then see each image for itself, draw no random numbers and learn nothing,
-    also where this is called from within a training.
+    Batch normalisation, dropout and augmentation then treat each image independently, use no random numbers and update nothing,
+    also if this is called during a training run.
 
     Args:
         *modules: Modules, as they are or wrapped by Pyro's handlers; other callables are left alone.

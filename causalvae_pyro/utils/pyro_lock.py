@@ -11,8 +11,8 @@ __all__ = ["one_at_a_time", "pyro_lock"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-#: Held by whatever runs a Pyro program in this package: counterfactuals and the like, a step of a training, the live page. Who
-#: holds it may take it again. Programs of one's own that run in a thread beside these take it too: ``with pyro_lock: ...``.
+#: Held while this package runs a Pyro program: counterfactuals, effects, a training step, the live page. It is reentrant. Take it
+#: round your own Pyro programs if other threads use the package meanwhile: ``with pyro_lock: ...``.
 pyro_lock = threading.RLock()
 
 

@@ -512,7 +512,7 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert err.endswith("causalvae: interrupted; the same command with --resume goes on from here\n")
+    assert err.endswith("causalvae: interrupted; the same command with --resume continues from here\n")
     assert "Traceback" not in err
     run = load(tmp_path)
     assert run.config["progress"]["interrupted"] is True
@@ -576,7 +576,7 @@ def test_starting_anew_says_what_is_lost(tmp_path, capsys, monkeypatch):
     state = read_state(tmp_path / STATE)
     torch.save(state | {"finished": False, "epoch": 7}, tmp_path / STATE)
     assert main(arguments) == 0
-    assert f"{tmp_path} holds a training that was stopped in epoch 7, and is replaced" in capsys.readouterr().out
+    assert f"{tmp_path} holds a training run that was stopped in epoch 7; it is replaced" in capsys.readouterr().out
     (tmp_path / STATE).write_bytes(b"nonsense")
     assert main([*arguments, "--resume"]) == 2
     err = capsys.readouterr().err
@@ -693,4 +693,4 @@ def test_ones_own_data_are_all_or_nothing(own, capsys):
 def test_a_history_that_is_none(row, run, capsys):
     (run / "history.csv").write_text(f"epoch,step,loss\n1,2,3\n{row}\n")
     assert main(["evaluate", str(run), "--limit", "1", "--device", "cpu"]) == 2
-    assert_one_line(capsys.readouterr().err, f"RUN: {run / 'history.csv'} is not the history of a training")
+    assert_one_line(capsys.readouterr().err, f"RUN: {run / 'history.csv'} is not a training history")

@@ -1,4 +1,4 @@
-"""The price on effects: its closed form, what it reaches, and that it chooses between concepts that say the same."""
+"""The sparsity penalty on effects: its closed form, what it reaches, and that it chooses between concepts that say the same."""
 
 import math
 from types import SimpleNamespace

@@ -112,7 +112,7 @@ def test_options(data, decoder, options):
     made = make(data, decoder)
     # In half precision the first steps only find out how large gradients may be.
     history = run(made, data, epochs=12, **options)
-    # Not the loss, which grows with the price on effects.
+    # Not the loss, which grows with the sparsity weight.
     assert history["reconstruction"][-1] > history["reconstruction"][0] + 30
     assert {t.device.type for t in state(made).values()} == {"cuda"}
     assert all(torch.isfinite(t).all() for t in state(made).values())

@@ -281,7 +281,7 @@ def test_ctrl_c_waits_for_the_step_and_keeps_it(data, tmp_path):
 def test_the_state_of_another_training_is_refused(data, tmp_path, options, message):
     train(plain, data, tmp_path, kill=5)
     settings = {"epochs": EPOCHS, "batch_size": BATCH, "seed": 3, "device": "cpu", "progress": False} | options
-    with pytest.raises(ValueError, match=f"^resume: .*{STATE} is of a training with {message}"):
+    with pytest.raises(ValueError, match=f"^resume: .*{STATE} belongs to a training run with {message}"):
         fit(*make(data), data, checkpoint=tmp_path, resume=True, **settings)
 
 
@@ -307,7 +307,7 @@ def test_other_data_of_the_same_size_are_refused(change, data, tmp_path):
         images[0] = 255 - images[0]
     else:
         labels[-1, 2] += 1e-3
-    with pytest.raises(ValueError, match="is of a training with other data; give it the same"):
+    with pytest.raises(ValueError, match="belongs to a training run with other data; use the same"):
         train(plain, (images, labels), tmp_path, resume=True)
 
 

@@ -1,4 +1,4 @@
-"""Layers on a picture: canvases that are placed, stretched and laid over each other."""
+"""Compositing: canvases that are placed, stretched and alpha-composited into an image."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Layers(NamedTuple):
 def render_layers(
     canvases: Tensor, usual_size: Tensor, level: Tensor, placement: Tensor, pixels_x: Tensor, pixels_y: Tensor
 ) -> list[Layers]:
-    """Places canvases on pictures.
+    """Renders canvases into images.
 
-    On a CPU each of them by itself, in the window that it reaches; on accelerators all at once on the whole picture, since there
+    On a CPU each of them by itself, in the window that it reaches; on accelerators all at once on the whole image, since there
     it is the number of operations that takes time.
 
     Args:
@@ -50,7 +50,7 @@ def render_layers(
         usual_size: ``[K, 1, 2]``, in half image sides.
         level: Where the outline lies, in logits, ``[K]``.
         placement: Position, change of size, rotation and shear, ``[K, N, 6]``.
-        pixels_x: Places of the pixels' middles along a row, ``[W]``, in half image sides from the picture's middle.
+        pixels_x: Places of the pixels' middles along a row, ``[W]``, in half image sides from the image's centre.
         pixels_y: The same down a column, ``[H]``.
     """
     if canvases.device.type != "cpu":

@@ -39,16 +39,16 @@ class SpriteDecoder(_Decoder):
     on a layer *additively*, so that what one does can be learned from scenes in which others follow it, and carries over to
     those in which they do not. They act by *geometry*, so that a length outside of the range seen still stretches. And it
     can be said how much each concept does to each layer (:meth:`effect_sizes`), which
-    :class:`~causalvae_pyro.objectives.EffectSparsity` makes small: what the parents of a concept could draw as well as the concept
-    itself is then cheapest drawn by the concept alone.
+    :class:`~causalvae_pyro.objectives.EffectSparsity` penalises: pixels that a concept and its parents explain equally well are
+    then cheapest explained by the concept alone.
 
     Interpolating logits keeps edges sharp at any position and size. Beyond the level ``b_k``, which is learned, distances are
     in pixels of the image rather than of the canvas: the outline scales with the sprite and what is around it does not, so
     that edges stay as sharp (``b_k = 0``) and lines as wide (``b_k`` the logit at their middle) as they are. The stretch is
     the ratio of two slopes ``|grad_p l|``, of the canvas at its usual size and as it lies.
 
-    The background has an opacity ``a_0`` of its own at each pixel, 0 at the start. Where it grows it hides what moves there,
-    as the edge of a picture, or a window's frame, does.
+    The background has an opacity ``a_0`` at each pixel, 0 at the start. Where it grows it occludes the layers, as the frame of an
+    image does.
 
     Scenes that are not made of a few moving parts need another decoder.
 
