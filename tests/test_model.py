@@ -25,9 +25,8 @@ from causalvae_pyro import (
     fit,
     intervene,
 )
-from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.scm import AffineFlowSCM, SplineFlowSCM
-from tests.builders import SPACES, amortized
+from tests.builders import SPACES, make_pair
 
 # Against the index order: root -> mid -> leaf, and lone beside them.
 GRAPH = CausalGraph(["leaf", "root", "lone", "mid"], [("root", "mid"), ("mid", "leaf")])
@@ -38,22 +37,10 @@ BATCH = 5
 every_guide = pytest.mark.parametrize("guide", SPACES)
 
 
-def make(guide="exogenous", *, dim=1, noise_dim=0, scm=AdditiveNoiseSCM, **parts):
-    """A model and a guide with random weights; ``parts`` replace the model's own."""
-    layer = parts.get("scm_module") or scm(GRAPH, dim, learn_noise=True)
-    model = CausalVAE(
-        layer,
-        parts.get("prior") or FixedPrior(4, dim, std=0.5),
-        parts.get("decoder") or MLPDecoder(SHAPE, 4, dim, noise_dim=noise_dim, hidden=16),
-        parts.get("likelihood") or GaussianLikelihood(0.3, learn_scale=True),
-        noise_dim=noise_dim,
-    )
-    q = amortized(guide, MLPEncoder(SHAPE, 8, hidden=16), layer, noise_dim=noise_dim)
-    with torch.no_grad():
-        for module in (model, q):
-            for parameter in module.parameters():
-                parameter.add_(0.2 * torch.randn_like(parameter))
-    return model, q
+def make(guide="exogenous", *, scm_module=None, scm=AdditiveNoiseSCM, **options):
+    """A model and a guide with random weights; options replace the model's parts."""
+    options = {"prior_options": {"std": 0.5}, "likelihood": GaussianLikelihood(0.3, learn_scale=True), **options}
+    return make_pair(GRAPH, SHAPE, guide, scm=scm_module or scm, moved=0.2, layer_options={"learn_noise": True}, **options)
 
 
 def data(size=BATCH, dtype=torch.float32):

@@ -15,7 +15,7 @@ import torch
 
 from causalvae_pyro import CausalGraph, load, save
 from causalvae_pyro.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
-from causalvae_pyro.recipes import Recipe
+from tests.builders import make_run
 
 FILES = ("config.json", "model.safetensors")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -29,8 +29,7 @@ def data():
 
 
 def make(data, graph=GRAPH, seed=0):
-    torch.manual_seed(seed)
-    return Recipe(decoder="conv").build(graph, *data)
+    return make_run(graph, *data, seed=seed, decoder="conv")
 
 
 @pytest.fixture(scope="module")

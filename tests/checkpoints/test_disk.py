@@ -16,12 +16,12 @@ import torch
 from causalvae_pyro import CausalGraph, cli, fit, load, plots, save
 from causalvae_pyro.checkpoints import SaveCheckpoint
 from causalvae_pyro.checkpoints.hub import from_pretrained, save_pretrained
-from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.datasets import registry as sources
 from causalvae_pyro.evaluation import evaluate
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.training import CSVLogger, TrainingCheckpoint
 from causalvae_pyro.training.resuming import STATE, read_state
+from tests.builders import make_run, thinned
 
 GRAPH = CausalGraph(["a", "b"], [("a", "b")])
 OPTIONS = {"epochs": 1, "batch_size": 4, "device": "cpu", "progress": False}
@@ -112,9 +112,11 @@ def data():
     return torch.rand(8, 1, 16, 16), torch.randn(8, 2)
 
 
+Small = thinned(100)
+
+
 def make(data, seed=0):
-    torch.manual_seed(seed)
-    return Recipe().build(GRAPH, *data)
+    return make_run(GRAPH, *data, seed=seed)
 
 
 def weights(run):
@@ -220,12 +222,6 @@ def test_sharing(picture, disk, data, tmp_path):
     assert attempts(disk, lambda: save_pretrained(new, folder, pictures=pictures), check) >= 12
     if picture:
         assert (folder / "a.png").read_bytes() == b"new" * 100
-
-
-class Small(Pendulum):
-    @classmethod
-    def published_labels(cls):
-        return super().published_labels()[::100]
 
 
 @pytest.fixture

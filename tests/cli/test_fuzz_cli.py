@@ -18,16 +18,12 @@ from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.datasets import registry as sources
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.training.resuming import STATE
+from tests.builders import thinned
 
 SECONDS = 60
 
 
-class Small(Pendulum):
-    """So few scenes that scores and pictures take no time."""
-
-    @classmethod
-    def published_labels(cls):
-        return super().published_labels()[::150]
+Small = thinned(150)
 
 
 @pytest.fixture(scope="module")

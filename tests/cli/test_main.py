@@ -23,9 +23,11 @@ from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.datasets import registry as sources
 from causalvae_pyro.evaluation.evaluate import evaluate, score_table, train_predictor
 from causalvae_pyro.plots import plot_comparison
+from causalvae_pyro.training import TrainingCheckpoint
 from causalvae_pyro.training.resuming import STATE, read_state
 from causalvae_pyro.utils.missing_labels import keep_labels
 from tests import ROOT
+from tests.builders import Small
 
 OPTIONS = ["--noise", "0.1", "--dim", "2", "--w-eps", "0.3", "--seed", "3", "--batch-size", "16"]
 FILES = {
@@ -59,14 +61,6 @@ SMALL_COMMAND = [
     f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.cli import test_main; "
     "test_main.sources.SIMULATORS['pendulum'] = test_main.Small; sys.exit(test_main.main())",
 ]
-
-
-class Small(Pendulum):
-    """Every 29th scene: scores and pictures take no time."""
-
-    @classmethod
-    def published_labels(cls):
-        return super().published_labels()[::29]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -574,7 +568,8 @@ def test_starting_anew_says_what_is_lost(tmp_path, capsys, monkeypatch):
     assert main(arguments) == 0
     assert "--resume would have" not in capsys.readouterr().out
     state = read_state(tmp_path / STATE)
-    torch.save(state | {"finished": False, "epoch": 7}, tmp_path / STATE)
+    state = {name: value for name, value in state.items() if name not in ("format", "digest")}
+    TrainingCheckpoint(tmp_path).write(state | {"finished": False, "epoch": 7})
     assert main(arguments) == 0
     assert f"{tmp_path} holds a training run that was stopped in epoch 7; it is replaced" in capsys.readouterr().out
     (tmp_path / STATE).write_bytes(b"nonsense")
@@ -596,7 +591,7 @@ def test_how_it_is_trained(tmp_path, monkeypatch, capsys):
     options = "--ema 0.99 --max-grad-norm 5 --patience 3 --mixed-precision bf16 --micro-batches 2 --compile --deterministic"
     assert main(["train", "pendulum", *options.split(), "--out", str(tmp_path)]) == 2
     # The sprites' price grows, and with it the loss.
-    assert capsys.readouterr().err.startswith("causalvae: error: --patience: the sprites' loss grows")
+    assert capsys.readouterr().err.startswith("causalvae: error: --patience: the sprites' loss increases")
     assert main(["train", "pendulum", *options.split(), "--decoder", "conv", "--out", str(tmp_path)]) == 130
     assert [type(callback).__name__ for callback in given["callbacks"]] == ["SaveCheckpoint", "EarlyStopping"]
     kept = ("ema_decay", "max_grad_norm", "mixed_precision", "micro_batches", "compiled", "deterministic", "resume")

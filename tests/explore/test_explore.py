@@ -28,14 +28,9 @@ from causalvae_pyro.plots import draw_graph, plot_graph
 from causalvae_pyro.plots.style import ORANGE, SKY
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from tests import ROOT
+from tests.builders import Small
 
 NAMES = ("pendulum", "light", "shadow_length", "shadow_position")
-
-
-class Small(Pendulum):
-    @classmethod
-    def published_labels(cls):
-        return super().published_labels()[::29]
 
 
 def make_run(data, name, graph=None, order=None):

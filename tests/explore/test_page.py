@@ -14,7 +14,8 @@ from causalvae_pyro.explore import Explorer
 from causalvae_pyro.explore.server import Server
 from causalvae_pyro.explore.session import Session, encode_png
 from causalvae_pyro.recipes import Recipe
-from tests.explore.test_explore import Small, make_run
+from tests.builders import Small
+from tests.explore.test_explore import make_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, of the extra test")
 Keys = webdriver.Keys

@@ -7,28 +7,24 @@ from torch.testing import assert_close
 
 from causalvae_pyro import (
     AdditiveNoiseSCM,
-    AmortizedGuide,
     CausalGraph,
-    CausalVAE,
-    FixedPrior,
-    GaussianLikelihood,
     abduct,
     counterfactual,
     encode,
     intervene,
 )
 from causalvae_pyro.guides import IterativeGuide, LabelConditionedGuide
-from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.scm import SplineFlowSCM
+from tests.builders import make_pair
 
 SHAPE, GRAPH = (1, 8, 8), CausalGraph(["a", "b"], [("a", "b")])
 
 
 def pair(layer=AdditiveNoiseSCM, iterative=False, noise_dim=3, std=0.01):
-    scm = layer(GRAPH)
-    prior = FixedPrior(2, std=std, shift=[1.0, -2.0], scale=[2.0, 0.5])
-    model = CausalVAE(scm, prior, MLPDecoder(SHAPE, 2, noise_dim=noise_dim), GaussianLikelihood(), noise_dim=noise_dim)
-    guide = AmortizedGuide(MLPEncoder(SHAPE), scm, noise_dim=noise_dim)
+    units = {"std": std, "shift": [1.0, -2.0], "scale": [2.0, 0.5]}
+    model, guide = make_pair(
+        GRAPH, SHAPE, "endogenous", scm=layer, prior_options=units, noise_dim=noise_dim, hidden=256, features=128
+    )
     return model, (IterativeGuide(guide, model) if iterative else guide).eval()
 
 

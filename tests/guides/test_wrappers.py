@@ -12,12 +12,8 @@ from torch.testing import assert_close
 
 import causalvae_pyro.guides
 from causalvae_pyro import (
-    AdditiveNoiseSCM,
     AmortizedGuide,
     CausalGraph,
-    CausalVAE,
-    FixedPrior,
-    GaussianLikelihood,
     Run,
     abduct,
     counterfactual,
@@ -35,8 +31,8 @@ from causalvae_pyro.guides import (
     NormalizingFlow,
     PosteriorGuide,
 )
-from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.scm import LinearSCM
+from tests.builders import make_pair
 
 SHAPE, N, BATCH = (1, 6, 6), 2, 4
 GRAPH = CausalGraph(["a", "b"], [("a", "b")])
@@ -57,12 +53,8 @@ every_wrapper = pytest.mark.parametrize(("wrapper", "family"), WRAPPED, ids=lamb
 
 
 def make(wrapper=IterativeGuide, family=DiagonalNormal, noise_dim=1):
-    scm = AdditiveNoiseSCM(GRAPH, 2, hidden=8)
-    decoder = MLPDecoder(SHAPE, N, 2, noise_dim=noise_dim, hidden=8)
-    model = CausalVAE(scm, FixedPrior(N, 2, std=0.1), decoder, GaussianLikelihood(), noise_dim=noise_dim)
-    guide = AmortizedGuide(MLPEncoder(SHAPE, 6, hidden=8), scm, family=family(), noise_dim=noise_dim)
-    for parameter in (*model.parameters(), *guide.parameters()):
-        parameter.data += 0.3 * torch.randn_like(parameter)
+    options = {"dim": 2, "noise_dim": noise_dim, "family": family(), "hidden": 8, "features": 6, "moved": 0.3}
+    model, guide = make_pair(GRAPH, SHAPE, "endogenous", layer_options={"hidden": 8}, prior_options={"std": 0.1}, **options)
     return model, guide, wrapper(guide, model)
 
 

@@ -14,9 +14,7 @@ from torch.testing import assert_close
 from causalvae_pyro import (
     AdditiveNoiseSCM,
     CausalGraph,
-    CausalVAE,
     FixedPrior,
-    GaussianLikelihood,
     LinearSCM,
     abduct,
     counterfactual,
@@ -25,9 +23,8 @@ from causalvae_pyro import (
     reconstruct,
 )
 from causalvae_pyro.interventions import predict
-from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.priors import LearnedPrior
-from tests.builders import SPACES, amortized
+from tests.builders import SPACES, check_one_line, make_pair, raises
 
 # Against the index order: root -> mid -> leaf, and lone beside them.
 GRAPH = CausalGraph(["leaf", "root", "lone", "mid"], [("root", "mid"), ("mid", "leaf")])
@@ -36,19 +33,10 @@ SHAPE = (1, 4, 4)
 N = 6
 
 
-def make(guide="exogenous", *, dim=1, noise_dim=0, label_dim=0, scm=AdditiveNoiseSCM, prior=FixedPrior):
+def make(guide="exogenous", **options):
     """A model and a guide with random weights."""
-    layer = scm(GRAPH, dim, learn_noise=True)
-    prior = prior(4, dim, shift=[1.0, -2.0, 0.0, 3.0], scale=[2.0, 0.5, 1.0, 4.0])
-    decoder = MLPDecoder(SHAPE, 4, dim, noise_dim=noise_dim, hidden=16)
-    model = CausalVAE(layer, prior, decoder, GaussianLikelihood(), noise_dim=noise_dim)
-    encoder = MLPEncoder(SHAPE, 8, hidden=16, label_dim=label_dim)
-    pair = model, amortized(guide, encoder, layer, noise_dim=noise_dim)
-    with torch.no_grad():
-        for module in pair:
-            for parameter in module.parameters():
-                parameter.add_(0.2 * torch.randn_like(parameter))
-    return pair
+    units = {"shift": [1.0, -2.0, 0.0, 3.0], "scale": [2.0, 0.5, 1.0, 4.0]}
+    return make_pair(GRAPH, SHAPE, guide, moved=0.2, layer_options={"learn_noise": True}, prior_options=units, **options)
 
 
 def run_of(pair):
@@ -433,14 +421,6 @@ def test_functions_work_on_modules_of_any_provenance(x):
 
 
 # Errors
-
-
-def raises(argument, *words):
-    return pytest.raises(ValueError, match=rf"(?s)^{argument}: .*" + ".*".join(words))
-
-
-def check_one_line(error):
-    assert "\n" not in str(error.value), f"not one line: {error.value}"
 
 
 @pytest.mark.parametrize(

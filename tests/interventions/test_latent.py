@@ -7,20 +7,16 @@ import torch
 from torch.testing import assert_close
 
 from causalvae_pyro import (
-    AdditiveNoiseSCM,
-    AmortizedGuide,
     CausalGraph,
-    CausalVAE,
     FixedPrior,
-    GaussianLikelihood,
     Shift,
     abduct,
     counterfactual,
     intervene,
 )
 from causalvae_pyro.interventions import InterventionSet
-from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.priors import LearnedPrior
+from tests.builders import make_pair
 
 GRAPH = CausalGraph(["leaf", "root", "lone", "mid"], [("root", "mid"), ("mid", "leaf")])
 N = 6
@@ -36,17 +32,10 @@ DOS = {
 
 
 def make(prior=FixedPrior, dim=1, dtype=torch.float32):
-    model = CausalVAE(
-        AdditiveNoiseSCM(GRAPH, dim, learn_noise=True),
-        prior(4, dim, shift=[1.0, -2.0, 0.0, 3.0], scale=[2.0, 0.5, 1.0, 4.0]),
-        MLPDecoder((1, 4, 4), 4, dim, hidden=8),
-        GaussianLikelihood(),
-    )
-    guide = AmortizedGuide(MLPEncoder((1, 4, 4), 8, hidden=8), num_concepts=4, dim=dim)
-    with torch.no_grad():
-        for parameter in (*model.parameters(), *guide.parameters()):
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.to(dtype), guide.to(dtype)
+    units = {"shift": [1.0, -2.0, 0.0, 3.0], "scale": [2.0, 0.5, 1.0, 4.0]}
+    layer = {"learn_noise": True}
+    options = {"prior": prior, "dim": dim, "hidden": 8, "moved": 0.2, "dtype": dtype}
+    return make_pair(GRAPH, (1, 4, 4), layer_options=layer, prior_options=units, **options)
 
 
 @pytest.mark.parametrize("do", DOS.values(), ids=DOS)

@@ -10,18 +10,15 @@ from causalvae_pyro import (
     AdditiveNoiseSCM,
     CausalELBO,
     CausalGraph,
-    CausalVAE,
-    FixedPrior,
     GaussianLikelihood,
     fit,
 )
 from causalvae_pyro.guides import DiagonalNormal, FullRankNormal, NormalizingFlow
-from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.objectives import LabelFit, SleepPhase
 from causalvae_pyro.objectives.teacher_forcing import TeacherForcingMessenger
 from causalvae_pyro.training import Callback
 from causalvae_pyro.utils.missing_labels import masked_prior
-from tests.builders import amortized
+from tests.builders import make_pair
 
 SHAPE = (1, 8, 8)
 DIAGONAL, FULL_RANK, FLOW = ("endogenous", DiagonalNormal), ("exogenous", FullRankNormal), ("exogenous", NormalizingFlow)
@@ -33,10 +30,9 @@ def make(guide=DIAGONAL, noise_dim=0):
     scm = AdditiveNoiseSCM(graph, hidden=8, learn_noise=True)
     with torch.no_grad():
         scm.output.normal_(0, 0.3)
-    decoder = MLPDecoder(SHAPE, 3, hidden=16, noise_dim=noise_dim)
-    model = CausalVAE(scm, FixedPrior(3, std=0.1), decoder, GaussianLikelihood(0.2), noise_dim=noise_dim)
     space, family = guide
-    return model, amortized(space, MLPEncoder(SHAPE, 16, hidden=16), scm, family=family(), noise_dim=noise_dim)
+    options = {"scm": scm, "family": family(), "noise_dim": noise_dim, "likelihood": GaussianLikelihood(0.2), "features": 16}
+    return make_pair(graph, SHAPE, space, prior_options={"std": 0.1}, **options)
 
 
 def batch(count=40, missing=False):

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from causalvae_pyro import AmortizedGuide, CausalELBO, CausalGraph, CausalVAE, FixedPrior, GaussianLikelihood, LinearSCM, fit
-from causalvae_pyro.networks import MLPEncoder, SpriteDecoder
+from causalvae_pyro import CausalELBO, CausalGraph, LinearSCM, fit
+from causalvae_pyro.networks import SpriteDecoder
 from causalvae_pyro.objectives import EffectSparsity
+from tests.builders import make_pair
 
 N, SIZE, SHAPE = 3, 6, (1, 8, 8)
 
@@ -37,10 +38,9 @@ def value_of(decoder, z, **options):
 
 
 def make():
-    scm = LinearSCM(CausalGraph(["a", "b", "c"], [("a", "b")]))
     decoder = SpriteDecoder(SHAPE, N, noise_dim=1, sprites=2, canvas=4, hidden=4)
-    model = CausalVAE(scm, FixedPrior(N), decoder, GaussianLikelihood(), noise_dim=1)
-    return model, AmortizedGuide(MLPEncoder(SHAPE, 8, hidden=8), scm, noise_dim=1)
+    graph = CausalGraph(["a", "b", "c"], [("a", "b")])
+    return make_pair(graph, SHAPE, "endogenous", scm=LinearSCM, decoder=decoder, noise_dim=1, hidden=8)
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.3])

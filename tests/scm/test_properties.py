@@ -15,7 +15,6 @@ from causalvae_pyro import (
     AdditiveNoiseSCM,
     CausalELBO,
     CausalGraph,
-    CausalVAE,
     FixedPrior,
     GaussianLikelihood,
     LinearSCM,
@@ -31,7 +30,7 @@ from causalvae_pyro.objectives.terms import LabelFit
 from causalvae_pyro.priors import LearnedPrior
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.scm import AffineFlowSCM, MaskLayer, SplineFlowSCM
-from tests.builders import SPACES, amortized
+from tests.builders import SPACES, make_pair
 
 LAYERS = [LinearSCM, MaskLayer, AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM]
 every_layer = pytest.mark.parametrize("cls", LAYERS, ids=lambda cls: cls.__name__)
@@ -197,18 +196,11 @@ def test_another_precision_is_an_error_that_names_the_argument(cls, method):
 # Models --------------------------------------------------------------------------------------------------------------
 
 
-def pair(graph, shape, cls=AdditiveNoiseSCM, space="endogenous", prior=FixedPrior, dim=1, dtype=torch.float32, noise_dim=0):
+def pair(graph, shape, cls=AdditiveNoiseSCM, space="endogenous", dim=1, dtype=torch.float32, **options):
     scm = make(cls, graph, dim, 0, dtype)
-    model = CausalVAE(
-        scm,
-        prior(len(graph), dim),
-        MLPDecoder(shape, len(graph), dim, hidden=8, noise_dim=noise_dim),
-        GaussianLikelihood(0.1),
-        noise_dim=noise_dim,
-    )
-    encoder = MLPEncoder(shape, 8, hidden=8)
-    guide = amortized(space, encoder, scm, noise_dim=noise_dim)
-    return model.to(dtype).eval(), guide.to(dtype).eval()
+    options = {"dim": dim, "hidden": 8, "likelihood": GaussianLikelihood(0.1), "dtype": dtype, **options}
+    model, guide = make_pair(graph, shape, space, scm=scm, **options)
+    return model.eval(), guide.eval()
 
 
 SHAPES = st.tuples(st.sampled_from([1, 2, 3, 4]), st.integers(1, 7), st.integers(1, 7))

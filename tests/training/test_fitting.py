@@ -16,21 +16,19 @@ from causalvae_pyro import (
     AdditiveNoiseSCM,
     AmortizedGuide,
     CausalELBO,
-    CausalVAE,
-    FixedPrior,
-    GaussianLikelihood,
     fit,
     load,
 )
 from causalvae_pyro.checkpoints import SaveCheckpoint
 from causalvae_pyro.checkpoints.runs import HISTORY
 from causalvae_pyro.datasets import Pendulum
-from causalvae_pyro.networks import MLPDecoder, MLPEncoder
+from causalvae_pyro.networks import MLPEncoder
 from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.training import Callback, History, NonFiniteLossError, TrainingState, cosine_schedule, resolve_device
 from causalvae_pyro.training.monitor import Monitor
 from causalvae_pyro.utils import missing_labels
 from causalvae_pyro.utils.local_params import local_params
+from tests.builders import make_pendulum_pair
 
 SIZE = 96
 
@@ -49,14 +47,7 @@ def data(pendulum):
 
 
 def make(data, seed=0, prior_std=0.1):
-    torch.manual_seed(seed)
-    images, labels = data
-    scm = AdditiveNoiseSCM(Pendulum.graph, hidden=8, learn_noise=True)
-    decoder = MLPDecoder.from_images(images, 4, hidden=32)
-    prior = FixedPrior.from_labels(labels, std=prior_std)
-    model = CausalVAE(scm, prior, decoder, GaussianLikelihood(0.3, learn_scale=True))
-    guide = AmortizedGuide(MLPEncoder((3, 16, 16), 16, hidden=32), scm, init_scale=prior_std)
-    return model, guide
+    return make_pendulum_pair(data, seed=seed, std=prior_std, hidden=32)
 
 
 def run(pair, data, **options):

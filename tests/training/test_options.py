@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from causalvae_pyro import AdditiveNoiseSCM, AmortizedGuide, CausalELBO, CausalVAE, FixedPrior, GaussianLikelihood, fit, load
+from causalvae_pyro import CausalELBO, fit, load
 from causalvae_pyro.baselines import DeterministicNormal
 from causalvae_pyro.checkpoints.runs import SaveCheckpoint
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.guides import IterativeGuide
-from causalvae_pyro.networks import MLPDecoder, MLPEncoder, SpriteDecoder
+from causalvae_pyro.networks import SpriteDecoder
 from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.training import (
     Callback,
@@ -25,6 +25,7 @@ from causalvae_pyro.training import (
 )
 from causalvae_pyro.training.devices import networks_of, reproducible
 from causalvae_pyro.training.ema import MovingAverage
+from tests.builders import make_pendulum_pair
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +35,9 @@ def data():
 
 
 def make(data, deterministic=False):
-    torch.manual_seed(0)
-    images, labels = data
-    scm = AdditiveNoiseSCM(Pendulum.graph, hidden=8, learn_noise=True)
-    prior = FixedPrior.from_labels(labels, std=0.1)
-    decoder = MLPDecoder.from_images(images, 4, hidden=16)
-    model = CausalVAE(scm, prior, decoder, GaussianLikelihood(0.3, learn_scale=True))
-    encoder = MLPEncoder((3, 16, 16), 16, hidden=16)
     if deterministic:
-        return model, AmortizedGuide(encoder, family=DeterministicNormal(), num_concepts=4)
-    return model, AmortizedGuide(encoder, scm, init_scale=0.1)
+        return make_pendulum_pair(data, space="exogenous", family=DeterministicNormal())
+    return make_pendulum_pair(data)
 
 
 def run(pair, data, **options):

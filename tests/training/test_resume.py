@@ -15,12 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from causalvae_pyro import (
-    AdditiveNoiseSCM,
-    AmortizedGuide,
     CausalELBO,
-    CausalVAE,
-    FixedPrior,
-    GaussianLikelihood,
     LinearSCM,
     fit,
 )
@@ -29,11 +24,12 @@ from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.discovery import GraphSearch, LinearCandidates
 from causalvae_pyro.discovery.acyclicity import polynomial_acyclicity
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.networks import MLPDecoder, MLPEncoder, SpatialEncoder, SpriteDecoder
+from causalvae_pyro.networks import SpatialEncoder, SpriteDecoder
 from causalvae_pyro.objectives import EffectSparsity, LabelFit, SleepPhase
 from causalvae_pyro.training import Callback, EarlyStopping, TrainingCheckpoint
 from causalvae_pyro.training.resuming import STATE, read_state
 from tests import ROOT
+from tests.builders import make_pendulum_pair
 
 SIZE, BATCH, EPOCHS = 100, 24, 3
 
@@ -45,14 +41,8 @@ def data():
 
 
 def make(data, decoder=None, encoder=None, graph=Pendulum.graph):
-    torch.manual_seed(0)
-    images, labels = data
-    scm = AdditiveNoiseSCM(graph, hidden=8, learn_noise=True) if graph.edges else LinearSCM(graph)
-    prior = FixedPrior.from_labels(labels.nan_to_num(1.0), std=0.1)
-    decoder = MLPDecoder.from_images(images, 4, hidden=16) if decoder is None else decoder
-    encoder = MLPEncoder((3, 16, 16), 16, hidden=16) if encoder is None else encoder
-    model = CausalVAE(scm, prior, decoder, GaussianLikelihood(0.3, learn_scale=True))
-    return model, AmortizedGuide(encoder, scm, init_scale=0.1)
+    scm = None if graph.edges else LinearSCM(graph)
+    return make_pendulum_pair(data, decoder=decoder, encoder=encoder, scm=scm)
 
 
 class Killed(RuntimeError):
@@ -467,7 +457,7 @@ import os, random, signal, sys, time
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from tests.training from tests.training import test_resume
+from tests.training import test_resume
 from causalvae_pyro.datasets import Pendulum
 
 pendulum = Pendulum("test", size=16)

@@ -10,11 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from causalvae_pyro import (
-    AmortizedGuide,
     CausalGraph,
-    CausalVAE,
-    FixedPrior,
-    GaussianLikelihood,
     LinearSCM,
     Run,
     counterfactual,
@@ -22,8 +18,9 @@ from causalvae_pyro import (
     reconstruct,
     save,
 )
-from causalvae_pyro.networks import MLPEncoder, SpriteDecoder
+from causalvae_pyro.networks import SpriteDecoder
 from causalvae_pyro.networks.sprites.decoder import _GAIN
+from tests.builders import make_pair
 
 LEADS = [(), (5,), (2, 3)]
 SHAPES = [(1, 16, 16), (3, 5, 8), (4, 9, 6)]
@@ -667,11 +664,10 @@ def test_it_learns_what_moves_what():
 
 def make_run(dtype=torch.float32):
     graph = CausalGraph(["a", "b", "c"], [("a", "c"), ("b", "c")])
-    scm = LinearSCM(graph)
     decoder = randomised(SpriteDecoder((3, 12, 20), 3, noise_dim=2, sprites=2, canvas=6, hidden=4))
-    guide = AmortizedGuide(MLPEncoder((3, 12, 20), 16, hidden=16), scm, noise_dim=2)
-    model = CausalVAE(scm, FixedPrior(3), decoder, GaussianLikelihood(), noise_dim=2)
-    return Run(model.to(dtype).eval(), guide.to(dtype).eval())
+    options = {"scm": LinearSCM, "decoder": decoder, "noise_dim": 2, "features": 16, "dtype": dtype}
+    model, guide = make_pair(graph, (3, 12, 20), "endogenous", **options)
+    return Run(model.eval(), guide.eval())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
