@@ -384,6 +384,7 @@ def test_kl_z_of_a_flow_is_sampled_exactly(kind, scm):
 
 @every_flow
 def test_a_flow_couples_all_dimensions_and_follows_the_image(kind):
+    torch.manual_seed(1)  # of 16 rectified units some may be off for good
     _, guide, x = make(kind)
     q = base(guide, x)
     xi = torch.randn(BATCH, 6).double()
