@@ -137,7 +137,8 @@ def ablation() -> str:
         f"CF-scores on Pendulum after {result['settings']['epochs']} epochs, {result['settings']['seeds']} seeds,"
         f" {result['settings']['limit']} test images (`python benchmarks/ablation.py`):",
         "",
-        f"| | {' | '.join(f'do({name})' for name in first)} | R² of the counterfactual, worst | composition error, 10 nulls / 1 |",
+        f"| | {' | '.join(f'do({name})' for name in first)} | R² of the counterfactual, worst"
+        " | composition error, 10 nulls / 1 |",
         "|---|" + "---|" * (len(first) + 2),
     ]
     for row in result["variants"].values():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import causalvae_pyro
+from causalvae_pyro.utils.files import user_path
 
 __all__ = ["PRESETS", "parse"]
 
@@ -65,16 +66,23 @@ def _make_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train, score the result and write a report", formatter_class=formatter)
     train.add_argument("data", nargs="?", choices=SIMULATORS, help="a simulator; or give --images, --labels, --graph")
     own = train.add_argument_group("your own data, instead of a simulator")
-    own.add_argument("--images", type=Path, metavar="DIR", help="folder of images")
-    own.add_argument("--labels", type=Path, metavar="FILE", help="CSV table: files in the first column, a column per concept")
-    own.add_argument("--graph", type=Path, metavar="FILE", help="the graph: .json or .yaml of parents, or .csv adjacency")
+    own.add_argument("--images", type=user_path, metavar="DIR", help="folder of images")
+    own.add_argument(
+        "--labels", type=user_path, metavar="FILE", help="CSV table: files in the first column, a column per concept"
+    )
+    own.add_argument("--graph", type=user_path, metavar="FILE", help="the graph: .json or .yaml of parents, or .csv adjacency")
+    own.add_argument("--mode", choices=("L", "RGB", "RGBA"), help="convert all images to grey, colour or colour with opacity")
+    own.add_argument("--split-by", metavar="COLUMN", help="keep the groups of this column (persons, scenes) in one split")
+    own.add_argument(
+        "--rename", action="append", metavar="COLUMN=CONCEPT", help="name of a column's concept; may be given several times"
+    )
     own.add_argument(
         "--unit", action="append", metavar="CONCEPT=UNIT", help="of a label, for figures; may be given several times"
     )
-    train.add_argument("--out", type=Path, help="directory of the run (default: runs/DATA, or runs/folder)")
+    train.add_argument("--out", type=user_path, help="directory of the run (default: runs/DATA, or runs/folder)")
     train.add_argument("--size", type=int, default=64, help="side of the images in pixels, a multiple of 16")
     train.add_argument("--noise", type=float, default=0.0, help="simulators: mechanism noise in label standard deviations")
-    train.add_argument("--partition", choices=PARTITIONS, default="iid", help="simulators: how train and test are told apart")
+    train.add_argument("--partition", choices=PARTITIONS, default="iid", help="simulators: the split into train and test")
     train.add_argument(
         "--preset",
         choices=sorted(PRESETS),
@@ -86,7 +94,7 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
-    train.add_argument("--label-share", type=float, default=1.0, help="use the labels of so many images only, drawn at random")
+    train.add_argument("--label-share", type=float, default=1.0, help="use the labels of so many images only, chosen at random")
     train.add_argument("--dim", type=int, default=RECIPE["dim"], help="dimensions of each concept")
     train.add_argument(
         "--decoder",
@@ -100,7 +108,9 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--w-eps", type=float, default=RECIPE["w_eps"], help="weight of KL(q(eps) || p(eps))")
     train.add_argument("--w-z", type=float, default=RECIPE["w_z"], help="weight of KL(q(z) || p(z | u))")
     engine = train.add_argument_group("how it is trained")
-    engine.add_argument("--resume", action="store_true", help="go on exactly where a stopped run in --out was, if there is one")
+    engine.add_argument(
+        "--resume", action="store_true", help="continue exactly where a stopped run in --out was, if there is one"
+    )
     engine.add_argument("--ema", type=float, metavar="DECAY", help="train on, but keep an average of the weights, e.g. 0.999")
     engine.add_argument("--max-grad-norm", type=float, help="scale larger gradients down to this norm")
     engine.add_argument("--patience", type=int, help="stop after so many epochs without a lower loss; not with sprites")
@@ -110,18 +120,18 @@ def _make_parser() -> argparse.ArgumentParser:
     engine.add_argument("--micro-batches", type=int, default=1, help="parts in which a batch goes through, for less memory")
     engine.add_argument("--compile", action="store_true", help="compile encoder and decoder")
     engine.add_argument("--deterministic", action="store_true", help="deterministic algorithms only")
-    engine.add_argument("--tensorboard", type=Path, metavar="DIR", help="log for TensorBoard (extra tensorboard)")
+    engine.add_argument("--tensorboard", type=user_path, metavar="DIR", help="log for TensorBoard (extra tensorboard)")
     _device_option(train)
 
     score = commands.add_parser("evaluate", help="score a run again and rewrite its report", formatter_class=formatter)
-    score.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    score.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
     score.add_argument("--limit", type=int, help="use so many test images only, evenly spaced")
     score.add_argument(
         "--predictor",
         action=argparse.BooleanOptionalAction,
         default=argparse.SUPPRESS,
-        help="train an independent predictor of the labels, which reads them from counterfactuals "
-        "(default: where nobody knows the true counterfactuals)",
+        help="train an independent predictor of the labels, which judges counterfactuals "
+        "(default: where the true counterfactuals are unknown)",
     )
     score.add_argument(
         "--fid",
@@ -132,15 +142,17 @@ def _make_parser() -> argparse.ArgumentParser:
         help="the Frechet distance of counterfactuals from test images, by the features of InceptionV3 or of the predictor "
         f"(extra fid; without a value: {FEATURES[0]})",
     )
+    _moved_data(score)
     _device_option(score)
 
     cf = commands.add_parser("counterfactual", help="counterfactual images of test images", formatter_class=formatter)
-    cf.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    cf.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
     cf.add_argument(
         "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
     )
     cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
-    cf.add_argument("--out", type=Path, default=Path("counterfactual.png"), help="image file: rows factual, model's, true")
+    cf.add_argument("--out", type=user_path, default=Path("counterfactual.png"), help="image file: rows factual, model's, true")
+    _moved_data(cf)
     _device_option(cf)
 
     explore = commands.add_parser(
@@ -150,20 +162,21 @@ def _make_parser() -> argparse.ArgumentParser:
         "sliders, and see the counterfactual beside the image and, for simulators, beside the true one. Ctrl-C ends it.",
         formatter_class=formatter,
     )
-    explore.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    explore.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
     explore.add_argument(
         "--port", type=int, default=argparse.SUPPRESS, help=f"of the page (default: {PORT}, or a free one where that is taken)"
     )
     explore.add_argument("--samples", type=int, default=16, help="posterior samples behind a standard deviation")
     explore.add_argument("--open", action="store_true", help="open the page in the browser")
+    _moved_data(explore)
     _device_option(explore)
 
     share = commands.add_parser(
         "share", help="make a folder for others, or upload it, with a model card", formatter_class=formatter
     )
-    share.add_argument("path", type=Path, metavar="RUN", help="directory of the run")
+    share.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
     where = share.add_mutually_exclusive_group(required=True)
-    where.add_argument("--to", type=Path, metavar="DIR", help="the folder to write")
+    where.add_argument("--to", type=user_path, metavar="DIR", help="the folder to write")
     where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (hf auth login)")
     share.add_argument("--private", action="store_true", help="make the repository a private one")
     return parser
@@ -171,3 +184,11 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def _moved_data(parser: argparse.ArgumentParser) -> None:
+    moved = parser.add_argument_group("where the run's data are now, if they have moved")
+    moved.add_argument("--images", type=user_path, metavar="DIR", help="of your own data")
+    moved.add_argument("--labels", type=user_path, metavar="FILE", help="of your own data")
+    moved.add_argument("--graph", type=user_path, metavar="FILE", help="of your own data")
+    moved.add_argument("--root", type=user_path, metavar="DIR", help="of a published data set")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from causalvae_pyro.cli.runs import load_run
+import torch
+
+from causalvae_pyro.cli.runs import data_of, load_run
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.evaluate import has_truth
@@ -16,7 +18,7 @@ __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draws.
+    """Computes and shows counterfactuals.
 
     Args:
         arguments: Of the command.
@@ -32,16 +34,19 @@ def run(arguments: argparse.Namespace) -> None:
         do[name] = value
     if arguments.count < 1:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
-    data = load_dataset(found.config.get("data"), "test")
+    data = load_dataset(data_of(found, arguments), "test")
     chosen = evenly_spaced(min(arguments.count, len(data)), len(data))
     x, labels = data.images[chosen], data.labels[chosen]
-    images = counterfactual(found.model, found.guide, x, do, labels).cpu()
+    # The run may hold the concepts in another order than the data, and more of them.
+    handed = labels.new_full((len(labels), len(found.graph)), torch.nan)
+    handed[:, [found.graph.index(name) for name in data.graph.names]] = labels
+    images = counterfactual(found.model, found.guide, x, do, handed).cpu()
     rows = [("factual", x), (f"{do_label(do, units_of(data) or found.units)}\nmodel", images)]
     if has_truth(data):
         true_labels, true = data.counterfactual(labels, do)
         rows.append(("true", true))
         for i, before, after in zip(chosen.tolist(), labels.tolist(), true_labels.tolist(), strict=True):
-            pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(found.graph.names, before, after, strict=True))
+            pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(data.graph.names, before, after, strict=True))
             print(f"image {i}: {', '.join(pairs)}")
     save_figure(plot_comparison(rows), arguments.out)
     print(f"wrote {arguments.out}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import webbrowser
 
-from causalvae_pyro.checkpoints.runs import load
+from causalvae_pyro.cli.runs import data_of, load_run
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.explore.answers import Explorer
 from causalvae_pyro.explore.server import Server
@@ -21,8 +21,8 @@ def run(arguments: argparse.Namespace) -> None:
     Args:
         arguments: Of the command.
     """
-    found = load(arguments.path, device=resolve_device(arguments.device))
-    explorer = Explorer(found, load_dataset(found.config.get("data"), "test"), samples=arguments.samples)
+    found = load_run(arguments.path, device=resolve_device(arguments.device))
+    explorer = Explorer(found, load_dataset(data_of(found, arguments), "test"), samples=arguments.samples)
     explorer.answer(explorer.test_image(0), {})  # the first pass through the networks takes longer than all later ones
     with Server(Session(explorer, arguments.path), getattr(arguments, "port", None)) as server:
         print(f"{server.address} shows {arguments.path}; Ctrl-C ends it", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from causalvae_pyro.checkpoints.runs import Run, load
 from causalvae_pyro.training.monitor import non_finite, shortened
 from causalvae_pyro.utils.files import open_table
 
-__all__ = ["load_run", "read_history", "read_scores"]
+__all__ = ["data_of", "load_run", "read_history", "read_scores"]
 
 
 def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
@@ -30,6 +31,27 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
     if spoilt := non_finite(model=run.model, guide=run.guide):
         raise ValueError(f"RUN: {shortened(spoilt)} of {path} holds NaN or infinities: its training has diverged")
     return run
+
+
+def data_of(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The description of a run's data, with the places that the command gives.
+
+    Args:
+        run: The run.
+        arguments: Of the command: ``images``, ``labels``, ``graph`` and ``root``, each ``None`` where the data have not moved.
+
+    Raises:
+        ValueError: If the run's data have no such place.
+    """
+    description = run.data
+    for name in ("images", "labels", "graph", "root"):
+        if (path := getattr(arguments, name)) is not None:
+            if name not in description:
+                places = [f"--{place}" for place in ("images", "labels", "graph", "root") if place in description]
+                valid = ", ".join(places) or "none, the data are a simulator's"
+                raise ValueError(f"--{name}: got {path}, but the run's data have no such place; valid: {valid}")
+            description[name] = str(path.resolve())
+    return description
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def score(
     out: Path,
     rows: list[dict[str, float]],
     *,
+    description: Mapping[str, Any] | None = None,
     limit: int | None = None,
     predict: bool | None = None,
     fid: str | None = None,
@@ -29,12 +31,13 @@ def score(
         run: The run.
         out: Where the report goes.
         rows: Of its training history.
+        description: Of the data; by default the run's.
         limit: See :func:`~causalvae_pyro.evaluation.evaluate`.
         predict: Whether to train a predictor of the labels; by default where the true counterfactuals are not known.
         fid: ``"inception"`` or ``"predictor"``, whose features the Frechet distance takes; none by default.
         train_data: What the predictor learns from; loaded where it is not given.
     """
-    description = run.config.get("data")
+    description = run.config.get("data") if description is None else description
     data = load_dataset(description, "test")
     if predict is None:
         # Skipped by default unless sides divide by 4.
@@ -49,4 +52,4 @@ def score(
         )
     metrics = evaluate(run, data, limit=limit, **options)
     page = write_report(run, data, metrics, rows, out)
-    print(f"\n{score_table(metrics)}\n\nPictures, scores and settings: {page}")
+    print(f"\n{score_table(metrics)}\n\nFigures, scores and settings: {page}")

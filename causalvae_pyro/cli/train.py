@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -154,25 +155,31 @@ def _left_over(checkpoint: TrainingCheckpoint) -> int | None:
 
 def _description(arguments: argparse.Namespace) -> dict[str, Any]:
     own = {name: getattr(arguments, name) for name in ("images", "labels", "graph")}
-    given = [f"--{name}" for name, path in own.items() if path is not None] + ["--unit"] * bool(arguments.unit)
+    given = [f"--{name}" for name, path in own.items() if path is not None]
+    given += [f"--{name.replace('_', '-')}" for name in ("unit", "mode", "split_by", "rename") if getattr(arguments, name)]
     common = {"size": arguments.size, "seed": arguments.seed}
     if arguments.data is not None and not given:
         return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
     if arguments.data is None and None not in own.values():
-        pairs = [_unit(text) for text in arguments.unit or ()]
-        units = dict(pairs)
-        if len(units) < len(pairs):
-            raise ValueError("--unit: a concept is given twice")
+        units = _pairs("--unit", arguments.unit, "CONCEPT=UNIT, e.g. thickness=px")
         paths = {name: str(path.resolve()) for name, path in own.items()}
-        return {"name": FOLDER, **paths, **({"units": units} if units else {}), **common}
+        options = {"units": units, "rename": _pairs("--rename", arguments.rename, "COLUMN=CONCEPT, e.g. 5_o_Clock_Shadow=shadow")}
+        options |= {"mode": arguments.mode, "split_by": arguments.split_by}
+        return {"name": FOLDER, **paths, **{name: value for name, value in options.items() if value}, **common}
     what = " and ".join(([arguments.data] if arguments.data else []) + given) or "neither"
     raise ValueError(
         f"data: got {what}; give a simulator ({', '.join(sorted(SIMULATORS))}) or all of --images, --labels and --graph"
     )
 
 
-def _unit(text: str) -> tuple[str, str]:
-    name, _, unit = (part.strip() for part in text.partition("="))
-    if not unit:
-        raise ValueError(f"--unit: got {text!r}; expected CONCEPT=UNIT, e.g. thickness=px")
-    return name, unit
+def _pairs(option: str, given: Sequence[str] | None, form: str) -> dict[str, str]:
+    """``NAME=VALUE`` options as a mapping."""
+    result: dict[str, str] = {}
+    for text in given or ():
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not value:
+            raise ValueError(f"{option}: got {text!r}; expected {form}")
+        if name in result:
+            raise ValueError(f"{option}: {name!r} is given twice")
+        result[name] = value
+    return result

@@ -17,6 +17,7 @@ from causalvae_pyro.discovery.local import LocalFits, climb, penalised_score, st
 from causalvae_pyro.discovery.scores import gaussian_score
 from causalvae_pyro.discovery.threshold import to_dag
 from causalvae_pyro.graph import CausalGraph, GraphLike, as_graph
+from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["Discovery", "discover_graph", "refine_graph"]
 
@@ -117,7 +118,7 @@ def discover_graph(
     allowed = _as_allowed(allowed, n)
     if candidates is not None and bool((candidates.allowed > allowed).any()):
         raise ValueError("candidates: their own edges go beyond allowed")
-    with torch.random.fork_rng(devices=[]):
+    with kept_rng_state():
         # The CPU's alone: torch.manual_seed would leave another state on the GPUs.
         torch.default_generator.manual_seed(seed)
         candidates = NetworkCandidates(allowed) if candidates is None else candidates

@@ -13,6 +13,7 @@ from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.scorecard import CounterfactualData, Scorer, has_truth
 from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.metrics import Predictor
+from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table", "train_predictor"]
 
@@ -140,7 +141,7 @@ def train_predictor(
         steps: Steps of training, about.
         augment: Random change of a batch of images that leaves the labels as they are, e.g. of a hint that they hold in real
             images and not in counterfactual ones.
-        seed: Of the weights and the order of the images. The global generator stays as it was.
+        seed: Of the weights and the order of the images. Global generators stay as they were, those of the device too.
         device: Where to train and to predict.
         progress: Show a progress bar.
     """
@@ -148,7 +149,7 @@ def train_predictor(
     batch_size = min(64, max(8, len(images) // 8))
     count = min(len(images), steps * batch_size)
     chosen = evenly_spaced(count, len(images))
-    with torch.random.fork_rng(devices=[]):
+    with kept_rng_state(device):
         torch.manual_seed(seed)
         predictor = Predictor(images.shape[1:], labels.shape[1]).to(device)
         epochs = round(steps / max(1, count // batch_size))

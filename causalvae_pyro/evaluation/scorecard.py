@@ -58,7 +58,8 @@ class CounterfactualData(Protocol):
 
 def has_truth(data: Any) -> bool:
     """Whether a data set knows its true counterfactual images."""
-    return hasattr(data, "counterfactual")
+    # Where the truth depends on the image and not on the labels alone, it is asked for by the image's number: not here.
+    return hasattr(data, "counterfactual") and not hasattr(data, "counterfactual_targets")
 
 
 class Scorer:
@@ -130,15 +131,19 @@ class Scorer:
         """Composition and reversibility."""
         model, guide, labels = self.run.model, self.run.guide, self.labels
 
-        def set_to(do: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-            return lambda x: counterfactual(model, guide, x, do, self.handed).cpu().clamp(0, 1)
+        def set_to(do: dict[str, Tensor], handed: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda x: counterfactual(model, guide, x, do, handed).cpu().clamp(0, 1)
 
         reversal = {}
         for column, name in enumerate(self.data.graph.names):
-            # The effects follow when the cause is set, and follow again when it is set back.
-            do, undo = set_to({name: self._values(name)}), set_to({name: labels[:, column]})
-            reversal[name] = reversibility(do, undo, self.x).item()
-        return {"composition": composition(set_to({}), self.x).tolist(), "reversibility": reversal}
+            do = {name: self._values(name)}
+            images, z = counterfactual(model, guide, self.x, do, self.handed, return_latents=True)
+            images = images.cpu().clamp(0, 1)
+            # The counterfactual image is abducted with its own labels: with the factual ones a guide that uses labels would
+            # undo the intervention by itself. Effects follow the cause in both directions.
+            undo = set_to({name: labels[:, column]}, self._hand(self._intended(do, z)))
+            reversal[name] = reversibility(_always(images), undo, self.x).item()
+        return {"composition": composition(set_to({}, self.handed), self.x).tolist(), "reversibility": reversal}
 
     def effectiveness(self, predictor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Errors of the labels that an independent predictor infers from counterfactuals."""
@@ -224,10 +229,10 @@ class Scorer:
 
     def _intended(self, do: dict[str, Tensor], z: Tensor) -> Tensor:
         """True counterfactual labels, or what the model's own concepts ``z`` stand for."""
-        if has_truth(self.data):
-            return self._true(do)[0]
         if hasattr(self.data, "counterfactual_labels"):
             return self.data.counterfactual_labels(self.labels, do)
+        if has_truth(self.data):
+            return self._true(do)[0]
         return self._read(z)
 
     def _true(self, do: dict[str, Tensor], part: slice = slice(None)) -> tuple[Tensor, Tensor]:
@@ -243,6 +248,10 @@ class Scorer:
         # No interval where a resample has no score: one without the few images of a rare class, or on which nothing changes.
         with suppress(ValueError), np.errstate(divide="ignore", invalid="ignore"):
             intervals[key] = bootstrap_interval(arrays, statistic, seed=self.seed, **options)["interval"]
+
+
+def _always(images: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _: images
 
 
 def _graph_scores(learned: CausalGraph, true: CausalGraph) -> dict[str, float]:

@@ -20,6 +20,7 @@ from causalvae_pyro.interventions.actions import InterventionSet
 from causalvae_pyro.interventions.counterfactuals import abduct, predict
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.utils.images import as_images
+from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
 
@@ -275,7 +276,7 @@ class Explorer:
     def _samples(self, action: InterventionSet, factual: Factual) -> tuple[Tensor, dict[str, Tensor]]:
         if self._drawn is None or self._drawn[0] is not factual:
             device = self.run.model.zero.device
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            with kept_rng_state(device):
                 torch.manual_seed(self.seed)
                 noise = abduct(self.run.guide, *self._inputs(factual.image, factual.labels), num_samples=self.samples)
             self._drawn = factual, {name: value.flatten(0, 1) for name, value in noise.items()}

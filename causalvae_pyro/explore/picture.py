@@ -9,7 +9,7 @@ from torch import Tensor
 
 from causalvae_pyro.explore.answers import Answer, Explorer, Factual
 from causalvae_pyro.plots.graphs import draw_graph
-from causalvae_pyro.plots.style import MIN_FONT, WIDTH, figure_style, readable
+from causalvae_pyro.plots.style import MIN_FONT, WIDTH, figure_style, plain, readable
 
 __all__ = ["panels", "plot_answer"]
 
@@ -71,8 +71,8 @@ def _bare(axes: Any) -> None:
 
 
 def _title(explorer: Explorer, factual: Factual, answer: Answer) -> str:
-    what = f"test image {factual.source}" if isinstance(factual.source, int) else factual.source
-    sets = ", ".join(f"{readable(name)} = {explorer.concept(name).describe(value)}" for name, value in answer.do.items())
+    what = f"test image {factual.source}" if isinstance(factual.source, int) else plain(factual.source[:60])
+    sets = ", ".join(f"{readable(name)} = {plain(explorer.concept(name).describe(value))}" for name, value in answer.do.items())
     return f"do({sets}) on {what}" if sets else f"{what}, nothing intervened on"
 
 
@@ -92,7 +92,7 @@ def _draw_table(axes: Any, explorer: Explorer, factual: Factual, answer: Answer)
         if answer.true_concepts:
             texts.append(f"{answer.true_concepts[concept.name]:.{concept.digits}f}")
         mark = "do: " if concept.name in answer.do else ""
-        rows.append([mark + readable(concept.name), concept.unit, *texts])
+        rows.append([mark + readable(concept.name), plain(concept.unit), *texts])
     table = axes.table(rows, colLabels=head, loc="center", cellLoc="right", edges="horizontal")
     table.auto_set_font_size(False)
     table.set_fontsize(MIN_FONT)

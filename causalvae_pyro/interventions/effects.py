@@ -18,6 +18,7 @@ from causalvae_pyro.interventions.counterfactuals import counterfactual_traces, 
 from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
+from causalvae_pyro.utils.random_state import kept_rng_state
 from causalvae_pyro.utils.student_t import half_width
 
 __all__ = ["AverageEffect", "IndividualEffects", "TwinWorlds", "World", "ate", "ite", "sample_interventional", "twin_worlds"]
@@ -246,7 +247,7 @@ class _PixelNoise(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == "x":
             device = msg["fn"].mean.device
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            with kept_rng_state(device):
                 torch.manual_seed(self.seed)
                 msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
 

@@ -93,7 +93,7 @@ class Predictor(nn.Module):
 
         Args:
             images: ``[N, C, H, W]``, uint8 or in [0, 1].
-            targets: ``[N, outputs]`` numbers, or ``[N]`` classes.
+            targets: ``[N, outputs]`` numbers, NaN where missing, or ``[N]`` classes.
             epochs: Passes over the data.
             batch_size: Images per step. An epoch leaves out what does not fill a batch, for the batch normalisation's sake.
             lr: Peak learning rate of AdamW in a one-cycle schedule (Smith & Topin 2018).
@@ -101,14 +101,16 @@ class Predictor(nn.Module):
             augment_pairs: Random change of images that changes their targets too, ``(images, targets)`` to the same.
             seed: Fixes the order of the data.
             progress: Show a progress bar.
+
+        Raises:
+            ValueError: If no value of a target is known.
         """
         check_images(images, "images")
         batch_size, device = min(batch_size, len(images)), self.shift.device
         if not self.classify:
-            self.shift.copy_(targets.mean(0))
-            # A target that is the same everywhere is already right, and must not be divided by 0.
-            spread = targets.std(0)
-            self.scale.copy_(torch.where(spread > 0, spread, 1.0))
+            shift, scale = _standardisation(targets)
+            self.shift.copy_(shift)
+            self.scale.copy_(scale)
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=2e-2)
         steps = len(images) // batch_size
@@ -123,15 +125,32 @@ class Predictor(nn.Module):
                 if self.classify:
                     error = F.cross_entropy(output, target, label_smoothing=0.05)
                 else:
-                    error = ((output - target) / self.scale).square().mean()
+                    error = self._squared_error(output, target)
                 optimizer.zero_grad()
                 error.backward()
                 optimizer.step()
                 schedule.step()
         self.eval()
 
+    def _squared_error(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean over the known targets of a batch, standardised."""
+        known = ~target.isnan()
+        errors = ((output - target.nan_to_num()) / self.scale).square() * known
+        return errors.sum() / known.sum().clamp(min=1)
+
     @torch.no_grad()
     def predict(self, images: Tensor, *, batch_size: int = 512) -> Tensor:
         """Numbers ``[N, outputs]``, or classes ``[N]``, for images in [0, 1] or uint8."""
         output = self._batched(self, images, batch_size)
         return output.argmax(-1) if self.classify else output
+
+
+def _standardisation(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the known values of each target."""
+    columns = [column[~column.isnan()].double() for column in targets.T]
+    if unknown := [i for i, column in enumerate(columns) if not len(column)]:
+        raise ValueError(f"targets: all values of column {unknown[0]} are missing; each target needs some")
+    shift = torch.stack([column.mean() for column in columns])
+    spread = torch.stack([column.std() if len(column) > 1 else column.new_zeros(()) for column in columns])
+    # A constant target is exact already, and must not be divided by 0.
+    return shift, torch.where(spread > 0, spread, 1.0)

@@ -25,6 +25,7 @@ from causalvae_pyro.plots.style import (
     axis_label,
     do_label,
     figure_style,
+    plain,
     readable,
     subplots,
     units_of,
@@ -121,7 +122,7 @@ def plot_counterfactuals(
         factual, repeated = x.expand(steps, -1, -1, -1), labels.expand(steps, -1)
         handed = repeated[:, own] if labels_for_guide else None
         images = counterfactual(run.model, run.guide, factual, {name: values}, handed).cpu()
-        unit = f"\n({units[name]})" if name in units else ""
+        unit = f"\n({plain(units[name])})" if name in units else ""
         rows.append((f"do({readable(name)}){unit}\nmodel", [x[0], *images]))
         titles.append(["factual", *map(value_label, values.tolist())])
         if hasattr(data, "counterfactual"):

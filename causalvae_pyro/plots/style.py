@@ -36,6 +36,7 @@ __all__ = [
     "axis_label",
     "do_label",
     "figure_style",
+    "plain",
     "readable",
     "save_figure",
     "subplots",
@@ -149,6 +150,16 @@ def save_figure(figure: Figure, path: str | os.PathLike, **options: Any) -> None
     write_bytes(target, picture.getvalue())
 
 
+def plain(text: str) -> str:
+    r"""Text that matplotlib shows as it is: a pair of dollar signs would make it mathematics.
+
+    Example:
+        >>> print(plain("US$"))
+        US\$
+    """
+    return " ".join(text.replace("$", r"\$").split())
+
+
 def readable(name: str) -> str:
     """A concept's name in words."""
     return name.replace("_", " ")
@@ -161,7 +172,7 @@ def axis_label(name: str, unit: str | None = None) -> str:
         >>> axis_label("shadow_length", "units")
         'shadow length (units)'
     """
-    return f"{readable(name)} ({unit})" if unit else readable(name)
+    return f"{readable(name)} ({plain(unit)})" if unit else readable(name)
 
 
 def units_of(data: Any) -> dict[str, str]:
@@ -181,7 +192,7 @@ def value_label(value: float, unit: str | None = None) -> str:
         >>> value_label(12.0, "px")
         '12 px'
     """
-    return f"{value:.3g} {unit}" if unit else f"{value:.3g}"
+    return f"{value:.3g} {plain(unit)}" if unit else f"{value:.3g}"
 
 
 def do_label(do: Mapping[str, Any], units: Mapping[str, str] | None = None) -> str:

@@ -22,10 +22,11 @@ from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
 from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_finite, shortened
 from causalvae_pyro.training.objective import Objective
-from causalvae_pyro.training.resuming import TrainingCheckpoint, rng_state, set_rng_state
+from causalvae_pyro.training.resuming import TrainingCheckpoint
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.missing_labels import declare_missing
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
+from causalvae_pyro.utils.random_state import rng_state, set_rng_state
 
 __all__ = ["Loop"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import random
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from causalvae_pyro.training.locking import DirectoryLock
 from causalvae_pyro.utils.files import write_bytes
 
-__all__ = ["LOCK", "STATE", "TrainingCheckpoint", "read_state", "rng_state", "set_rng_state"]
+__all__ = ["LOCK", "STATE", "TrainingCheckpoint", "read_state"]
 
 STATE, LOCK = "training.pt", "training.lock"
 FORMAT = 2
@@ -132,31 +131,3 @@ def read_state(file: str | os.PathLike) -> dict[str, Any]:
         # What does not fit would show in the middle of a step, in words of PyTorch's.
         raise ValueError(f"resume: {file} has been changed since it was written; train anew, or copy it again")
     return state
-
-
-def rng_state(device: torch.device) -> dict[str, Any]:
-    """The states of all random number generators that Pyro seeds, as tensors and plain values."""
-    # NumPy's global generator: Pyro seeds it, and code of the user's may draw from it.
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-    }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
-
-
-def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Takes up what :func:`rng_state` returned."""
-    torch.set_rng_state(state["torch"])
-    random.setstate(state["python"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    elif device.type == "mps" and "mps" in state:
-        torch.mps.set_rng_state(state["mps"])

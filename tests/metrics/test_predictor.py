@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.metrics import Predictor, r2_score
 
 
@@ -58,3 +59,27 @@ def test_features_come_in_batches_and_without_gradients():
         torch.testing.assert_close(features, predictor.features(images.float() / 255))
         outputs = predictor.output(features) * predictor.scale + predictor.shift
         torch.testing.assert_close(outputs, predictor(images.float() / 255))
+
+
+def test_missing_targets_are_left_out():
+    data = Pendulum("test", size=16)
+    shuffled = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    (train, test) = shuffled[:400], shuffled[400:600]
+    images, labels, true = data.images[train], data.labels[train].clone(), data.labels[test]
+    labels[::3, 1] = torch.nan
+    labels[1, 0] = torch.nan
+    predictor = Predictor((3, 16, 16), 4)
+    predictor.fit(images, labels, epochs=8)
+    found = predictor.predict(data.images[test])
+    assert found.isfinite().all()
+    error = (found - true).abs().mean(0)
+    # Better than the mean of what is known.
+    assert (error < (true - labels.nanmean(0)).abs().mean(0)).all()
+    assert torch.allclose(predictor.shift, labels.nanmean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_target_without_any_value_is_refused():
+    labels = torch.rand(20, 3)
+    labels[:, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"^targets: all values of column 2 are missing"):
+        Predictor((1, 8, 8), 3).fit(torch.rand(20, 1, 8, 8), labels)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import io
 import itertools
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib import cbook
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -369,3 +371,16 @@ def test_pictures_are_written_in_the_format_of_their_name(tmp_path):
         style.save_figure(figure, tmp_path / "new" / "b.xyz")
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["b.pdf", "b.png", "b.svg", "plain"]
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("unit", ["$", "US$", r"$\foo$", "$x_$", "50%", "<b>", "m\u00b2", "\n"])
+def test_units_are_shown_as_they_are(unit):
+    """A pair of dollar signs is mathematics to matplotlib, which may even fail to parse it."""
+    figure, grid = style.subplots(width=4, height=3)
+    axes = grid[0, 0]
+    axes.set_title(style.do_label({"light": 12.0, "dark": 1.0}, {"light": unit, "dark": unit}))
+    axes.set_xlabel(style.axis_label("light", unit) + style.value_label(3.0, unit))
+    figure.savefig(io.BytesIO())
+    shown = axes.title.get_text().replace(r"\$", "$")
+    assert " ".join(unit.split()) in shown
+    assert not [part for part in (axes.title, axes.xaxis.label) if cbook.is_math_text(part.get_text())]
