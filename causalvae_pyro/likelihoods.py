@@ -122,7 +122,7 @@ class _Isotropic(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         # One scale for all pixels divides their sum: nothing as large as the images is kept for the gradient but they themselves.
         loc, value = torch.broadcast_tensors(self.loc, value)
-        return self._log_density(loc, value) - self.event_shape.numel() * self.scale.log()
+        return self._log_density(loc, value) - math.prod(self.event_shape) * self.scale.log()
 
     @abstractmethod
     def _noise(self, shape: torch.Size) -> Tensor:
@@ -143,7 +143,7 @@ class _IsotropicNormal(_Isotropic):
 
     def _log_density(self, loc: Tensor, value: Tensor) -> Tensor:
         squares = nn.functional.mse_loss(loc, value, reduction="none").sum((-3, -2, -1))
-        return -0.5 * (squares / self.scale / self.scale + self.event_shape.numel() * math.log(2 * math.pi))
+        return -0.5 * (squares / self.scale / self.scale + math.prod(self.event_shape) * math.log(2 * math.pi))
 
 
 class _IsotropicLaplace(_Isotropic):
@@ -157,4 +157,4 @@ class _IsotropicLaplace(_Isotropic):
 
     def _log_density(self, loc: Tensor, value: Tensor) -> Tensor:
         distances = nn.functional.l1_loss(loc, value, reduction="none").sum((-3, -2, -1))
-        return -distances / self.scale - self.event_shape.numel() * math.log(2)
+        return -distances / self.scale - math.prod(self.event_shape) * math.log(2)

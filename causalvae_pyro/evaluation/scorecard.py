@@ -134,6 +134,7 @@ class Scorer:
         def set_to(do: dict[str, Tensor], handed: Tensor) -> Callable[[Tensor], Tensor]:
             return lambda x: counterfactual(model, guide, x, do, handed).cpu().clamp(0, 1)
 
+        result: dict[str, Any] = {"composition": composition(set_to({}, self.handed), self.x).tolist()}
         reversal = {}
         for column, name in enumerate(self.data.graph.names):
             do = {name: self._values(name)}
@@ -143,7 +144,7 @@ class Scorer:
             # undo the intervention by itself. Effects follow the cause in both directions.
             undo = set_to({name: labels[:, column]}, self._hand(self._intended(do, z)))
             reversal[name] = reversibility(_always(images), undo, self.x).item()
-        return {"composition": composition(set_to({}, self.handed), self.x).tolist(), "reversibility": reversal}
+        return result | {"reversibility": reversal}
 
     def effectiveness(self, predictor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Errors of the labels that an independent predictor infers from counterfactuals."""
