@@ -117,7 +117,7 @@ def test_throughput_compares_like_with_like():
 @pytest.mark.slow
 def test_morphomnist(tmp_path):
     """All models from one seed on a few digits; a second call has nothing left to train."""
-    import test_morphomnist
+    from tests.datasets import test_morphomnist
 
     (tmp_path / "digits").mkdir()
     test_morphomnist.write(tmp_path / "digits", 160)

@@ -165,8 +165,7 @@ def test_files_that_are_not_there_are_asked_for(option, table1, capsys):
 
 def photographs(data, folder, monkeypatch):
     """A stand-in for the user's files."""
-    import test_celeba
-    import test_morphomnist
+    from tests.datasets import test_celeba, test_morphomnist
 
     if data == "morphomnist":
         folder.mkdir()
