@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -19,7 +20,7 @@ from torch.distributions import (
     register_kl,
 )
 
-__all__ = ["BlockNormal", "mean_of", "sample_detached", "with_mean"]
+__all__ = ["BlockNormal", "TopDownNormal", "mean_of", "sample_detached", "with_mean"]
 
 _FALLBACK_SAMPLES = 64
 
@@ -136,3 +137,66 @@ def with_mean(distribution: Any, mean: Tensor) -> Any:
     if isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal):
         return dist.Normal(mean, distribution.base_dist.scale).to_event(2)
     return dist.TransformedDistribution(distribution, [AffineTransform(mean - distribution.mean, 1.0, event_dim=2)])
+
+
+Choice = Callable[[int, Tensor, Tensor], Tensor]
+Walk = Callable[[Choice], tuple[Tensor, Tensor, Tensor]]
+
+
+class TopDownNormal(TorchDistribution):
+    """``q(e) = prod_l N(e_l; m_l(e_<l), s_l(e_<l)^2)`` over a vector ``[r]`` that holds all levels.
+
+    Args:
+        walk: Visits the levels from the top. It calls ``choice(level, loc, scale)`` for each level's value ``[*batch, k]`` and
+            returns means, standard deviations and values of all levels, ``[*batch, r]`` each.
+        batch_shape: The batch.
+        size: ``r``.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (as torch declares it)
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, walk: Walk, batch_shape: Any, size: int) -> None:
+        self.walk = walk
+        # The last walk: its sample is scored without another one.
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        super().__init__(Size(batch_shape), Size([size]), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> TopDownNormal:
+        if Size(batch_shape) != self.batch_shape:
+            raise NotImplementedError("the levels above decide on the batch: expand what the walk starts from")
+        return self
+
+    @property
+    def mean(self) -> Tensor:
+        """Each level's mean, given that the levels above are at theirs, ``[*batch, r]``."""
+        return self.walk(lambda level, loc, scale: loc)[2]
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        if Size(sample_shape):
+            return torch.stack([self.rsample() for _ in range(Size(sample_shape).numel())]).unflatten(0, Size(sample_shape))
+        self._last = self.walk(lambda level, loc, scale: loc + scale * torch.randn_like(loc))
+        return self._last[2]
+
+    def given(self, value: Tensor) -> Any:
+        """Every level's distribution, given ``value`` at the levels above: independent normals over ``[r]``.
+
+        Its density at ``value`` is this distribution's, and so is, on average over ``value``, its divergence from any
+        distribution with independent dimensions.
+        """
+        if self._last is None or value is not self._last[2]:
+            parts: dict[int, Tensor] = {}
+
+            def choose(level: int, loc: Tensor, scale: Tensor) -> Tensor:
+                start = sum(part.shape[-1] for part in parts.values())
+                parts[level] = value[..., start : start + loc.shape[-1]]
+                return parts[level]
+
+            loc, scale, _ = self.walk(choose)
+        else:
+            loc, scale, _ = self._last
+        return Independent(Normal(loc, scale, validate_args=False), 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.given(value).log_prob(value)

@@ -9,6 +9,7 @@ from causalvae_pyro.guides.amortized import AmortizedGuide
 from causalvae_pyro.guides.base import PosteriorGuide
 from causalvae_pyro.guides.families import BlockDiagonalNormal, DiagonalNormal, Family, FullRankNormal
 from causalvae_pyro.guides.flows import NormalizingFlow
+from causalvae_pyro.guides.hierarchical import HierarchicalGuide
 from causalvae_pyro.guides.iterative import IterativeGuide
 from causalvae_pyro.guides.label_conditioned import LabelConditionedGuide
 from causalvae_pyro.guides.wrapper import GuideWrapper
@@ -20,6 +21,7 @@ __all__ = [
     "Family",
     "FullRankNormal",
     "GuideWrapper",
+    "HierarchicalGuide",
     "IterativeGuide",
     "LabelConditionedGuide",
     "NormalizingFlow",

@@ -5,10 +5,12 @@ A decoder maps concepts (and the image's own noise) to what a likelihood takes:
 ``(z [..., n, d], eps_x [..., r]) -> [..., C, H, W]``. Any module of that form can stand in for these.
 """
 
-from causalvae_pyro.networks.augmentation import RandomBrightness, RandomSymmetry
+from causalvae_pyro.networks.augmentation import RandomBrightness, RandomSymmetry, RandomView
 from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.decoders import ConvDecoder, FiLMDecoder, MLPDecoder
 from causalvae_pyro.networks.encoders import AugmentedEncoder, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
+from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
+from causalvae_pyro.networks.normalised import NormalisedEncoder, ResidualEncoder
 from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
 
 __all__ = [
@@ -16,12 +18,17 @@ __all__ = [
     "BrightnessDecoder",
     "ConvDecoder",
     "ConvEncoder",
+    "FeaturePyramid",
     "FiLMDecoder",
+    "HierarchicalDecoder",
     "MLPDecoder",
     "MLPEncoder",
+    "NormalisedEncoder",
     "PooledEncoder",
     "RandomBrightness",
     "RandomSymmetry",
+    "RandomView",
+    "ResidualEncoder",
     "SpatialEncoder",
     "SpriteDecoder",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causalvae_pyro.utils.configurable import Configurable
 
-__all__ = ["RandomBrightness", "RandomSymmetry"]
+__all__ = ["RandomBrightness", "RandomSymmetry", "RandomView"]
 
 
 class RandomBrightness(Configurable, nn.Module):
@@ -62,4 +65,57 @@ class RandomSymmetry(Configurable, nn.Module):
         if self.shift:
             shifts = torch.randint(-self.shift, self.shift + 1, (2,)).tolist()
             x = x.roll(shifts, (-2, -1))
+        return x
+
+
+class RandomView(Configurable, nn.Module):
+    """Augmentation of photographs: small random mirroring, shifts, turns, zooms, changes of light, and noise.
+
+    For labels that do not depend on left and right; else ``mirror=False``. Pixels from outside repeat the edge.
+
+    Args:
+        mirror: Mirror left-right with probability 1/2.
+        shift: Largest shift, as a share of the side.
+        turn: Largest turn, in degrees.
+        zoom: Largest relative change of size.
+        light: Largest relative change of contrast, and largest shift of brightness.
+        grain: Largest standard deviation of pixel noise, sampled for each image.
+    """
+
+    def __init__(
+        self,
+        *,
+        mirror: bool = True,
+        shift: float = 0.05,
+        turn: float = 5.0,
+        zoom: float = 0.08,
+        light: float = 0.1,
+        grain: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for argument, value in (("shift", shift), ("turn", turn), ("zoom", zoom), ("light", light), ("grain", grain)):
+            if not value >= 0:
+                raise ValueError(f"{argument}: got {value}; must be >= 0")
+        self.mirror, self.shift, self.turn, self.zoom, self.light, self.grain = mirror, shift, turn, zoom, light, grain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` in [0, 1] to the same shape."""
+        count = len(x)
+
+        def between(limit: float) -> Tensor:
+            return (2 * torch.rand(count, device=x.device, dtype=x.dtype) - 1) * limit
+
+        angle, size = between(self.turn * math.pi / 180), 1 + between(self.zoom)
+        side = torch.where(torch.rand(count, device=x.device) < 0.5 * self.mirror, -1.0, 1.0).to(x)
+        rows = [
+            torch.stack([side * size * angle.cos(), -size * angle.sin(), between(2 * self.shift)], -1),
+            torch.stack([side * size * angle.sin(), size * angle.cos(), between(2 * self.shift)], -1),
+        ]
+        grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+        x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+        if self.light:
+            contrast, brightness = 1 + between(self.light), between(self.light)
+            x = ((x - 0.5) * contrast[:, None, None, None] + 0.5 + brightness[:, None, None, None]).clamp(0, 1)
+        if self.grain:
+            x = x + self.grain * torch.rand(count, 1, 1, 1, device=x.device, dtype=x.dtype) * torch.randn_like(x)
         return x

@@ -10,7 +10,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from causalvae_pyro.distributions import BlockNormal
+from causalvae_pyro.distributions import BlockNormal, TopDownNormal
 from causalvae_pyro.scm import LinearSCM
 from causalvae_pyro.scm.base import endogenous_base
 from causalvae_pyro.utils.compat import mask_of
@@ -19,7 +19,12 @@ __all__ = ["kl", "kl_endogenous", "kl_exogenous", "kl_linear_gaussian"]
 
 
 def kl(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
-    """``KL(q || p)`` per batch element: the registered closed form, or else its one-sample estimate at ``value ~ q``."""
+    """``KL(q || p)`` per batch element: the registered closed form, or else its one-sample estimate at ``value ~ q``.
+
+    For a :class:`~causalvae_pyro.distributions.TopDownNormal` each level has its closed form, given ``value`` at the others.
+    """
+    if isinstance(q, TopDownNormal):
+        q = q.given(value)
     try:
         return kl_divergence(q, p)
     except NotImplementedError:

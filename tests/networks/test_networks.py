@@ -14,14 +14,16 @@ from causalvae_pyro.networks import (
     FiLMDecoder,
     MLPDecoder,
     MLPEncoder,
+    NormalisedEncoder,
     PooledEncoder,
     RandomBrightness,
     RandomSymmetry,
+    ResidualEncoder,
     SpatialEncoder,
 )
 from causalvae_pyro.priors import LearnedPrior
 
-ENCODERS = [ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder]
+ENCODERS = [ConvEncoder, MLPEncoder, NormalisedEncoder, PooledEncoder, ResidualEncoder, SpatialEncoder]
 DECODERS = [ConvDecoder, MLPDecoder, FiLMDecoder]
 PRIORS = [FixedPrior, LearnedPrior]
 SHAPES = [(1, 16, 16), (3, 32, 32), (4, 32, 16), (3, 64, 32)]

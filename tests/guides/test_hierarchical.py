@@ -1,0 +1,183 @@
+"""Noise at several resolutions: the decoder, its guide, and the terms that make concepts act."""
+
+import pyro.poutine as poutine
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from pyro.optim import Adam
+from torch.testing import assert_close
+
+from causalvae_pyro import (
+    AdditiveNoiseSCM,
+    CausalGraph,
+    CausalVAE,
+    FixedPrior,
+    GaussianLikelihood,
+    Run,
+    abduct,
+    counterfactual,
+    encode,
+    fit,
+    load,
+    reconstruct,
+    save,
+)
+from causalvae_pyro.distributions import TopDownNormal
+from causalvae_pyro.guides import HierarchicalGuide
+from causalvae_pyro.networks import AugmentedEncoder, HierarchicalDecoder, MLPDecoder, MLPEncoder, NormalisedEncoder, RandomView
+from causalvae_pyro.objectives import ClassifierConsistency, GroupSwap
+from causalvae_pyro.objectives.divergences import kl
+from tests.builders import jitter
+
+GRAPH, SHAPE, N = CausalGraph(["a", "b", "c"], [("a", "b")]), (3, 16, 16), 3
+WIDTHS = {"channels": (8, 8), "noise_channels": (3, 2), "blocks": 1}
+
+
+def make(moved=0.05):
+    torch.manual_seed(0)
+    scm = AdditiveNoiseSCM(GRAPH, learn_noise=True)
+    decoder = HierarchicalDecoder(SHAPE, N, **WIDTHS)
+    prior = FixedPrior(N, std=0.3, shift=0.5, scale=0.5)
+    model = CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=decoder.noise_dim)
+    guide = HierarchicalGuide(NormalisedEncoder(SHAPE, 8, channels=8), model)
+    jitter(moved, model, guide)
+    return model.eval(), guide.eval()
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(8, *SHAPE, generator=generator), torch.randint(0, 2, (8, N), generator=generator).float()
+
+
+def test_the_noise_of_all_levels_is_one_vector():
+    decoder = HierarchicalDecoder(SHAPE, N, **WIDTHS)
+    assert decoder.noise_shapes == [(3, 4, 4), (2, 8, 8)]
+    assert decoder.noise_dim == 3 * 16 + 2 * 64
+    noise = torch.randn(2, 5, decoder.noise_dim)
+    parts = decoder.split(noise)
+    assert_close(torch.cat([part.flatten(1) for part in parts], 1), noise.flatten(0, 1))
+    z = torch.randn(2, 5, N, 1)
+    assert decoder(z, noise).shape == (2, 5, *SHAPE)
+    # The first image is the background, whatever it is decoded from.
+    assert_close(decoder(z, noise), decoder.background.expand(2, 5, *SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise_channels": (1, 1, 1)}, r"^noise_channels: got \[1, 1, 1\]; need at most 2"),
+        ({"channels": (8, 9)}, r"^channels: got \[8, 9\]; need multiples of 8"),
+    ],
+)
+def test_decoder_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        HierarchicalDecoder(SHAPE, N, **{**WIDTHS, **options})
+
+
+def test_the_guide_needs_that_decoder():
+    scm = AdditiveNoiseSCM(GRAPH)
+    model = CausalVAE(scm, FixedPrior(N), MLPDecoder(SHAPE, N), GaussianLikelihood())
+    with pytest.raises(TypeError, match="^model: its decoder is a MLPDecoder; this guide needs a HierarchicalDecoder"):
+        HierarchicalGuide(MLPEncoder(SHAPE), model)
+
+
+def test_a_sample_is_scored_as_a_copy_of_it(data):
+    model, guide = make()
+    q = guide.posterior(data[0])["eps_x"]
+    assert isinstance(q, TopDownNormal)
+    value = q.rsample()
+    assert_close(q.log_prob(value), q.log_prob(value.clone()))
+    # Each level depends on those above: another value there moves the parameters below.
+    other = value.clone()
+    other[:, :48] += torch.randn(8, 48)
+    below = [q.given(v).base_dist.loc[:, 48:] for v in (value, other)]
+    assert (below[0] - below[1]).abs().max() > 1e-4
+    assert_close(q.given(value).base_dist.loc[:, :48], q.given(other).base_dist.loc[:, :48])
+    assert q.mean.shape == value.shape
+
+
+def test_the_divergence_is_that_of_samples(data):
+    model, guide = make()
+    q = guide.posterior(data[0])["eps_x"]
+    p = model.standard_normal(model.noise_dim)
+    torch.manual_seed(0)
+    values = [q.rsample() for _ in range(400)]
+    sampled = torch.stack([q.log_prob(value) - p.log_prob(value) for value in values])
+    closed = torch.stack([kl(q, p, value) for value in values])
+    error = (sampled.var(0) / 400 + closed.var(0) / 400).sqrt()
+    assert ((sampled.mean(0) - closed.mean(0)).abs() < 4.5 * error).all()
+    # The closed form of each level is what makes it worth while.
+    assert (closed.var(0) < sampled.var(0)).all()
+
+
+def test_abduction_and_counterfactuals(data):
+    model, guide = make()
+    x, labels = data
+    noise = abduct(guide, x)
+    assert noise["eps_x"].shape == (8, model.noise_dim)
+    assert abduct(guide, x, num_samples=4)["eps_x"].shape == (4, 8, model.noise_dim)
+    assert_close(counterfactual(model, guide, x, {}), reconstruct(model, guide, x))
+    images, z = counterfactual(model, guide, (255 * x).byte(), {"a": labels[:, 0]}, num_samples=3, return_latents=True)
+    assert images.shape == (3, 8, *SHAPE)
+    # c is no descendant of a.
+    factual = counterfactual(model, guide, x, {}, return_latents=True)[1]
+    changed = counterfactual(model, guide, x, {"a": 1 - labels[:, 0]}, return_latents=True)[1]
+    assert torch.equal(factual[:, 2], changed[:, 2])
+    assert (factual[:, 1] - changed[:, 1]).abs().max() > 0
+    assert_close(encode(model, guide, x), factual, rtol=1e-5, atol=1e-5)
+
+
+def test_it_trains_saves_and_loads(data, tmp_path):
+    model, guide = make(moved=0.0)
+    model.train()
+    guide.train()
+    history = fit(model, guide, data, epochs=12, batch_size=4, lr=5e-3, progress=False, device="cpu")
+    assert history["loss"][-1] < history["loss"][0]
+    save(Run(model, guide), tmp_path)
+    again = load(tmp_path)
+    assert_close(counterfactual(again.model, again.guide, data[0], {"a": 1.0}), counterfactual(model, guide, data[0], {"a": 1.0}))
+    # The decoder is the model's alone.
+    assert not any("levels" in name for name, _ in guide.named_parameters())
+
+
+def test_plain_svi_trains_it(data):
+    model, guide = make(moved=0.0)
+    svi = SVI(model.train(), guide.train(), Adam({"lr": 5e-3}), Trace_ELBO())
+    losses = [svi.step(*data) for _ in range(25)]
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_swapped_noise_of_a_group_is_scored_against_the_other_image(data):
+    model, guide = make()
+    x, labels = data
+    guided = poutine.trace(guide).get_trace(x)
+    trace = poutine.trace(poutine.replay(model, guided)).get_trace(x, labels)
+    z, noise = trace.nodes["z"]["value"], trace.nodes["eps_x"]["value"]
+    partner = torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])
+    expected = -model.likelihood(model.decoder(z, noise[partner])).log_prob(x).sum()
+    assert_close(GroupSwap()(model, trace, labels), expected)
+    with pytest.raises(ValueError, match="^size: 8 images are not groups of 3"):
+        GroupSwap(3)(model, trace, labels)
+
+
+def test_classifiers_teach_the_decoder_alone(data):
+    model, guide = make()
+    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, N))
+    term = ClassifierConsistency([classifier], augmentations=[RandomView()], weight=1.0)
+    x, labels = data
+    guided = poutine.trace(guide).get_trace(x)
+    trace = poutine.trace(poutine.replay(model, guided)).get_trace(x, labels)
+    term(model, trace, labels).backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.decoder.parameters())
+    for module in (guide, model.scm, classifier):
+        assert all(p.grad is None or p.grad.abs().max() == 0 for p in module.parameters())
+    with pytest.raises(ValueError, match="^classifiers: got 1 and 0 augmentations"):
+        ClassifierConsistency([classifier], augmentations=[])
+
+
+def test_an_augmented_encoder_reads_concepts(data):
+    model, _ = make()
+    guide = HierarchicalGuide(AugmentedEncoder(NormalisedEncoder(SHAPE, 8, channels=8), RandomView(grain=0.1)), model)
+    fit(model, guide, data, epochs=1, batch_size=4, progress=False, device="cpu")
+    assert encode(model, guide, data[0]).isfinite().all()
