@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from causalvae_pyro.datasets import CelebA, Flow, FolderDataset, MorphoMNIST, Pendulum, YaleB
+from causalvae_pyro.datasets import CelebA, Flow, FolderDataset, MorphoMNIST, Pendulum
 from causalvae_pyro.datasets.simulator import ImageSimulator
+from causalvae_pyro.datasets.yaleb import YaleB
 
 __all__ = ["FOLDER", "PUBLISHED", "SIMULATORS", "load_dataset"]
 

@@ -110,11 +110,12 @@ class YaleB(Dataset):
                 is no such image, or ``do`` names an unknown concept or has a wrong shape.
 
         Example:
-            >>> labels, photographs = YaleB("yaleb", "test").counterfactual(0, {"azimuth": 35, "elevation": 15})  # doctest: +SKIP
+            >>> labels, photographs = YaleB("yaleb", "test").counterfactual(0, {"azimuth": 50, "elevation": 0})  # doctest: +SKIP
         """
         rows = torch.as_tensor(index).reshape(-1)
         if rows.is_floating_point() or not ((rows >= 0) & (rows < len(self))).all():
-            raise ValueError(f"index: got {index}; expected images of this data set by their number, 0 to {len(self) - 1}")
+            shown = f"{rows.dtype} of shape {list(rows.shape)}" if len(rows) > 1 else index
+            raise ValueError(f"index: got {shown}; expected images of this data set by their number, 0 to {len(self) - 1}")
         check_do(self.graph, do, len(rows))
         lights = self.counterfactual_labels(self.labels[rows], do)
         found = []
@@ -124,8 +125,8 @@ class YaleB(Dataset):
             if not torch.equal(self.labels[nearest], light):
                 person, known = self.persons[int(self.subjects[row])], self.labels[nearest].tolist()
                 raise ValueError(
-                    f"do: no photograph of person {person} has azimuth {light[0]:g}, elevation {light[1]:g}; the nearest has azimuth "
-                    f"{known[0]:g}, elevation {known[1]:g}"
+                    f"do: no photograph of person {person} has azimuth {light[0]:g}, elevation {light[1]:g}; the nearest has "
+                    f"azimuth {known[0]:g}, elevation {known[1]:g}"
                 )
             found.append(nearest)
         chosen = torch.stack(found) if found else rows

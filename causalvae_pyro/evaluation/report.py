@@ -38,7 +38,7 @@ _CAPTIONS = {
     "counterfactuals": (
         "Counterfactuals",
         "The first column is the factual image. Each row sets one concept to the value above the picture, in the unit on the "
-        "left; below the model's answer stands the true counterfactual, where the data's simulator can draw it.",
+        "left; below the model's answer stands the true counterfactual, where the data have it.",
     ),
     "scores": (
         "Counterfactual scores",
