@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from causalvae_pyro.datasets import CelebA, Flow, FolderDataset, MorphoMNIST, Pendulum
+from causalvae_pyro.datasets.celeba import CelebA
+from causalvae_pyro.datasets.flow import Flow
+from causalvae_pyro.datasets.folder import FolderDataset
+from causalvae_pyro.datasets.morphomnist import MorphoMNIST
+from causalvae_pyro.datasets.pendulum import Pendulum
 from causalvae_pyro.datasets.simulator import ImageSimulator
 from causalvae_pyro.datasets.yaleb import YaleB
 

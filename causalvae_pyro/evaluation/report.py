@@ -37,8 +37,8 @@ _SCORES = (
 _CAPTIONS = {
     "counterfactuals": (
         "Counterfactuals",
-        "The first column is the factual image. Each row sets one concept to the value above the picture, in the unit on the "
-        "left; below the model's answer stands the true counterfactual, where the data have it.",
+        "The first column is the factual image. Each row sets one concept to the value above the image, in the unit on the "
+        "left; the row below shows the true counterfactual, where the data provide it.",
     ),
     "scores": (
         "Counterfactual scores",

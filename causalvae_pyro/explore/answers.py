@@ -297,7 +297,7 @@ class Explorer:
         same = candidates[(self.data.labels[candidates] == labels).all(1)]
         if not len(same):
             return None, None
-        return as_images(self.data.images[same[0]]), dict(zip(self.data.graph.names, labels[0].tolist(), strict=True))
+        return as_images(self.data.images[same[:1]])[0], dict(zip(self.data.graph.names, labels[0].tolist(), strict=True))
 
 
 def _concept(data: Any, name: str, unit: str) -> Concept:
