@@ -111,11 +111,12 @@ class YaleB(Dataset):
                 is no such image, or ``do`` names an unknown concept or has a wrong shape.
 
         Example:
-            >>> labels, photographs = YaleB("yaleb", "test").counterfactual(0, {"azimuth": 35, "elevation": 15})  # doctest: +SKIP
+            >>> labels, photographs = YaleB("yaleb", "test").counterfactual(0, {"azimuth": 50, "elevation": 0})  # doctest: +SKIP
         """
         rows = torch.as_tensor(index).reshape(-1)
         if rows.is_floating_point() or not ((rows >= 0) & (rows < len(self))).all():
-            raise ValueError(f"index: got {index}; expected images of this data set by their number, 0 to {len(self) - 1}")
+            shown = f"{rows.dtype} of shape {list(rows.shape)}" if len(rows) > 1 else index
+            raise ValueError(f"index: got {shown}; expected images of this data set by their number, 0 to {len(self) - 1}")
         check_do(self.graph, do, len(rows))
         lights = self.counterfactual_labels(self.labels[rows], do)
         found = []

@@ -37,7 +37,9 @@ def evaluate(
     ``cf_r2`` and the scores of the representation say little; score an encoder of the image alone.
 
     Intervention values are drawn from each label's own marginal: the values of randomly permuted images of ``data``, so
-    they lie in the rendered range.
+    they lie in the rendered range. Where the truth are other images of the data (``counterfactual_targets`` of
+    :class:`CounterfactualData`), the counterfactual scores are of the intervention on all concepts at once, with the labels of
+    one of these images, drawn at random.
 
     Args:
         run: The trained pair.
@@ -73,6 +75,8 @@ def evaluate(
         - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
           pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
         - ``ceiling``: what that score would be with the reconstruction's error alone.
+        - ``cf_baselines``, where ``data`` has trivial answers (:class:`CounterfactualData`): by name their counterfactual scores.
+          The image left alone has 0, by definition.
         - ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.
         - ``intervals``: 95 % intervals over the images, by the bootstrap for ``reconstruction_mse``, ``r2``, ``mcc``, ``sap``,
           ``cf_score`` and ``ceiling``, by subsampling for ``mic_mean`` (up to 0.95), ``tic_mean`` and ``mig``; none
@@ -88,7 +92,7 @@ def evaluate(
     # Evenly spaced: neighbours on a grid of labels are alike.
     chosen = evenly_spaced(count, len(data.labels))
     x, labels = data.images[chosen], data.labels[chosen]
-    scorer = Scorer(run, data, x, labels, seed, intervals)
+    scorer = Scorer(run, data, x, labels, seed, intervals, chosen)
     # First, because it fails where its network cannot be had.
     distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
     result = scorer.representation() | (scorer.axioms() if axioms else {})
@@ -108,16 +112,18 @@ def evaluate(
     if has_truth(data):
         scores = scorer.counterfactuals(pairs)
         both = result.pop("intervals") | scores.pop("intervals")
-        single = scores["cf_score"]
         result |= scores | {"intervals": both}
-        result["directions"]["counterfactual"] = _mean([max(0.0, single[name]) for name in data.graph.names])
+        found = scores["cf_score"]
+        single = {name: found[name] for name in data.graph.names if name in found}
+        # Where only interventions on all concepts at once have a truth, there are no others.
+        result["directions"]["counterfactual"] = _mean([max(0.0, score) for score in (single or found).values()])
         result["summary"] |= {
-            "cf_roots": _mean([single[name] for name in data.graph.roots]),
-            "cf_children": _mean([single[name] for name in data.graph.children]),
-            "cf_mean": _mean([single[name] for name in data.graph.names]),
+            "cf_roots": _mean([single[name] for name in data.graph.roots if name in single]),
+            "cf_children": _mean([single[name] for name in data.graph.children if name in single]),
+            "cf_mean": _mean(list(single.values())),
         }
-        if pairs:
-            result["summary"]["cf_pairs"] = _mean([score for key, score in single.items() if "+" in key])
+        if pairs or not single:
+            result["summary"]["cf_pairs"] = _mean([score for key, score in found.items() if "+" in key])
     return result
 
 

@@ -46,7 +46,14 @@ _SATURATED = 0.95
 
 
 class CounterfactualData(Protocol):
-    """What :func:`evaluate` needs of a data set; every :class:`~causalvae_pyro.datasets.ImageSimulator` has it."""
+    """What :func:`evaluate` needs of a data set; every :class:`~causalvae_pyro.datasets.ImageSimulator` has it.
+
+    Where the truth is no drawing but other images of the data, as in :class:`~causalvae_pyro.datasets.YaleB`, a data set has
+    ``counterfactual_targets(index)`` besides: the images ``[M]``, at least one, that are the true counterfactuals of an image,
+    each for the intervention that sets all concepts to its labels. Only these interventions are scored then. Its method
+    ``counterfactual_labels(labels, do)`` knows the labels after any other. With ``counterfactual_baselines(labels)``, by name the
+    images that a trivial system would answer for such labels, those are scored beside the model.
+    """
 
     images: Tensor
     labels: Tensor
@@ -58,8 +65,7 @@ class CounterfactualData(Protocol):
 
 def has_truth(data: Any) -> bool:
     """Whether a data set knows its true counterfactual images."""
-    # Where the truth depends on the image and not on the labels alone, it is asked for by the image's number: not here.
-    return hasattr(data, "counterfactual") and not hasattr(data, "counterfactual_targets")
+    return hasattr(data, "counterfactual")
 
 
 class Scorer:
@@ -72,17 +78,21 @@ class Scorer:
         labels: Their labels ``[N, n]``.
         seed: Fixes the intervention values and the resamples.
         intervals: Whether scores get intervals.
+        index: Which images of the data they are, ``[N]``; by default all of them.
 
     Raises:
         ValueError: If the data has a concept that the run has not, or pixels out of range.
     """
 
-    def __init__(self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int, intervals: bool = True) -> None:
+    def __init__(
+        self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int, intervals: bool = True, index: Tensor | None = None
+    ) -> None:
         names, own = data.graph.names, run.graph.names
         if not set(names) <= set(own):
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
         x = as_images(x, "data.images")
         self.run, self.data, self.x, self.labels, self.seed = run, data, x, labels, seed
+        self.true_rows = self._draw_true_rows(torch.arange(len(x)) if index is None else index)
         self.with_intervals = intervals and len(x) >= _FEWEST
         # The run may hold the concepts in another order, and more of them; all but what the guide is handed follows the data's.
         self.order = [own.index(name) for name in names]
@@ -187,12 +197,9 @@ class Scorer:
 
     def counterfactuals(self, pairs: bool) -> dict[str, Any]:
         """Scores against the true counterfactuals."""
-        graph, run = self.data.graph, self.run
+        run = self.run
         result: dict[str, Any] = {"cf_score": {}, "ceiling": {}, "cf_r2": {}, "intervals": {"cf_score": {}, "ceiling": {}}}
-        targets: list[tuple[str, ...]] = [(name,) for name in graph.names]
-        targets += list(combinations(graph.names, 2)) if pairs else []
-        generator = torch.Generator().manual_seed(self.seed)
-        dos = [{name: self._values(name, generator) for name in names} for names in targets]
+        targets, dos = self._interventions(pairs)
         errors: list[list[tuple[Tensor, ...]]] = [[] for _ in targets]
         read: list[list[tuple[Tensor, Tensor]]] = [[] for _ in targets]
         start = 0
@@ -216,7 +223,32 @@ class Scorer:
                     self._add_interval(result["intervals"][section], key, pair, _one_minus_ratio)
             again, intended = (torch.cat(column) for column in zip(*pairs_read, strict=True))
             result["cf_r2"][key] = r2_score(again, intended).min().item()
+        if self.true_rows is not None and hasattr(self.data, "counterfactual_baselines"):
+            true_labels, true = self._true(dos[0])
+            answers = self.data.counterfactual_baselines(true_labels)
+            key = "+".join(targets[0])
+            result["cf_baselines"] = {
+                name: {key: cf_score_of_errors(*cf_errors(images, true, self.x))} for name, images in answers.items()
+            }
         return result
+
+    def _draw_true_rows(self, index: Tensor) -> Tensor | None:
+        """For each image another one of the data that is its true counterfactual; ``None`` where the data draw the truth."""
+        if not hasattr(self.data, "counterfactual_targets"):
+            return None
+        generator = torch.Generator().manual_seed(self.seed)
+        choices = map(self.data.counterfactual_targets, index.tolist())
+        return torch.stack([rows[torch.randint(len(rows), (), generator=generator)] for rows in choices])
+
+    def _interventions(self, pairs: bool) -> tuple[list[tuple[str, ...]], list[dict[str, Tensor]]]:
+        """The concepts intervened on, and their values, for each of the scored interventions."""
+        graph, generator = self.data.graph, torch.Generator().manual_seed(self.seed)
+        if self.true_rows is not None:
+            values = self.data.labels[self.true_rows].unbind(-1)
+            return [graph.names], [dict(zip(graph.names, values, strict=True))]
+        targets: list[tuple[str, ...]] = [(name,) for name in graph.names]
+        targets += list(combinations(graph.names, 2)) if pairs else []
+        return targets, [{name: self._values(name, generator) for name in names} for names in targets]
 
     def _hand(self, labels: Tensor) -> Tensor:
         """Labels in the run's order, NaN for its concepts that the data has not."""
@@ -238,6 +270,9 @@ class Scorer:
 
     def _true(self, do: dict[str, Tensor], part: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """True counterfactual labels and images of some of the images, and for ``do`` the values of just these."""
+        if self.true_rows is not None:
+            rows = self.true_rows[part]
+            return self.data.labels[rows], as_images(self.data.images[rows]).to(self.x.dtype)
         true_labels, true = self.data.counterfactual(self.labels[part], do)
         return true_labels, true.to(self.x.dtype)
 

@@ -72,6 +72,11 @@ def _counterfactuals(metrics: dict[str, Any]) -> Section:
     for key, score in metrics["cf_score"].items():
         numbers = [f"{metrics[section][key]:.3f}" for section in ("ceiling", "cf_r2")]
         rows.append([f"do({key.replace('+', ', ')})", f"{score:.3f}", _span(intervals.get(key), 3), *numbers])
+    if "cf_baselines" in metrics:
+        rows.append(["image left alone", "0.000", "", "", ""])
+        rows += [
+            [name, f"{score:.3f}", "", "", ""] for name, scores in metrics["cf_baselines"].items() for score in scores.values()
+        ]
     names = {"cf_roots": "roots", "cf_children": "children", "cf_mean": "single concepts", "cf_pairs": "pairs"}
     means = {label: metrics["summary"].get(key) for key, label in names.items()}
     rows += [[f"mean over {label}", f"{value:.3f}", "", "", ""] for label, value in means.items() if value is not None]

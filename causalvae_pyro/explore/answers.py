@@ -285,8 +285,20 @@ class Explorer:
     def _truth(self, factual: Factual, do: Mapping[str, float]) -> tuple[Tensor | None, dict[str, float] | None]:
         if factual.labels is None or not self.has_truth:
             return None, None
+        if hasattr(self.data, "counterfactual_targets"):
+            return self._found(factual, do)
         labels, images = self.data.counterfactual(factual.labels[None], do)
         return images[0], dict(zip(self.data.graph.names, labels[0].tolist(), strict=True))
+
+    def _found(self, factual: Factual, do: Mapping[str, float]) -> tuple[Tensor | None, dict[str, float] | None]:
+        """The truth where it is another image of the data: there may be none with these labels."""
+        index = int(factual.source)
+        labels = self.data.counterfactual_labels(factual.labels[None], do)  # type: ignore[index]
+        candidates = torch.cat([self.data.counterfactual_targets(index), torch.tensor([index])])
+        same = candidates[(self.data.labels[candidates] == labels).all(1)]
+        if not len(same):
+            return None, None
+        return as_images(self.data.images[same[:1]])[0], dict(zip(self.data.graph.names, labels[0].tolist(), strict=True))
 
 
 def _concept(data: Any, name: str, unit: str) -> Concept:

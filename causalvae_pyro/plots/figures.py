@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from causalvae_pyro.plots.style import (
     units_of,
     value_label,
 )
+from causalvae_pyro.plots.sweeps import sweeps
 from causalvae_pyro.training import History
 from causalvae_pyro.utils.images import as_images, scale_images
 
@@ -100,6 +100,8 @@ def plot_counterfactuals(
 ) -> Figure:
     """Sweeps every concept over its range on one image: the model's counterfactuals above the true ones, where known.
 
+    Where the truth are other images of the data (``counterfactual_targets``), all concepts are set at once to the labels of some.
+
     The units of the values are those of the data or, where the data have none, of the run.
 
     Args:
@@ -116,17 +118,17 @@ def plot_counterfactuals(
     units = units_of(data) or run.units
     rows: list[tuple[str, list[Tensor | None]]] = []
     titles: list[list[str]] = []
-    for column, name in enumerate(data.graph.names):
-        low, high = (torch.quantile(data.labels[:, column], q).item() for q in quantiles)
-        values = torch.linspace(low, high, steps)
-        factual, repeated = x.expand(steps, -1, -1, -1), labels.expand(steps, -1)
+    for do, true in sweeps(data, index, steps, quantiles):
+        count = len(next(iter(do.values())))
+        factual, repeated = x.expand(count, -1, -1, -1), labels.expand(count, -1)
         handed = repeated[:, own] if labels_for_guide else None
-        images = counterfactual(run.model, run.guide, factual, {name: values}, handed).cpu()
-        unit = f"\n({plain(units[name])})" if name in units else ""
-        rows.append((f"do({readable(name)}){unit}\nmodel", [x[0], *images]))
-        titles.append(["factual", *map(value_label, values.tolist())])
-        if hasattr(data, "counterfactual"):
-            rows.append(("true", [None, *data.counterfactual(repeated, {name: values})[1]]))
+        images = counterfactual(run.model, run.guide, factual, do, handed).cpu()
+        unit = "\n" + ", ".join(f"({shown})" for shown in dict.fromkeys(plain(units[name]) for name in do if name in units))
+        rows.append((f"do({', '.join(map(readable, do))}){unit.rstrip()}\nmodel", [x[0], *images]))
+        columns = zip(*(map(value_label, values.tolist()) for values in do.values()), strict=True)
+        titles.append(["factual", *map(", ".join, columns)])
+        if true is not None:
+            rows.append(("true", [None, *true]))
             titles.append([])
     return _grid(rows, titles)
 

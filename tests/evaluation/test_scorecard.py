@@ -585,6 +585,74 @@ def test_without_the_truth(data):
         assert json.loads(json.dumps(card)) == card
 
 
+class Album(Stripes):
+    """Other images of the same group of four are the truth; the model knows nothing of the groups."""
+
+    def __init__(self):
+        super().__init__(edges=())
+        self.groups = torch.arange(len(self.labels)) // 4
+        self.asked = []
+
+    def counterfactual(self, index, do):
+        raise AssertionError("asked for what need not be there")
+
+    def counterfactual_targets(self, index):
+        self.asked.append(index)
+        rows = (self.groups == self.groups[index]).nonzero().squeeze(1)
+        return rows[rows != index]
+
+    def counterfactual_labels(self, labels, do):
+        return torch.stack([torch.as_tensor(do.get(name, labels[:, i])) for i, name in enumerate(self.graph.names)], 1)
+
+    def counterfactual_baselines(self, labels):
+        return {"nearly": draw(0.9 * labels), "grey": torch.full((len(labels), 1, SIDE, SIDE), 0.5)}
+
+
+def test_other_images_as_the_truth():
+    album = Album()
+    perfect = evaluate(make(album), album, predictor=read, seed=3)
+    assert set(perfect["cf_score"]) == set(perfect["ceiling"]) == set(perfect["cf_r2"]) == {"a+b"}
+    assert perfect["cf_score"]["a+b"] == pytest.approx(1, abs=1e-5)
+    assert perfect["cf_r2"]["a+b"] == pytest.approx(1, abs=1e-4)
+    assert len(perfect["intervals"]["cf_score"]["a+b"]) == 2
+    assert perfect["directions"]["counterfactual"] == perfect["summary"]["cf_pairs"] == perfect["cf_score"]["a+b"]
+    assert perfect["summary"]["cf_mean"] is None
+    # Single interventions have no true image, but true labels.
+    assert perfect["effectiveness"]["do"]["a"] == pytest.approx({"a": 0, "b": 0}, abs=1e-4)
+    assert evaluate(make(album), album, seed=3, pairs=False)["cf_score"] == perfect["cf_score"]
+    # Against what the images themselves say.
+    generator = torch.Generator().manual_seed(3)
+    rows = []
+    for index in range(40):
+        choices = album.counterfactual_targets(index)
+        rows.append(int(choices[torch.randint(3, (), generator=generator)]))
+    true, wrong = album.images[rows], evaluate(make(album, offset=0.01), album, seed=3)
+    assert wrong["cf_score"]["a+b"] == pytest.approx(1 - 1e-4 / (true - album.images).square().mean().item(), rel=1e-3)
+    for name, images in album.counterfactual_baselines(album.labels[rows]).items():
+        expected = 1 - (images - true).square().sum() / (album.images - true).square().sum()
+        assert perfect["cf_baselines"][name]["a+b"] == pytest.approx(expected.item(), rel=1e-5)
+    table = score_table(perfect)
+    assert re.search(r"do\(a, b\) +1\.000", table)
+    assert re.search(r"image left alone +0\.000\n", table)
+    assert re.search(rf"grey +{perfect['cf_baselines']['grey']['a+b']:.3f}\n", table)
+    assert json.loads(json.dumps(perfect)) == perfect
+
+
+def test_only_the_images_used_are_asked_for_their_truth():
+    album = Album()
+    found = evaluate(make(album), album, limit=10)
+    assert album.asked == list(range(0, 40, 4))
+    assert found["cf_score"]["a+b"] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_report_on_other_images_as_the_truth(tmp_path):
+    album = Album()
+    run = make(album)
+    page = write_report(run, album, evaluate(run, album), [], tmp_path).read_text()
+    assert "do(a, b)" in page
+    assert (tmp_path / "counterfactuals.png").stat().st_size > 1000
+
+
 # Intervals -----------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from causalvae_pyro import cli, load
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.explore.server import Server
 from tests import ROOT
-from tests.datasets import test_celeba, test_folder, test_morphomnist
+from tests.datasets import test_celeba, test_folder, test_morphomnist, test_yaleb
 from tests.docs import test_howto
 
 TINY = ["--size", "16", "--epochs", "1", "--limit", "96"]
@@ -237,10 +237,26 @@ def test_explore_page():
     assert (tuple(answer.image.shape), answer.true_concepts["light"]) == ((3, 16, 16), 12.0)
 
 
+def test_faces_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test_celeba.write(tmp_path / "faces")
+    (tmp_path / "yaleb").mkdir()
+    test_yaleb.write(tmp_path / "yaleb", side=64)
+    page = "docs/faces.md"
+    blocks, namespace = _blocks("python", page), {}
+    exec(compile("\n".join(blocks[:2]), page, "exec"), namespace)
+    assert namespace["data"].concepts == ("young", "gender", "shadow", "hair")
+    exec(compile(blocks[2], page, "exec"), namespace)
+    assert namespace["labels"].tolist() == [[50, 0]]
+    assert namespace["photographs"].shape == (1, 1, 64, 64)
+
+
 def test_every_page_in_docs_with_python_is_tested():
     docs = ROOT / "docs"
     pages = {path for path in docs.rglob("*.md") if path.parent.name != "api" and _blocks("python", path.relative_to(ROOT))}
-    here = {docs / name for name in ("discovery.md", "explore.md", "metrics.md", "model.md", "own_data.md", "training.md")}
+    here = {
+        docs / name for name in ("discovery.md", "explore.md", "faces.md", "metrics.md", "model.md", "own_data.md", "training.md")
+    }
     assert pages == here | set(test_howto.PAGES)
 
 

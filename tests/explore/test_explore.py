@@ -517,3 +517,30 @@ def test_help(capsys):
     assert caught.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "(default: 7860, or a free one where that is taken)" in out
+
+
+class Album(Small):
+    """Only images of the data are the truth."""
+
+    def counterfactual(self, labels, do):
+        raise AssertionError("asked for what need not be there")
+
+    def counterfactual_targets(self, index):
+        return torch.tensor([i for i in range(len(self)) if i != index and i % 2 == index % 2])
+
+    def counterfactual_labels(self, labels, do):
+        return torch.stack([torch.as_tensor([do.get(name, labels[0, i])]) for i, name in enumerate(NAMES)], 1)
+
+
+def test_the_truth_where_it_is_another_image():
+    album = Album("test", size=16)
+    explorer = Explorer(make_run(album, "pendulum"), album)
+    factual = explorer.test_image(0)
+    do = dict(zip(NAMES, album.labels[4].tolist(), strict=True))
+    answer = explorer.answer(factual, do)
+    assert torch.equal(answer.true_image, album.images[4] / 255)
+    assert answer.true_concepts == pytest.approx(do)
+    assert torch.equal(explorer.answer(factual, {}).true_image, factual.image)
+    for other in (dict(zip(NAMES, album.labels[3].tolist(), strict=True)), {"light": 1.25}):
+        assert explorer.answer(factual, other).true_image is None
+        assert explorer.answer(factual, other).true_concepts is None
