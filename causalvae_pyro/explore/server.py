@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self, make: Callable[[], Any]) -> None:
         if not self._is_ours():
-            self._send(HTTPStatus.FORBIDDEN, {"error": "only the page itself may ask"})
+            self._send(HTTPStatus.FORBIDDEN, {"error": "cross-origin request refused"})
             return
         try:
             answer = make()

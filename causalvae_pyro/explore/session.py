@@ -175,7 +175,7 @@ class Session:
             self._factuals.move_to_end(key)
             return self._factuals[key]
         if isinstance(key, str):
-            raise ValueError(f"image: {key!r} is forgotten or was never given; drop it again")
+            raise ValueError(f"image: unknown or evicted image id {key!r}; upload it again")
         return self._remember(key, self.explorer.test_image(key))
 
     def _remember(self, key: int | str, factual: Factual) -> Factual:

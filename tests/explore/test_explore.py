@@ -402,7 +402,7 @@ def test_an_image_is_dropped(server, data):
         ("/answer", [], 400, "question: expected an object"),
         ("/answer", {"image": 50}, 400, "index: got 50"),
         ("/answer", {"image": True}, 400, "image: expected the index of a test image, got True"),
-        ("/answer", {"image": "own-99"}, 400, "image: 'own-99' is forgotten or was never given"),
+        ("/answer", {"image": "own-99"}, 400, "image: unknown or evicted image id 'own-99'"),
         ("/answer", {"image": 0, "do": []}, 400, "do: expected concepts and their values"),
         ("/answer", {"image": 0, "do": {"light": "far"}}, 400, "do['light']: expected a number, got 'far'"),
         ("/answer", {"image": 0, "do": {"sun": 1}}, 400, "do: unknown concept 'sun'"),
@@ -437,7 +437,7 @@ def test_large_files_are_refused_unread(server):
 def test_pages_from_elsewhere_may_not_ask(header, server):
     for path, body in (("/state", None), ("/answer", {"image": 0}), ("/image", b"x")):
         response, content = ask(server, path, body, headers=header)
-        assert (response.status, json.loads(content)["error"]) == (403, "only the page itself may ask")
+        assert (response.status, json.loads(content)["error"]) == (403, "cross-origin request refused")
 
 
 def test_it_is_on_the_loopback_only(server):
