@@ -61,8 +61,7 @@ class CausalELBO(Trace_ELBO):
             training in [0, 1].
         w_z: Weight of ``KL(q(z | x, u) || p(z | u))``, >= 0.
         w_eps_x: Weight of ``KL(q(eps_x | x) || p(eps_x))``, >= 0, for models with noise of the image's own. Anything but 1 in the
-            end is not a bound; less at first (``warm_up(0.1)``) keeps the decoder from
-            collapsing the posterior of ``eps_x`` at the start of training.
+            end is not a bound; less at first (``warm_up(0.1)``) prevents the posterior collapse of ``eps_x``.
         teacher_forcing: In [0, 1]: for such a share of the images, drawn anew each time, the reconstruction is scored at concepts
             from the conditional prior ``p(z | u)`` instead of the guide's. With all labels known it stays a bound: the
             mixture of both is a guide too, whose divergence is at most the guide's. With 1 the decoder learns from true

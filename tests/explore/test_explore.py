@@ -456,7 +456,7 @@ def test_old_images_are_forgotten(explorer, monkeypatch):
         session.answer({"image": index})
     assert list(session._factuals) == [own, 2, 3]
     session.answer({"image": 4})
-    with pytest.raises(ValueError, match="is forgotten"):
+    with pytest.raises(ValueError, match="unknown or evicted image id"):
         session.answer({"image": own})
 
 
