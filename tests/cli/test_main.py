@@ -674,7 +674,7 @@ def test_ones_own_data_are_all_or_nothing(own, capsys):
         assert main(["train", *own, "--unit", unit]) == 2
         assert f"got {error}" in capsys.readouterr().err
     assert main(["train", *own, "--unit", "light=cm", "--unit", "light=m"]) == 2
-    assert "--unit: a concept is given twice" in capsys.readouterr().err
+    assert "--unit: 'light' is given twice" in capsys.readouterr().err
     assert main(["train", "pendulum", "--unit", "light=cm"]) == 2
     assert "data: got pendulum and --unit" in capsys.readouterr().err
     for arguments, given in ((own[:4], "--images and --labels"), (["pendulum", *own], "pendulum and --images"), ([], "neither")):
