@@ -87,19 +87,20 @@ class HierarchicalGuide(AmortizedGuide):
         lead, decoder, heads = z.shape[:-2], cast(Any, self._decoder[0]), cast(Any, self.noise_heads)
 
         def walk(choose: Choice) -> tuple[Tensor, Tensor, Tensor]:
-            concepts, h = decoder.begin(z)
-            copies = len(concepts) // len(features[0])
             found: list[list[Tensor]] = [[], [], []]
-            for index, (level, shape, head) in enumerate(zip(decoder.levels, decoder.noise_shapes, heads, strict=False)):
-                h = level.grow(h)
-                own = features[index]
-                own = own.repeat(copies, 1, 1, 1) if copies > 1 else own
-                loc, scale = (part.flatten(1).unflatten(0, lead) for part in head(own, h))
-                value = choose(index, loc, scale)
-                for parts, part in zip(found, (loc, scale, value), strict=True):
-                    parts.append(part)
-                if index + 1 < len(self.noise_heads):
-                    h = level.render(h, value.reshape(-1, *shape), concepts)
+            with decoder.precision():
+                concepts, h = decoder.begin(z)
+                copies = len(concepts) // len(features[0])
+                for index, (level, shape, head) in enumerate(zip(decoder.levels, decoder.noise_shapes, heads, strict=False)):
+                    h = level.grow(h)
+                    own = features[index]
+                    own = own.repeat(copies, 1, 1, 1) if copies > 1 else own
+                    loc, scale = (part.to(z).flatten(1).unflatten(0, lead) for part in head(own, h))
+                    value = choose(index, loc, scale)
+                    for parts, part in zip(found, (loc, scale, value), strict=True):
+                        parts.append(part)
+                    if index + 1 < len(self.noise_heads):
+                        h = level.render(h, value.reshape(-1, *shape), concepts)
             loc, scale, value = (torch.cat(parts, -1) for parts in found)
             return loc, scale, value
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -47,6 +48,9 @@ class HierarchicalDecoder(_Decoder):
     Source: hierarchical VAEs, Sønderby et al. 2016, Vahdat & Kautz 2020, Child 2021; as the mechanism of an image, De Sousa
     Ribeiro et al. 2023.
     """
+
+    #: The context in which a guide uses the levels one by one; that of mixed precision in training.
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __init__(
         self,

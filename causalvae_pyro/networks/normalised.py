@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.networks.encoders import _check_channels, _Encoder, _normalised
@@ -53,12 +52,12 @@ class NormalisedEncoder(_Encoder):
 
 
 class ResidualEncoder(_Encoder):
-    """Residual encoder with group normalisation at three resolutions, then the mean and the maximum over all positions.
+    """Residual encoder with batch normalisation (He et al. 2016, pre-activation): four resolutions, then a dense layer.
 
     Args:
-        image_shape: ``(C, H, W)`` with 1, 3 or 4 channels; ``H`` and ``W`` are multiples of 8.
+        image_shape: ``(C, H, W)`` with 1, 3 or 4 channels; ``H`` and ``W`` are multiples of 16.
         out_features: Width of the output.
-        channels: Channels at half the resolution; twice and four times as many at a quarter and an eighth of it.
+        channels: Channels at half the resolution; twice and four times as many below.
         dropout: See :class:`NormalisedEncoder`.
         label_dim: See :class:`ConvEncoder`.
         label_shift: See :class:`ConvEncoder`.
@@ -70,38 +69,39 @@ class ResidualEncoder(_Encoder):
         image_shape: Sequence[int],
         out_features: int = 128,
         *,
-        channels: int = 24,
+        channels: int = 32,
         dropout: float = 0.3,
         label_dim: int = 0,
         label_shift: float | Sequence[float] = 0.0,
         label_scale: float | Sequence[float] = 1.0,
     ) -> None:
-        check_image_shape(image_shape, 8)
+        check_image_shape(image_shape, 16)
         super().__init__(image_shape, label_dim, label_shift, label_scale)
         c = _check_channels(channels)
-        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * image_shape[0], c, 3, padding=1)]
-        for factor in (1, 2, 4):
-            layers.append(_Residual(factor * c))
-            if factor < 4:
-                layers.append(nn.Conv2d(factor * c, 2 * factor * c, 3, 2, 1))
-        self.convolutions = nn.Sequential(*layers, nn.GroupNorm(8, 4 * c), nn.SiLU())
+        blocks = (_Residual(a, b) for a, b in ((c, 2 * c), (2 * c, 4 * c), (4 * c, 4 * c)))
+        self.convolutions = nn.Sequential(
+            nn.PixelUnshuffle(2), nn.Conv2d(4 * image_shape[0], c, 3, padding=1), *blocks, nn.BatchNorm2d(4 * c), nn.ReLU()
+        )
         self.dropout = nn.Dropout(dropout)
         self.out_features = out_features
-        self.hidden = nn.Linear(8 * c + label_dim, out_features)
+        places = (image_shape[1] // 16) * (image_shape[2] // 16)
+        self.hidden = nn.Linear(4 * c * places + label_dim, out_features)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.convolutions(self._flat(x))
-        pooled = self.dropout(torch.cat([h.mean((-2, -1)), h.amax((-2, -1))], -1))
-        return self._read(self.hidden, pooled, labels, x.shape[:-3])
+        h = self.convolutions(2 * self._flat(x) - 1)
+        return self._read(self.hidden, self.dropout(h.flatten(1)), labels, x.shape[:-3])
 
 
 class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
+    """Two convolutions to half the resolution, beside an average and a change of channels."""
+
+    def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
-            *(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(nn.BatchNorm2d(before), nn.ReLU(), nn.Conv2d(before, after, 3, 2, 1, bias=False)),
+            *(nn.BatchNorm2d(after), nn.ReLU(), nn.Conv2d(after, after, 3, padding=1, bias=False)),
         )
+        self.short = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(before, after, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        return self.short(x) + self.layers(x)

@@ -1,6 +1,7 @@
 """Training objectives: the paper's bound with weights, and the terms that can be added to it."""
 
 from causalvae_pyro.objectives.classifier_consistency import ClassifierConsistency
+from causalvae_pyro.objectives.classifier_fit import ClassifierFit, reserved
 from causalvae_pyro.objectives.consistency import CounterfactualConsistency
 from causalvae_pyro.objectives.divergences import kl, kl_endogenous, kl_exogenous
 from causalvae_pyro.objectives.elbo import CausalELBO
@@ -14,6 +15,7 @@ from causalvae_pyro.objectives.terms import LabelFit, MechanismFit, Term, warm_u
 __all__ = [
     "CausalELBO",
     "ClassifierConsistency",
+    "ClassifierFit",
     "CounterfactualConsistency",
     "EffectSparsity",
     "GroupSwap",
@@ -26,5 +28,6 @@ __all__ = [
     "kl",
     "kl_endogenous",
     "kl_exogenous",
+    "reserved",
     "warm_up",
 ]

@@ -1,4 +1,4 @@
-"""Consistency of decoded counterfactuals with classifiers of binary labels."""
+"""Consistency of decoded counterfactuals with readers of the labels, and with real images."""
 
 from __future__ import annotations
 
@@ -9,32 +9,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from causalvae_pyro.objectives.classifier_fit import check_readers, reading_loss, reserved
 from causalvae_pyro.objectives.consistency import ramp
+from causalvae_pyro.utils.missing_labels import any_missing
 from causalvae_pyro.utils.modes import frozen
 
 __all__ = ["ClassifierConsistency"]
 
 
-class ClassifierConsistency:
-    """Consistency with frozen classifiers of binary labels: they must recover the labels from the decoded counterfactual.
+class ClassifierConsistency(nn.Module):
+    """Consistency with readers of the labels: they must recover, from a decoded counterfactual, what it was decoded from.
 
     ::
 
-        mean_i BCE(r_i(x'), u'_i),    x' = decoder(lambda1(u'), eps_x),    u' = labels, some of them from other images
+        sum_i -log p_r(u'_i | view(x')) - a D(view(x'), u'),    x' = decoder(lambda1(u'), eps_x),    u' = labels, some of others
 
     Each label comes, with probability ``share``, from another image of the batch; the noise is the image's own. The gradient
-    reaches the decoder only. Each step uses one of the classifiers, chosen at random, on images changed by its augmentation.
+    reaches the decoder only. Each step uses one of the readers, chosen at random, on images changed by its augmentation.
 
-    A decoder may find changes that satisfy one network and mean nothing. Use several, of different kinds, and judge with others.
+    A decoder finds changes that satisfy a network and mean nothing to a person: blotches round the eyes that several classifiers,
+    and a judge with them, take for the other sex. A discriminator ``D(x, u)``, trained in the same steps to tell real images
+    with their labels from counterfactuals with theirs, sees such changes and takes them back (docs/notes.md has figures).
 
     Args:
-        classifiers: Modules from images ``[N, C, H, W]`` to logits ``[N, n]``.
+        classifiers: Modules from images ``[N, C, H, W]`` to ``[N, n]``, trained already or by
+            :class:`~causalvae_pyro.objectives.ClassifierFit` beside: logits of binary labels, standardised values of others.
         augmentations: Random changes of images that leave the labels as they are, one for each classifier.
+        binary: Which labels are binary (0 or 1); by default all of them.
+        discriminator: Module ``(images, standardised labels) -> [N]``, high for what looks real, e.g.
+            :class:`~causalvae_pyro.networks.ProjectionDiscriminator`; by default none. It is part of this module, and trained.
+        realism: ``a``, its factor beside the readers', >= 0.
         share: Probability that a label comes from another image, in (0, 1].
         rows: Share of the batch that takes part, in (0, 1]: the first rows.
         weight: Factor in the loss. By default it starts after a tenth of the training and is full after a quarter.
 
-    Source: De Sousa Ribeiro et al. 2023 (counterfactual fine-tuning), who train so with predictors of the parents.
+    Source: De Sousa Ribeiro et al. 2023 (counterfactual fine-tuning), who train so with predictors of the parents; He et al. 2019
+    (AttGAN) and Choi et al. 2018 (StarGAN) for a classifier together with a discriminator.
     """
 
     name = "classifier_consistency"
@@ -44,33 +54,64 @@ class ClassifierConsistency:
         classifiers: Sequence[nn.Module],
         *,
         augmentations: Sequence[Callable[[Tensor], Tensor]],
+        binary: Sequence[bool] | None = None,
+        discriminator: nn.Module | None = None,
+        realism: float = 1.0,
         share: float = 0.5,
         rows: float = 1.0,
         weight: float | Callable[[float], float] | None = None,
     ) -> None:
-        if not classifiers or len(augmentations) != len(classifiers):
-            raise ValueError(f"classifiers: got {len(classifiers)} and {len(augmentations)} augmentations; need one for each")
+        super().__init__()
+        check_readers(classifiers, augmentations)
         for argument, value in (("share", share), ("rows", rows)):
             if not 0 < value <= 1:
                 raise ValueError(f"{argument}: got {value}; must lie in (0, 1]")
-        self.classifiers, self.augmentations = list(classifiers), list(augmentations)
-        self.share, self.rows = share, rows
+        if not realism >= 0:
+            raise ValueError(f"realism: got {realism}; must be >= 0")
+        # In a tuple: trained elsewhere, or not at all.
+        self._readers = tuple(classifiers)
+        self.augmentations, self.discriminator = list(augmentations), discriminator
+        self.binary = None if binary is None else torch.tensor(list(binary), dtype=torch.bool)
+        self.realism, self.share, self.rows = realism, share, rows
         self.weight = ramp if weight is None else weight
 
-    def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+    def forward(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+        nothing = trace.nodes["z"]["value"].new_zeros(())
         if labels is None:
-            return trace.nodes["z"]["value"].new_zeros(())
-        eps_x = trace.nodes["eps_x"]["value"].detach()
-        count = max(1, round(self.rows * len(labels)))
-        target = self._swapped(labels[:count])
-        z, noise = model.prior(target).mean, eps_x.reshape(-1, *eps_x.shape[-2:])[0, :count]
-        images = model.likelihood(model.decoder(z, noise)).mean
+            return nothing
+        x, eps_x = (trace.nodes[site]["value"] for site in ("x", "eps_x"))
+        noise = eps_x.detach().reshape(-1, *eps_x.shape[-2:])[0]
+        # A counterfactual needs all labels; a judge's images are not for training readers of any kind.
+        keep = ~reserved(x)
+        if any_missing(labels):
+            keep &= ~labels.isnan().any(1)
+        rows = keep.nonzero().squeeze(1)
+        rows = rows[: max(1, round(self.rows * len(rows)))]
+        if not len(rows):
+            return nothing
+        factual = labels[rows]
+        target = self._swapped(factual)
+        images = model.likelihood(model.decoder(model.prior(target).rsample(), noise[rows])).mean
         # Chosen on the CPU, which costs no device sync.
-        which = int(torch.randint(len(self.classifiers), ()))
-        classifier = self.classifiers[which].to(images.device)
-        with frozen(classifier):
-            logits = classifier(self.augmentations[which](images))
-        return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") * (len(labels) / count)
+        which = int(torch.randint(len(self._readers), ()))
+        reader = self._readers[which].to(images.device)
+        with frozen(reader):
+            read = reader(self.augmentations[which](images))
+        binary = torch.ones_like(target[0], dtype=torch.bool) if self.binary is None else self.binary.to(target.device)
+        total = reading_loss(read, target, model.prior, binary).sum()
+        if self.discriminator is not None:
+            total = total + self.realism * self._realism(self.augmentations[which], x[rows], factual, images, target, model.prior)
+        return total * (len(labels) / len(rows))
+
+    def _realism(self, view: Any, x: Tensor, labels: Tensor, images: Tensor, target: Tensor, prior: Any) -> Tensor:
+        """Hinge loss of the discriminator, and of the decoder that has to please it."""
+        discriminator: Any = self.discriminator
+        real, intended = ((u - prior.shift) / prior.scale for u in (labels, target))
+        both = view(torch.cat([x, images.detach().clamp(0, 1)]))
+        true, made = discriminator(both, torch.cat([real, intended])).chunk(2)
+        own = F.relu(1 - true).sum() + F.relu(1 + made).sum()
+        with frozen(discriminator):
+            return own - discriminator(view(images), intended).sum()
 
     def _swapped(self, labels: Tensor) -> Tensor:
         other = torch.stack([column[torch.randperm(len(column), device=labels.device)] for column in labels.unbind(-1)], -1)

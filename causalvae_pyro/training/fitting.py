@@ -148,7 +148,8 @@ def fit(
         stack.enter_context(local_params(model, guide, quiet=not am_i_wrapped()))
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(reproducible(deterministic))
-        stack.enter_context(prepare_networks(networks_of(model, guide), accelerator, compiled))
+        networks = networks_of(model, guide, getattr(objective, "terms", ()))
+        stack.enter_context(prepare_networks(networks, accelerator, compiled))
         # The monitor says more about them.
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         loss = Objective(objective, model, guide).to(place).train()

@@ -1,4 +1,4 @@
-"""The default way to put a model together for labelled images; what the command line and the main job use."""
+"""The options of the default pairs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from causalvae_pyro.objectives.sleep_phase import SleepPhase
 from causalvae_pyro.objectives.sparsity import EffectSparsity
 from causalvae_pyro.objectives.terms import LabelFit, Term, warm_up
 from causalvae_pyro.priors import FixedPrior, LabelPrior
+from causalvae_pyro.recipes import photographs
 from causalvae_pyro.scm import AdditiveNoiseSCM
 from causalvae_pyro.utils.images import check_images, scale_images
 
-__all__ = ["Recipe", "fit_mechanisms"]
+__all__ = ["Recipe"]
 
 # Images of 8 bits hold no smaller differences. Fitting differences below a grey level creates spurious effects of the wrong
 # concepts.
 _GREY_LEVEL = 1 / 255
+_STD = 0.005
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,18 @@ class Recipe:
     out right as well; other decoders render children through their causes (docs/notes.md). After training, the guide corrects its
     estimate by encoding its own reconstruction (:class:`~causalvae_pyro.guides.IterativeGuide`). It assumes a few moving parts.
 
+    With ``decoder="hierarchical"``, for images with much of their own such as photographs, the image's own noise has several
+    resolutions (:class:`~causalvae_pyro.networks.HierarchicalDecoder`). Such a decoder would ignore the concepts: readers of the
+    labels and a discriminator, trained in the same steps, judge decoded counterfactuals
+    (:class:`~causalvae_pyro.objectives.ClassifierConsistency`).
+
     Args:
         dim: Dimensions of each concept.
-        prior_std: ``lambda2`` in label standard deviations.
+        prior_std: ``lambda2`` in label standard deviations; by default 0.005 and, with ``decoder="hierarchical"``, 0.3 for binary
+            labels (0 and 1) and 0.05 for others.
         w_eps: See :class:`~causalvae_pyro.CausalELBO`.
         w_z: See :class:`~causalvae_pyro.CausalELBO`.
-        decoder: ``"conv"`` or ``"sprites"``.
+        decoder: ``"conv"``, ``"sprites"`` or ``"hierarchical"``.
         encoder: ``"conv"``, or ``"spatial"``: finer, and slower.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
         sparsity_weight: For sprites, the weight of :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0.
@@ -62,10 +70,14 @@ class Recipe:
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
             of its own, and its divergence comes in over the first tenth of the training.
+        consistency: For the hierarchical decoder, the weight of the readers of counterfactuals, >= 0.
+        realism: For the hierarchical decoder, the discriminator's factor beside them, >= 0; 0 for none.
+        mirror: For the hierarchical decoder: images of one label may be mirrored, for the readers and the encoder. Not where left
+            and right matter.
     """
 
     dim: int = 1
-    prior_std: float = 0.005
+    prior_std: float | None = None
     w_eps: float = 0.0
     w_z: float = 1.0
     labelled_share: float = 1 / 6
@@ -75,6 +87,9 @@ class Recipe:
     sparsity_weight_growth: float = 20.0
     refinements: int = 1
     noise_dim: int = 0
+    consistency: float = 50.0
+    realism: float = 3.0
+    mirror: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
@@ -85,10 +100,13 @@ class Recipe:
             raise ValueError(f"sparsity_weight_growth: got {self.sparsity_weight_growth}; must be > 0")
         if self.refinements < 0:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
-        if self.noise_dim < 0 or (self.noise_dim and self.decoder == "sprites"):
-            raise ValueError(f"noise_dim: got {self.noise_dim}; must be at least 0, and 0 with sprites")
+        if self.noise_dim < 0 or (self.noise_dim and self.decoder != "conv"):
+            raise ValueError(f"noise_dim: got {self.noise_dim}; must be at least 0, and 0 with decoder {self.decoder!r}")
+        for name in ("consistency", "realism"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}; must be >= 0")
         for argument, value, valid in (
-            ("decoder", self.decoder, ("conv", "sprites")),
+            ("decoder", self.decoder, ("conv", "sprites", "hierarchical")),
             ("encoder", self.encoder, ("conv", "spatial")),
         ):
             if value not in valid:
@@ -111,8 +129,11 @@ class Recipe:
         n, shape = len(graph), tuple(images.shape[1:])
         if tuple(labels.shape) != (len(images), n):
             raise ValueError(f"labels: expected shape {[len(images), n]} (images x concepts), got {list(labels.shape)}")
-        scm = AdditiveNoiseSCM(graph, self.dim, learn_noise=True)
-        prior = FixedPrior.from_labels(labels, self.dim, std=self.prior_std)
+        config = {"recipe": asdict(self), **(config or {})}
+        if self.decoder == "hierarchical":
+            return photographs.build(self, graph, images, labels, config)
+        scm, std = AdditiveNoiseSCM(graph, self.dim, learn_noise=True), _STD if self.prior_std is None else self.prior_std
+        prior = FixedPrior.from_labels(labels, self.dim, std=std)
         likelihood = GaussianLikelihood(learn_scale=True)
         if self.decoder == "sprites":
             decoder: nn.Module = SpriteDecoder.from_images(images, n, self.dim, concepts=_concepts(prior, labels))
@@ -124,13 +145,13 @@ class Recipe:
         model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=self.noise_dim)
         encoder = ConvEncoder(shape) if self.encoder == "conv" else SpatialEncoder(shape, 128, channels=16)
         if self.decoder == "sprites":
-            once = AmortizedGuide(encoder, scm, init_scale=self.prior_std)
+            once = AmortizedGuide(encoder, scm, init_scale=std)
             guide: PosteriorGuide = IterativeGuide(once, model, refinements=self.refinements)
         else:
             # With no normalisation and a shared encoder eps_x is lost in the first steps.
             own = SpatialEncoder(shape) if self.noise_dim else None
-            guide = AmortizedGuide(encoder, scm, noise_dim=self.noise_dim, noise_encoder=own, init_scale=self.prior_std)
-        return Run(model, guide, {"recipe": asdict(self), **(config or {})})
+            guide = AmortizedGuide(encoder, scm, noise_dim=self.noise_dim, noise_encoder=own, init_scale=std)
+        return Run(model, guide, config)
 
     def objective(self, run: Run) -> ELBO:
         """The objective to train the pair with.
@@ -138,6 +159,8 @@ class Recipe:
         Args:
             run: What :meth:`build` made.
         """
+        if self.decoder == "hierarchical":
+            return photographs.objective(self, run)
         if self.decoder == "conv":
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
         sparsity = EffectSparsity(lambda progress: self.sparsity_weight * self.sparsity_weight_growth**progress)

@@ -1,0 +1,63 @@
+"""How much of the images the labels leave unexplained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from causalvae_pyro.datasets.splits import evenly_spaced
+from causalvae_pyro.utils.images import check_images, scale_images
+
+__all__ = ["noise_share"]
+
+_BLOCK = 256
+
+
+def noise_share(images: Tensor, labels: Tensor, *, neighbours: int = 10, count: int = 2000, seed: int = 0) -> float:
+    """The share of the pixels' variance that no function of the labels explains: the Gamma test.
+
+    Images with equal labels differ by what the labels do not say. For the ``k``-th nearest neighbour in the labels
+    (standardised), let ``delta(k)`` be the mean squared distance of the labels and ``gamma(k)`` half the mean squared difference
+    of the pixels. The regression line through ``(delta, gamma)``, ``k = 1 ... neighbours``, meets ``delta = 0`` at the noise's
+    variance. It assumes that images are a smooth function of the labels; no model is fitted.
+
+    Args:
+        images: ``[N, C, H, W]``, uint8 or in [0, 1].
+        labels: ``[N, n]``; images with a missing one (NaN) are left out.
+        neighbours: Of each image.
+        count: Use so many images, evenly spaced. Fewer lie further apart, so that more is taken for noise.
+        seed: Decides which of equally near neighbours count.
+
+    Returns:
+        0 where the labels determine the images, 1 where they say nothing; 0 as well where all images are alike.
+
+    Raises:
+        ValueError: If fewer than ``neighbours + 1`` images have all labels.
+
+    Source: Stefánsson, Končar & Jones 1997, A note on the Gamma test.
+    """
+    check_images(images, "images")
+    complete = (~labels.isnan().any(1)).nonzero().squeeze(1)
+    chosen = complete[evenly_spaced(min(count, len(complete)), len(complete))] if len(complete) else complete
+    if len(chosen) <= neighbours:
+        raise ValueError(f"labels: {len(chosen)} images have all of them; the noise share takes at least {neighbours + 1}")
+    x, u = scale_images(images[chosen]).float().flatten(1), labels[chosen].double()
+    u = (u - u.mean(0)) / u.std(0).clamp(min=1e-12)
+    generator = torch.Generator().manual_seed(seed)
+    delta, gamma = torch.zeros(neighbours, dtype=torch.double), torch.zeros(neighbours, dtype=torch.double)
+    for rows in torch.arange(len(u)).split(_BLOCK):
+        distance = torch.cdist(u[rows], u).square()
+        distance[torch.arange(len(rows)), rows] = torch.inf
+        # Classes are all equally near: without this the first images would be everyone's neighbours.
+        ties = 1e-9 * torch.rand(distance.shape, generator=generator, dtype=torch.double)
+        near = (distance + ties).topk(neighbours, largest=False).indices
+        delta += distance.gather(1, near).sum(0)
+        gamma += torch.stack([(x[rows] - x[column]).square().mean(1).double().sum() for column in near.T]) / 2
+    variance = (x - x.mean(0)).square().mean().item()
+    delta, gamma = delta / len(u), gamma / len(u)
+    if not variance:
+        return 0.0
+    # Where all neighbours are at one distance, as among a few classes, there is no slope.
+    spread = (delta - delta.mean()).square().sum()
+    slope = ((delta - delta.mean()) * gamma).sum() / spread if spread > 1e-12 else 0.0
+    return min(1.0, max(0.0, ((gamma.mean() - slope * delta.mean()) / variance).item()))

@@ -1,0 +1,99 @@
+"""Readers of the labels, trained beside the model on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from causalvae_pyro.objectives.terms import Weight
+from causalvae_pyro.utils.missing_labels import any_missing
+
+__all__ = ["ClassifierFit", "reading_loss", "reserved"]
+
+_RESERVED = 3
+
+
+class ClassifierFit(nn.Module):
+    """Trains readers of the labels on the real images of each batch, for :class:`ClassifierConsistency` to use.
+
+    ::
+
+        sum_i -log p_r(u_i | view(x))        Bernoulli for binary labels, N(u_i; r_i, scale_i^2) for others
+
+    Each step trains one of the readers ``r``, chosen at random. A third of the images, chosen by their content
+    (:func:`reserved`), is left out: readers and discriminators never see them, so that judges can be trained on them. Missing
+    labels (NaN) do not count.
+
+    Args:
+        classifiers: Modules from images ``[N, C, H, W]`` to ``[N, n]``: logits for binary labels, standardised values for others.
+        augmentations: Random changes of images that leave the labels as they are, one for each classifier.
+        binary: Which labels are binary (0 or 1), ``n`` of them.
+    """
+
+    name = "classifier_fit"
+    weight: Weight = 1.0
+    binary: Tensor
+
+    def __init__(
+        self,
+        classifiers: Sequence[nn.Module],
+        *,
+        augmentations: Sequence[Callable[[Tensor], Tensor]],
+        binary: Sequence[bool],
+    ) -> None:
+        super().__init__()
+        check_readers(classifiers, augmentations)
+        self.classifiers, self.augmentations = nn.ModuleList(classifiers), list(augmentations)
+        self.register_buffer("binary", torch.tensor(list(binary), dtype=torch.bool))
+
+    def forward(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+        x = trace.nodes["x"]["value"]
+        if labels is None:
+            return x.new_zeros(())
+        keep = ~reserved(x)
+        x, target = x[keep], labels[keep]
+        # One row has no batch statistics.
+        if len(x) < 2:
+            return trace.nodes["z"]["value"].new_zeros(())
+        # Chosen on the CPU, which costs no device sync.
+        which = int(torch.randint(len(self.classifiers), ()))
+        read = self.classifiers[which](self.augmentations[which](x))
+        return reading_loss(read, target, model.prior, self.binary).sum() * (len(keep) / len(x))
+
+
+def check_readers(classifiers: Sequence[Any], augmentations: Sequence[Any]) -> None:
+    """Refuses readers without augmentations."""
+    if not classifiers or len(augmentations) != len(classifiers):
+        raise ValueError(f"classifiers: got {len(classifiers)} and {len(augmentations)} augmentations; need one for each")
+
+
+def reading_loss(read: Tensor, labels: Tensor, prior: Any, binary: Tensor) -> Tensor:
+    """Minus the log-probability of each label up to a constant, ``[N, n]``; 0 where it is missing.
+
+    Args:
+        read: A reader's output ``[N, n]``.
+        labels: ``[N, n]``, NaN where missing.
+        prior: Its ``shift`` and ``scale`` standardise labels.
+        binary: ``[n]``.
+    """
+    known = ~labels.isnan() if any_missing(labels) else None
+    target = labels if known is None else labels.nan_to_num()
+    squared = 0.5 * (read - (target - prior.shift) / prior.scale).square()
+    loss = torch.where(binary, F.binary_cross_entropy_with_logits(read, target.clamp(0, 1), reduction="none"), squared)
+    return loss if known is None else loss * known
+
+
+def reserved(images: Tensor) -> Tensor:
+    """Which images are left to judges, ``[N]``: a third of them, by the sum of their grey levels.
+
+    It depends on nothing but the pixels: the same for an image in any batch, order and run, as uint8 or in [0, 1].
+
+    Args:
+        images: ``[N, C, H, W]``.
+    """
+    levels = images if images.dtype == torch.uint8 else (images * 255).round()
+    return levels.flatten(1).sum(1, dtype=torch.int64) % _RESERVED == 0

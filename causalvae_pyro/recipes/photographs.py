@@ -1,0 +1,109 @@
+"""The default pair and objective for images with much of their own, such as photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from causalvae_pyro.checkpoints.runs import Run
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.guides import HierarchicalGuide
+from causalvae_pyro.likelihoods import GaussianLikelihood
+from causalvae_pyro.model import CausalVAE
+from causalvae_pyro.networks import (
+    AugmentedEncoder,
+    HierarchicalDecoder,
+    LabelReader,
+    NormalisedEncoder,
+    ProjectionDiscriminator,
+    RandomView,
+    ResidualEncoder,
+)
+from causalvae_pyro.objectives.classifier_consistency import ClassifierConsistency
+from causalvae_pyro.objectives.classifier_fit import ClassifierFit
+from causalvae_pyro.objectives.elbo import CausalELBO
+from causalvae_pyro.objectives.terms import LabelFit, Term
+from causalvae_pyro.priors import FixedPrior
+from causalvae_pyro.scm import AdditiveNoiseSCM
+
+__all__ = ["build", "is_binary", "objective"]
+
+# Of the finest resolution last; coarser ones are as wide as the first.
+_CHANNELS, _NOISE = (128, 96, 48, 24), (32, 16, 8)
+# Label standard deviations. Binary labels are +-1 there: so wide, the decoder is also trained between the two values, where
+# mechanisms put the effects of an intervention, and the values stay 6 standard deviations apart.
+_BINARY_STD, _STD = 0.3, 0.05
+
+
+def is_binary(labels: Tensor) -> list[bool]:
+    """Which concepts have labels 0 and 1 only.
+
+    Args:
+        labels: ``[N, n]``, NaN where missing.
+    """
+    return [bool(((column == 0) | (column == 1) | column.isnan()).all()) for column in labels.T]
+
+
+def build(recipe: Any, graph: CausalGraph, images: Tensor, labels: Tensor, config: dict[str, Any]) -> Run:
+    """The untrained pair.
+
+    Args:
+        recipe: Its options.
+        graph: The causal graph.
+        images: Training images ``[N, C, H, W]``.
+        labels: Training labels ``[N, n]``, NaN where missing.
+        config: Of the run.
+    """
+    n, shape, binary = len(graph), tuple(images.shape[1:]), is_binary(labels)
+    widths = _widths(shape)
+    std = [(_BINARY_STD if b else _STD) if recipe.prior_std is None else recipe.prior_std for b in binary]
+    standard = FixedPrior.from_labels(labels, recipe.dim)
+    shift = torch.where(torch.tensor(binary), 0.5, standard.shift).tolist()
+    scale = torch.where(torch.tensor(binary), 0.5, standard.scale).tolist()
+    prior = FixedPrior(n, recipe.dim, std=std, shift=shift, scale=scale)
+    decoder = HierarchicalDecoder(
+        shape, n, recipe.dim, channels=widths, noise_channels=_NOISE[: len(widths) - 1] or _NOISE[:1], blocks=1
+    )
+    decoder.initialise_background(images)
+    scm = AdditiveNoiseSCM(graph, recipe.dim, learn_noise=True)
+    # From about the spread of the pixels on.
+    model = CausalVAE(scm, prior, decoder, GaussianLikelihood(0.25, learn_scale=True), noise_dim=decoder.noise_dim)
+    encoder = AugmentedEncoder(NormalisedEncoder(shape), RandomView(mirror=recipe.mirror))
+    return Run(model, HierarchicalGuide(encoder, model, init_scale=_BINARY_STD), {**config, "binary": binary})
+
+
+def objective(recipe: Any, run: Run) -> CausalELBO:
+    """What it is trained with.
+
+    Args:
+        recipe: Its options.
+        run: What :func:`build` made.
+    """
+    shape, n, binary = run.model.decoder.image_shape, len(run.graph), run.config["binary"]
+    readers = [LabelReader(NormalisedEncoder(shape), n), LabelReader(ResidualEncoder(shape), n)]
+    views = [RandomView(mirror=recipe.mirror), RandomView(mirror=recipe.mirror, grain=0.1)]
+    terms: list[Term] = [
+        LabelFit(),
+        ClassifierFit(readers, augmentations=views, binary=binary),
+        ClassifierConsistency(
+            readers,
+            augmentations=views,
+            binary=binary,
+            discriminator=ProjectionDiscriminator(shape, n) if recipe.realism else None,
+            realism=recipe.realism,
+            weight=lambda progress: recipe.consistency * min(1.0, max(0.0, (progress - 0.1) / 0.2)),
+        ),
+    ]
+    # All of the divergence from the start, and the noise of some levels collapses.
+    return CausalELBO(0.0, 1.0, w_eps_x=lambda progress: min(1.0, 0.1 + 2.7 * progress), teacher_forcing=1.0, terms=terms)
+
+
+def _widths(shape: Sequence[int]) -> tuple[int, ...]:
+    """Channels at each resolution, from 4 pixels on up to half the image's."""
+    side, levels = min(shape[1:]), 1
+    while levels < 6 and side % 2 ** (levels + 1) == 0 and side >> (levels + 1) >= 4:
+        levels += 1
+    return (*[_CHANNELS[0]] * (levels - len(_CHANNELS)), *_CHANNELS[-levels:])
