@@ -179,6 +179,12 @@ def _make_parser() -> argparse.ArgumentParser:
     where.add_argument("--to", type=user_path, metavar="DIR", help="the folder to write")
     where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (hf auth login)")
     share.add_argument("--private", action="store_true", help="make the repository a private one")
+    share.add_argument(
+        "--pictures",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="include pictures in which test images can be seen (default: those of a simulator only)",
+    )
     return parser
 
 
