@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from causalvae_pyro import CausalGraph, Run, cli, counterfactual, save
 from causalvae_pyro.checkpoints.hub import CARD, from_pretrained, model_card, push_to_hub, save_pretrained
+from causalvae_pyro.checkpoints.runs import weights_digest
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.recipes import Recipe
 
@@ -193,6 +194,10 @@ def test_command(run, data, tmp_path, hub, capsys):
     assert (tmp_path / "hub" / "me" / "it" / "graph.png").is_file()
     assert cli.main(["share", str(tmp_path / "run"), "--to", str(tmp_path / "run")]) == 2
     assert "which is the run itself" in capsys.readouterr().err
+    save(run, tmp_path / "other")
+    (tmp_path / "other" / "history.csv").write_text("epoch\n1\n")
+    assert cli.main(["share", str(tmp_path / "run"), "--to", str(tmp_path / "other")]) == 2
+    assert "which is another run; give a folder" in capsys.readouterr().err
     assert cli.main(["share", str(tmp_path / "none"), "--to", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
 
@@ -228,6 +233,17 @@ def test_photographs_do_not_reach_the_hub(run, tmp_path, hub):
     for more, there in (([], False), (["--pictures"], True)):
         assert cli.main(["share", str(tmp_path / "run"), "--repository", "me/it", *more]) == 0
         assert (tmp_path / "hub" / "me" / "it" / "counterfactuals.png").exists() == there
+
+
+def test_scores_and_pictures_of_other_weights_are_left_out(run, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"weights": "0" * 64, **SCORES}))
+    assert shared_pictures(run, tmp_path, "--pictures") == set()
+    assert "which are of other weights: left out (causalvae evaluate makes them anew)\n" in capsys.readouterr().out
+    assert "Scores" not in (tmp_path / "shared" / CARD).read_text()
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"weights": weights_digest(run), **SCORES}))
+    assert shared_pictures(run, tmp_path, "--pictures")
+    assert "Scores" in (tmp_path / "shared" / CARD).read_text()
 
 
 def test_what_a_simulator_draws_is_shared(run, tmp_path, capsys):
