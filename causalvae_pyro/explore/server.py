@@ -101,11 +101,21 @@ class _Refusal(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
+    raw_requestline: bytes
     protocol_version = "HTTP/1.1"
     # A small answer must not wait for the acknowledgement of its head.
     disable_nagle_algorithm = True
     timeout = _PATIENCE
     wbufsize = -1
+
+    def parse_request(self) -> bool:
+        """Reads the head of a request; one without a version has none, and would be waited for."""
+        if len(self.raw_requestline.split()) != 2:
+            return super().parse_request()
+        self.requestline = self.command = ""
+        self.request_version, self.close_connection = self.protocol_version, True
+        self.send_error(HTTPStatus.BAD_REQUEST)
+        return False
 
     def do_GET(self) -> None:
         self._answer(self._get)

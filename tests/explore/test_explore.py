@@ -453,7 +453,7 @@ def raw(server, request, host=None):
     ("request_bytes", "status"),
     [
         (b"\x16\x03\x01\x00\xff\xfe\r\n\r\n", None),
-        (b"GET /TOKEN/state\r\n\r\n", None),
+        (b"GET /TOKEN/state\r\n", 400),
         (b"FLY /TOKEN/state HTTP/1.1\r\nHOST\r\nConnection: close\r\n\r\n", 501),
         (b"GET /TOKEN/state HTTP/9.9\r\nHOST\r\n\r\n", None),
         (b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\nHOST\r\n\r\n", 414),
