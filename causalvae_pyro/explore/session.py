@@ -155,6 +155,8 @@ class Session:
             figure = plot_answer(self.explorer, factual, self.explorer.answer(factual, do, uncertainty=uncertainty))
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
+            # Its parts refer to each other: left alone they stay until Python looks for such circles.
+            figure.clear()
         return buffer.getvalue()
 
     def _understand(self, question: Any) -> tuple[Factual, dict[str, float], bool]:

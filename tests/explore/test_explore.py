@@ -1,5 +1,6 @@
 """Exploring a run: the answers, their picture and lines of Python, the server; the page itself is in test_explore_page.py."""
 
+import gc
 import http.client
 import io
 import json
@@ -13,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgba
+from matplotlib.image import AxesImage
 from PIL import Image
 
 from causalvae_pyro import CausalGraph, counterfactual, load, save
@@ -558,6 +561,24 @@ def test_old_images_are_forgotten(explorer, monkeypatch):
     session.answer({"image": 4})
     with pytest.raises(ValueError, match="unknown or evicted image id"):
         session.answer({"image": own})
+
+
+def large_parts():
+    return sum(issubclass(type(thing), (AxesImage, RendererAgg)) for thing in gc.get_objects())
+
+
+def test_pictures_do_not_pile_up(explorer):
+    session = Session(explorer, "run")
+    session.picture({"image": 1})
+    gc.collect()
+    before = large_parts()
+    gc.disable()
+    try:
+        for _ in range(2):
+            session.picture({"image": 1, "do": {"light": 3.0}})
+        assert large_parts() == before
+    finally:
+        gc.enable()
 
 
 # The command -----------------------------------------------------------------------------------------------------------
