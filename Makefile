@@ -9,10 +9,10 @@ TESTS := not slow and not thorough
 .PHONY: pendulum flow test test-slow docs lint bench quality quality-best table1 clean
 
 pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (3 to 5 minutes)
-	$(BIN)/causalvae train pendulum
+	$(BIN)/causalvae train pendulum --overwrite
 
 flow: $(STAMP)  ## the same on Flow
-	$(BIN)/causalvae train flow
+	$(BIN)/causalvae train flow --overwrite
 
 test: $(STAMP)  ## the tests (three minutes on 2 cores); make test TESTS="not slow" is what CI runs (eleven)
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(TESTS)"

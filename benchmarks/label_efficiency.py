@@ -42,7 +42,7 @@ def main() -> None:
         for seed in range(args.seeds):
             directory = args.runs / f"{share:g}" / f"seed{seed}"
             command = ["-m", "causalvae_pyro", "train", "pendulum", "--decoder", "conv", "--label-share", str(share)]
-            command += ["--seed", str(seed), "--out", str(directory), *args.options]
+            command += ["--seed", str(seed), "--out", str(directory), "--overwrite", *args.options]
             metrics.append(run_seed(seed, command, directory)["metrics"])
         shares[f"{share:g}"] = {key: seeds_interval([find(m) for m in metrics]) for key, (_, find) in COLUMNS.items()}
     result = {"seeds": args.seeds, "options": args.options, "shares": shares, **describe()}

@@ -31,7 +31,18 @@ def main() -> None:
 
     def run(seed: int) -> dict:
         directory = args.runs / args.data / f"seed{seed}"
-        command = ["-m", "causalvae_pyro", "train", args.data, "--seed", str(seed), "--out", str(directory), *args.options]
+        command = [
+            "-m",
+            "causalvae_pyro",
+            "train",
+            args.data,
+            "--seed",
+            str(seed),
+            "--out",
+            str(directory),
+            "--overwrite",
+            *args.options,
+        ]
         return run_seed(seed, command, directory)
 
     with ThreadPoolExecutor(args.jobs) as pool:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causalvae_pyro.utils.configurable import Configurable
+from causalvae_pyro.utils.numbers import check_scale
 
 __all__ = ["FixedPrior", "LabelPrior", "LearnedPrior"]
 
@@ -43,8 +44,7 @@ class LabelPrior(Configurable, nn.Module):
         self.num_concepts, self.dim = num_concepts, dim
         self.register_buffer("shift", _per_concept("shift", shift, num_concepts))
         self.register_buffer("scale", _per_concept("scale", scale, num_concepts))
-        if not bool((self.scale > 0).all()):
-            raise ValueError(f"scale: got {self.scale.tolist()}; must be positive (is a label constant?)")
+        check_scale(self.scale)
 
     @classmethod
     def from_labels(cls, labels: Tensor, dim: int = 1, **kwargs: object) -> LabelPrior:
@@ -93,7 +93,8 @@ class LabelPrior(Configurable, nn.Module):
         return dist.Normal(self.lambda1(labels), self.lambda2(labels)).to_event(2)
 
     def _standardise(self, labels: Tensor) -> Tensor:
-        return (labels - self.shift) / self.scale
+        # Nothing is subtracted from labels that are bools.
+        return (-self.shift + labels) / self.scale
 
 
 class FixedPrior(LabelPrior):

@@ -104,3 +104,21 @@ def test_sprites_draw_effects_that_do_not_follow_their_causes():
     scores = evaluate(run, test, limit=200, pairs=False)
     assert min(scores["cf_score"].values()) > 0.8
     assert min(scores["cf_r2"].values()) > 0.9
+
+
+@pytest.mark.parametrize("decoder", ["conv", "sprites"])
+@pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.float64])
+def test_labels_of_any_kind(kind, decoder, data):
+    step = len(data) // 48
+    images, labels = data.images[::step], data.labels[::step] > data.labels.median(0).values
+
+    def train(labels):
+        torch.manual_seed(0)
+        recipe = Recipe(decoder=decoder)
+        run = recipe.build(data.graph, images, labels)
+        objective = recipe.objective(run)
+        return fit(
+            run.model, run.guide, (images, labels), objective=objective, epochs=1, progress=False, device="cpu", batch_size=16
+        )
+
+    assert train(labels.to(kind)).rows[0]["loss"] == train(labels.float()).rows[0]["loss"]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.utils.configurable import Configurable
+from causalvae_pyro.utils.numbers import check_scale
 
 __all__ = ["IVAEPrior"]
 
@@ -37,8 +38,7 @@ class IVAEPrior(Configurable, nn.Module):
     ) -> None:
         super().__init__()
         scale = torch.as_tensor(scale, dtype=torch.get_default_dtype())
-        if not bool((scale > 0).all()):
-            raise ValueError(f"scale: got {scale.tolist()}; must be positive (is a label constant?)")
+        check_scale(scale)
         if not min_std > 0:
             raise ValueError(f"min_std: got {min_std}; must be > 0")
         self.register_buffer("shift", torch.as_tensor(shift, dtype=torch.get_default_dtype()))

@@ -82,6 +82,7 @@ class PaperRecipe:
         code: dict[str, Any] = {"w_eps": 0.3, "sample_eps": False, "graph": "given"}
         return cls(**(code | options))
 
+    @torch.inference_mode(False)
     def build(self, graph: CausalGraph, images: Tensor, labels: Tensor) -> Run:
         """Makes an untrained model and guide.
 

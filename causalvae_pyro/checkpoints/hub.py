@@ -21,7 +21,7 @@ __all__ = ["from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
 CARD = "README.md"
 
 # Where somebody's own data lie is nobody else's business.
-_PRIVATE = ("images", "labels", "graph", "root")
+_PRIVATE = ("images", "labels", "graph", "root", "cache")
 
 
 def save_pretrained(

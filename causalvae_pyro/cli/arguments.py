@@ -108,9 +108,11 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--w-eps", type=float, default=RECIPE["w_eps"], help="weight of KL(q(eps) || p(eps))")
     train.add_argument("--w-z", type=float, default=RECIPE["w_z"], help="weight of KL(q(z) || p(z | u))")
     engine = train.add_argument_group("how it is trained")
-    engine.add_argument(
+    earlier = engine.add_mutually_exclusive_group()
+    earlier.add_argument(
         "--resume", action="store_true", help="continue exactly where a stopped run in --out was, if there is one"
     )
+    earlier.add_argument("--overwrite", action="store_true", help="replace a finished run in --out, which is refused otherwise")
     engine.add_argument("--ema", type=float, metavar="DECAY", help="train on, but keep an average of the weights, e.g. 0.999")
     engine.add_argument("--max-grad-norm", type=float, help="scale larger gradients down to this norm")
     engine.add_argument("--patience", type=int, help="stop after so many epochs without a lower loss; not with sprites")
@@ -179,6 +181,12 @@ def _make_parser() -> argparse.ArgumentParser:
     where.add_argument("--to", type=user_path, metavar="DIR", help="the folder to write")
     where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (hf auth login)")
     share.add_argument("--private", action="store_true", help="make the repository a private one")
+    share.add_argument(
+        "--pictures",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="include pictures in which test images can be seen (default: those of a simulator only)",
+    )
     return parser
 
 

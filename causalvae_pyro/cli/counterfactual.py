@@ -13,6 +13,7 @@ from causalvae_pyro.evaluation.evaluate import has_truth
 from causalvae_pyro.interventions.counterfactuals import counterfactual
 from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_of
 from causalvae_pyro.training import resolve_device
+from causalvae_pyro.utils.files import check_target, check_writable
 
 __all__ = ["run"]
 
@@ -34,6 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
         do[name] = value
     if arguments.count < 1:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
+    check_target(arguments.out, "--out")
+    check_writable(arguments.out.parent, "--out")
     data = load_dataset(data_of(found, arguments), "test")
     chosen = evenly_spaced(min(arguments.count, len(data)), len(data))
     x, labels = data.images[chosen], data.labels[chosen]

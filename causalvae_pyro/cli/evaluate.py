@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
+from pathlib import Path
+from typing import Any
 
 from causalvae_pyro.checkpoints.runs import HISTORY
 from causalvae_pyro.cli.runs import data_of, load_run, read_history
@@ -20,8 +23,20 @@ def run(arguments: argparse.Namespace) -> None:
         arguments: Of the command.
     """
     found = load_run(arguments.path, device=resolve_device(arguments.device))
-    # Before the work: a score card that cannot be written is lost.
-    check_writable(arguments.path)
+    report = _is_writable(arguments.path)
     rows = read_history(arguments.path / HISTORY)
     predict, fid = (getattr(arguments, name, None) for name in ("predictor", "fid"))
-    score(found, arguments.path, rows, description=data_of(found, arguments), limit=arguments.limit, predict=predict, fid=fid)
+    options: dict[str, Any] = {"limit": arguments.limit, "predict": predict, "fid": fid, "report": report}
+    score(found, arguments.path, rows, description=data_of(found, arguments), **options)
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether the report can be written; who may only read the run is told before the work, and gets the scores all the same."""
+    try:
+        check_writable(path, "RUN")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        print(f"{error}: the scores are printed, the report is left out", flush=True)
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,11 @@ def data_of(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
                 places = [f"--{place}" for place in ("images", "labels", "graph", "root") if place in description]
                 valid = ", ".join(places) or "none, the data are a simulator's"
                 raise ValueError(f"--{name}: got {path}, but the run's data have no such place; valid: {valid}")
-            description[name] = str(path.resolve())
+            description[name] = os.path.abspath(path)
+    graph = description.get("graph")
+    if isinstance(graph, str) and not os.path.exists(graph) and arguments.graph is None:
+        # The run knows it by itself.
+        description["graph"] = run.graph
     return description
 
 

@@ -24,6 +24,7 @@ def score(
     predict: bool | None = None,
     fid: str | None = None,
     train_data: Any = None,
+    report: bool = True,
 ) -> None:
     """Scores a run on its test images, writes its report and prints the table.
 
@@ -36,6 +37,7 @@ def score(
         predict: Whether to train a predictor of the labels; by default where the true counterfactuals are not known.
         fid: ``"inception"`` or ``"predictor"``, whose features the Frechet distance takes; none by default.
         train_data: What the predictor learns from; loaded where it is not given.
+        report: Whether to write scores and report.
     """
     description = run.config.get("data") if description is None else description
     data = load_dataset(description, "test")
@@ -51,5 +53,7 @@ def score(
             {"fid_features": predictor.features} if fid == "predictor" else {}
         )
     metrics = evaluate(run, data, limit=limit, **options)
-    page = write_report(run, data, metrics, rows, out)
-    print(f"\n{score_table(metrics)}\n\nFigures, scores and settings: {page}")
+    page = write_report(run, data, metrics, rows, out) if report else None
+    print(f"\n{score_table(metrics)}")
+    if page is not None:
+        print(f"\nFigures, scores and settings: {page}")

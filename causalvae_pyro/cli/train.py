@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyro
 import torch
 
 import causalvae_pyro
-from causalvae_pyro.checkpoints.runs import SaveCheckpoint, load
+from causalvae_pyro.checkpoints.runs import WEIGHTS, SaveCheckpoint, load
 from causalvae_pyro.cli.arguments import PRESETS
 from causalvae_pyro.cli.scoring import score
 from causalvae_pyro.datasets.registry import FOLDER, SIMULATORS, load_dataset
@@ -23,6 +23,7 @@ from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from causalvae_pyro.training import Callback, EarlyStopping, TensorBoardLogger, TrainingCheckpoint, fit, resolve_device
+from causalvae_pyro.utils.files import check_writable
 from causalvae_pyro.utils.missing_labels import keep_labels
 
 __all__ = ["run"]
@@ -48,6 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--label-share: got {arguments.label_share}; must lie in (0, 1]")
     description = _description(arguments)
     out = arguments.out or Path("runs") / description["name"]
+    stopped = None if arguments.resume else _stopped_in(out, arguments.overwrite)
+    check_writable(out, "--out")
     train_data = load_dataset(description, "train")
     count = min(arguments.limit or len(train_data), len(train_data))
     # Evenly spaced: the first scenes of the grid share one value of the first concept.
@@ -107,8 +110,9 @@ def run(arguments: argparse.Namespace) -> None:
         if semi:
             say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
             fit_mechanisms(pair.model, labels)
-        if not arguments.resume and (left := _left_over(checkpoint)) is not None:
-            say(f"{out} holds a training run that was stopped in epoch {left}; it is replaced (--resume would have continued it)")
+        if stopped is not None:
+            lost = "it is replaced (--resume would have continued it)"
+            say(f"{out} holds a training run that was stopped in epoch {stopped}; {lost}")
         callbacks: list[Callback] = [SaveCheckpoint(out, pair.config)]
         callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
         callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]
@@ -144,13 +148,20 @@ def _silent(*values: Any) -> None:
     """In place of ``print``."""
 
 
-def _left_over(checkpoint: TrainingCheckpoint) -> int | None:
-    """The epoch in which an earlier training in the same place was stopped."""
-    try:
-        state = checkpoint.read()
-    except ValueError:
-        return None
-    return None if state is None or state.get("finished") else state.get("epoch")
+def _stopped_in(out: Path, overwrite: bool) -> int | None:
+    """The epoch in which an earlier training in the same place was stopped; one that is whole is not replaced unasked.
+
+    Raises:
+        ValueError: If there is a run that no training has stopped, and it is not to be overwritten.
+    """
+    state: dict[str, Any] | None = None
+    with suppress(ValueError):
+        state = TrainingCheckpoint(out).read()
+    if state is not None and not state["finished"]:
+        return state["epoch"]
+    if not overwrite and (out / WEIGHTS).exists():
+        raise ValueError(f"--out: {out} holds a finished run; --overwrite replaces it, another --out keeps it")
+    return None
 
 
 def _description(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -162,7 +173,7 @@ def _description(arguments: argparse.Namespace) -> dict[str, Any]:
         return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
     if arguments.data is None and None not in own.values():
         units = _pairs("--unit", arguments.unit, "CONCEPT=UNIT, e.g. thickness=px")
-        paths = {name: str(path.resolve()) for name, path in own.items()}
+        paths = {name: os.path.abspath(path) for name, path in own.items()}
         options = {"units": units, "rename": _pairs("--rename", arguments.rename, "COLUMN=CONCEPT, e.g. 5_o_Clock_Shadow=shadow")}
         options |= {"mode": arguments.mode, "split_by": arguments.split_by}
         return {"name": FOLDER, **paths, **{name: value for name, value in options.items() if value}, **common}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.graph import CausalGraph, GraphLike, as_graph
+from causalvae_pyro.utils.numbers import number_tensor
 
 __all__ = ["SyntheticSCM", "abduct_noise", "check_do", "complete", "counterfactual_values"]
 
@@ -52,7 +53,7 @@ def check_do(graph: CausalGraph, do: Mapping[str, float | Tensor], count: int) -
     for name, value in do.items():
         if name not in graph.names:
             raise ValueError(f"do: unknown concept {name!r}; known: {list(graph.names)}")
-        value = torch.as_tensor(value)
+        value = number_tensor(value)
         if value.shape not in ((), (count,)):
             raise ValueError(f"do[{name!r}]: expected a number or shape ({count},), got shape {tuple(value.shape)}")
         if not torch.isfinite(value).all():

@@ -45,6 +45,7 @@ class Discovery:
     snapshots: Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
+@torch.inference_mode(False)
 def discover_graph(
     labels: Tensor,
     names: Sequence[str],
@@ -158,6 +159,7 @@ def discover_graph(
     return Discovery(graph, continuous, strengths, candidates, lagrangian, history, torch.stack(snapshots))
 
 
+@torch.inference_mode(False)
 def refine_graph(
     labels: Tensor,
     graph: GraphLike,

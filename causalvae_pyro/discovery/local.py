@@ -74,6 +74,7 @@ class LocalFits:
             self._cache |= dict(zip(chunk, self._fit(chunk).unbind(1), strict=True))
         return torch.stack([self._cache[family] for family in families], 1)
 
+    @torch.inference_mode(False)
     def _fit(self, families: list[Family]) -> Tensor:
         count, n, hidden = len(families), self.train.shape[1], self.hidden
 

@@ -127,6 +127,7 @@ def evaluate(
     return result
 
 
+@torch.inference_mode(False)
 def train_predictor(
     images: Tensor,
     labels: Tensor,

@@ -92,6 +92,8 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
         for name, figure in figures.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
+            # Its parts refer to each other: left alone they stay until Python looks for such circles.
+            figure.clear()
             pictures[name] = buffer.getvalue()
             write_bytes(directory / f"{name}.png", pictures[name])
     # An earlier report in the same directory may have had more of them.

@@ -6,16 +6,21 @@ long (docs/explore.md).
 
 from __future__ import annotations
 
+import hmac
 import json
+import re
+import secrets
 import socket
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from causalvae_pyro.explore.session import Session
+from causalvae_pyro.utils.documents import parse_json
 
 __all__ = ["HOST", "PORT", "Server"]
 
@@ -30,9 +35,14 @@ _FILES = {
 }
 #: The largest image file that is taken, in bytes.
 _LARGEST = 32 * 2**20
+#: Seconds that a connection may be silent.
+_PATIENCE = 60.0
 _HEADERS = {
     # The page may not fetch anything from elsewhere, whatever it says.
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; form-action 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action 'none'",
+    # No page from elsewhere may show the images, not even as images.
+    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -40,7 +50,10 @@ _HEADERS = {
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the page of a session at ``http://127.0.0.1:PORT/``.
+    """Serves the page of a session at ``http://127.0.0.1:PORT/TOKEN/``.
+
+    The token is random. The loopback is open to all users of the machine, so that only those who know the address may see the
+    images and ask.
 
     Args:
         session: What answers.
@@ -59,7 +72,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, session: Session, port: int | None = None) -> None:
         if port is not None and not 0 <= port <= 65535:
             raise ValueError(f"port: got {port}; must lie between 0 and 65535")
-        self.session = session
+        self.session, self.token = session, secrets.token_urlsafe(16)
         try:
             super().__init__((HOST, PORT if port is None else port), _Handler)
         except OSError as error:
@@ -69,84 +82,131 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """The page's address."""
-        return f"http://{HOST}:{self.server_port}/"
+        """The page's address, with the token."""
+        return f"http://{HOST}:{self.server_port}/{self.token}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing on the terminal where the page was closed in the middle of an answer."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Refusal(Exception):
+    """A request that gets no answer; ``unread`` where its content has not been read."""
+
+    def __init__(self, status: HTTPStatus, reason: str, *, unread: bool = False) -> None:
+        super().__init__(reason)
+        self.status, self.unread = status, unread
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
+    raw_requestline: bytes
     protocol_version = "HTTP/1.1"
     # A small answer must not wait for the acknowledgement of its head.
     disable_nagle_algorithm = True
+    timeout = _PATIENCE
     wbufsize = -1
 
+    def parse_request(self) -> bool:
+        """Reads the head of a request; one without a version has none, and would be waited for."""
+        if len(self.raw_requestline.split()) != 2:
+            return super().parse_request()
+        self.requestline = self.command = ""
+        self.request_version, self.close_connection = self.protocol_version, True
+        self.send_error(HTTPStatus.BAD_REQUEST)
+        return False
+
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        if path in _FILES:
-            name, kind = _FILES[path]
-            self._reply(lambda: (resources.files(__package__).joinpath("page", name).read_bytes(), kind))
-        elif path == "/state":
-            self._reply(lambda: self.server.session.describe())
-        elif path.startswith("/thumbnails/") and path.removeprefix("/thumbnails/").isdecimal():
-            index = int(path.removeprefix("/thumbnails/"))
-            self._reply(lambda: (self.server.session.thumbnail(index), "image/png"))
-        else:
-            self._send(HTTPStatus.NOT_FOUND, {"error": f"there is no {path} here"})
+        self._answer(self._get)
 
     def do_POST(self) -> None:
-        parts = urlsplit(self.path)
-        content = self._content()
-        if content is None:
-            return
-        session = self.server.session
-        if parts.path == "/answer":
-            self._reply(lambda: session.answer(_json(content)))
-        elif parts.path == "/picture":
-            self._reply(lambda: (session.picture(_json(content)), "image/png"))
-        elif parts.path == "/image":
-            name = unquote(parse_qs(parts.query).get("name", ["image"])[0])
-            self._reply(lambda: session.add_image(content, name))
-        else:
-            self._send(HTTPStatus.NOT_FOUND, {"error": f"there is no {parts.path} here"})
+        self._answer(self._post)
 
-    def _content(self) -> bytes | None:
-        try:
-            length = int(self.headers.get("Content-Length", ""))
-        except ValueError:
-            length = -1
-        if 0 <= length <= _LARGEST:
-            return self.rfile.read(length)
-        # What was not read would be taken for the next request.
-        self.close_connection = True
-        self._send(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"image: files of up to {_LARGEST // 2**20} MiB can be dropped here"}
-        )
-        return None
-
-    def _reply(self, make: Callable[[], Any]) -> None:
-        if not self._is_ours():
-            self._send(HTTPStatus.FORBIDDEN, {"error": "cross-origin request refused"})
-            return
+    def _answer(self, make: Callable[[], Any]) -> None:
         try:
             answer = make()
+        except _Refusal as refusal:
+            if refusal.unread:
+                self._discard()
+            self._send(refusal.status, {"error": str(refusal)})
         except ValueError as error:
-            self._send(HTTPStatus.BAD_REQUEST, {"error": str(error).splitlines()[0]})
-            return
-        content, kind = answer if isinstance(answer, tuple) else (answer, "application/json")
-        self._send(HTTPStatus.OK, content, kind)
+            self._send(HTTPStatus.BAD_REQUEST, {"error": (str(error) or type(error).__name__).splitlines()[0]})
+        else:
+            content, kind = answer if isinstance(answer, tuple) else (answer, "application/json")
+            self._send(HTTPStatus.OK, content, kind)
+
+    def _get(self) -> Any:
+        path, _ = self._asked()
+        if path in _FILES:
+            name, kind = _FILES[path]
+            return resources.files(__package__).joinpath("page", name).read_bytes(), kind
+        if path == "/state":
+            return self.server.session.describe()
+        if found := re.fullmatch(r"/thumbnails/([0-9]{1,18})", path):
+            return self.server.session.thumbnail(int(found[1])), "image/png"
+        raise _Refusal(HTTPStatus.NOT_FOUND, f"there is no {path} here")
+
+    def _post(self) -> Any:
+        path, query = self._asked()
+        content, session = self._content(), self.server.session
+        if path == "/answer":
+            return session.answer(_json(content))
+        if path == "/picture":
+            return session.picture(_json(content)), "image/png"
+        if path == "/image":
+            return session.add_image(content, parse_qs(query).get("name", ["image"])[0])
+        raise _Refusal(HTTPStatus.NOT_FOUND, f"there is no {path} here")
+
+    def _asked(self) -> tuple[str, str]:
+        """Path, below the token, and query of a request that may be answered."""
+        try:
+            parts = urlsplit(self.path)
+        except ValueError:
+            raise _Refusal(HTTPStatus.BAD_REQUEST, "the address is malformed", unread=True) from None
+        if not self._is_ours():
+            raise _Refusal(HTTPStatus.FORBIDDEN, "cross-origin request refused", unread=True)
+        token, slash, below = parts.path.removeprefix("/").partition("/")
+        if not hmac.compare_digest(token.encode(), self.server.token.encode()):
+            raise _Refusal(HTTPStatus.FORBIDDEN, "open the whole address that causalvae explore has printed", unread=True)
+        return slash + below, parts.query
+
+    def _content(self) -> bytes:
+        lengths = self.headers.get_all("Content-Length", [])
+        if len(lengths) != 1 or not re.fullmatch("[0-9]{1,18}", lengths[0]) or "Transfer-Encoding" in self.headers:
+            raise _Refusal(HTTPStatus.BAD_REQUEST, "expected one Content-Length, and so many bytes", unread=True)
+        if (length := int(lengths[0])) > _LARGEST:
+            reason = f"image: files of up to {_LARGEST // 2**20} MiB can be dropped here"
+            raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason, unread=True)
+        return self.rfile.read(length)
+
+    def _discard(self) -> None:
+        """Ends the connection after this answer: what is unread would be taken for the next request."""
+        self.close_connection = True
+        length = self.headers.get("Content-Length", "")
+        # A connection that is closed with bytes unread may lose the answer. Large ones have not been sent yet.
+        if re.fullmatch("[0-9]{1,5}", length):
+            self.rfile.read(int(length))
 
     def _is_ours(self) -> bool:
         """Refuses pages from elsewhere that a browser shows, under whatever name they reach the loopback."""
         hosts = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
         origin = self.headers.get("Origin")
-        return self.headers.get("Host") in hosts and (origin is None or origin.removeprefix("http://") in hosts)
+        host = self.headers.get_all("Host", [])
+        return len(host) == 1 and host[0] in hosts and (origin is None or origin.removeprefix("http://") in hosts)
+
+    def end_headers(self) -> None:
+        """Ends the head of every answer, those of malformed requests too."""
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def _send(self, status: HTTPStatus, content: Any, kind: str = "application/json") -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         try:
             self.send_response(status)
-            for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
         except ConnectionError:
@@ -159,6 +219,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _json(content: bytes) -> Any:
     try:
-        return json.loads(content)
+        return parse_json(content)
     except ValueError:
         raise ValueError("question: is no JSON") from None

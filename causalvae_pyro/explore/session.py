@@ -6,7 +6,6 @@ import base64
 import io
 import math
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from causalvae_pyro.explore.picture import panels, plot_answer
 from causalvae_pyro.explore.snippet import python_lines
 from causalvae_pyro.plots.style import SEQUENTIAL, figure_style
 from causalvae_pyro.utils.images import scale_images
+from causalvae_pyro.utils.pyro_lock import pyro_lock
 
 __all__ = ["Session", "encode_png"]
 
@@ -43,8 +43,8 @@ class Session:
         self.explorer, self.path = explorer, os.fspath(path)
         self._factuals: OrderedDict[int | str, Factual] = OrderedDict()
         self._own = 0
-        # Pyro's stack of handlers is one for the whole process.
-        self._lock = threading.Lock()
+        # Taken first, whatever else is locked: Pyro's stack of handlers is one for the whole process.
+        self._lock = pyro_lock
 
     def describe(self) -> dict[str, Any]:
         """What the page needs to know once: the concepts with their ranges and units, the graph, which images there are."""
@@ -155,6 +155,8 @@ class Session:
             figure = plot_answer(self.explorer, factual, self.explorer.answer(factual, do, uncertainty=uncertainty))
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
+            # Its parts refer to each other: left alone they stay until Python looks for such circles.
+            figure.clear()
         return buffer.getvalue()
 
     def _understand(self, question: Any) -> tuple[Factual, dict[str, float], bool]:
@@ -163,10 +165,7 @@ class Session:
         do, uncertainty = question.get("do", {}), question.get("uncertainty", False)
         if not isinstance(do, Mapping):
             raise ValueError(f"do: expected concepts and their values, got {type(do).__name__}")
-        for name, value in do.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"do[{name!r}]: expected a number, got {value!r}")
-        return self._factual(question.get("image")), {name: float(value) for name, value in do.items()}, bool(uncertainty)
+        return self._factual(question.get("image")), {name: _number(name, value) for name, value in do.items()}, bool(uncertainty)
 
     def _factual(self, key: Any) -> Factual:
         if isinstance(key, bool) or not isinstance(key, (int, str)):
@@ -183,6 +182,15 @@ class Session:
         if len(self._factuals) > _REMEMBERED:
             self._factuals.popitem(last=False)
         return factual
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"do[{name!r}]: expected a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def encode_png(image: Tensor) -> bytes:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from causalvae_pyro.interventions.handlers import Change, SoftIntervention, Value, as_soft, check_result, soft_do
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.numbers import number_tensor
 
 __all__ = ["InterventionSet", "Interventions", "check_unwrapped", "intervene", "latent_values"]
 
@@ -178,8 +179,8 @@ def _is_soft(given: Any) -> bool:
 def _value(where: str, value: Any, model: Any, size: int | None, latent: bool) -> Tensor:
     like, dim = next(model.parameters(), torch.zeros(())), model.scm.dim
     try:
-        tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    except (TypeError, ValueError):
+        tensor = number_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{where}: expected a number or a tensor, got {value!r}") from None
     if not torch.isfinite(tensor).all():
         raise ValueError(f"{where}: got a value that is not finite")

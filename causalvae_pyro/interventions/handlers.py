@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from causalvae_pyro.utils.compat import is_replaced_by_do
+from causalvae_pyro.utils.numbers import number_tensor
 
 __all__ = ["Replace", "Scale", "Shift", "SoftDoMessenger", "SoftIntervention", "soft_do"]
 
@@ -220,4 +221,4 @@ def check_result(name: str, value: Any, natural: Tensor, exact: bool = False) ->
 
 
 def _like(value: Any, tensor: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)
+    return number_tensor(value, dtype=tensor.dtype, device=tensor.device)

@@ -76,6 +76,7 @@ class Predictor(nn.Module):
         """Numbers ``[N, outputs]`` in the targets' units, or class logits ``[N, outputs]``."""
         return self.output(self._features(x)) * self.scale + self.shift
 
+    @torch.inference_mode(False)
     def fit(
         self,
         images: Tensor,

@@ -112,6 +112,7 @@ class Recipe:
             if value not in valid:
                 raise ValueError(f"{argument}: got {value!r}; valid: {', '.join(map(repr, valid))}")
 
+    @torch.inference_mode(False)
     def build(self, graph: GraphLike, images: Tensor, labels: Tensor, config: dict[str, Any] | None = None) -> Run:
         """Makes an untrained model and guide for such data.
 
@@ -192,6 +193,7 @@ def _spread(images: Tensor) -> float:
     return (some - some.median(0).values).square().mean().sqrt().item()
 
 
+@torch.inference_mode(False)
 def fit_mechanisms(model: CausalVAE, labels: Tensor, *, steps: int = 1000, lr: float = 1e-2) -> None:
     """Fits the causal layer to labels alone, by maximum likelihood, as the paper does before it turns to images.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -35,6 +35,7 @@ from causalvae_pyro.utils.local_params import local_params
 __all__ = ["fit"]
 
 
+@torch.inference_mode(False)
 def fit(
     model: nn.Module,
     guide: nn.Module,
@@ -65,7 +66,7 @@ def fit(
 
     The pair becomes one ELBO module (``objective(model, guide)``) that a torch optimiser trains; for one seed, one order
     of the data and one learning rate this takes the same steps as :class:`pyro.infer.SVI`. Model and guide are trained
-    in place and left on the device in evaluation mode.
+    in place and left on the device in evaluation mode, also under ``torch.no_grad()`` or ``torch.inference_mode()``.
 
     Started by ``accelerate launch`` or ``torchrun``, several processes share each batch. Their gradient is that of the whole
     batch, whatever their number; only terms of a whole batch, and batch normalisation, see each process's part.
@@ -111,8 +112,9 @@ def fit(
         The history, one row per epoch.
 
     Raises:
-        ValueError: If an argument is out of range, images or labels are malformed, or the state to go on from is damaged or
-            that of another training, or another training is writing to the directory at this moment.
+        ValueError: If an argument is out of range, images or labels are malformed, model or guide were made under
+            ``torch.inference_mode()``, or the state to go on from is damaged or that of another training, or another training is
+            writing to the directory at this moment.
         NonFiniteLossError: If a term of the loss or a parameter becomes NaN or infinite.
         KeyboardInterrupt: On Ctrl-C, after the callbacks' ``on_interrupt``.
     """
@@ -122,12 +124,14 @@ def fit(
             raise ValueError(
                 f"{argument}: expected a module, got {type(module).__name__}; train plain functions with pyro.infer.SVI"
             )
+        if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
+            raise ValueError(f"{argument}: got one made under torch.inference_mode(), which cannot be trained; make it outside")
     counts = {"epochs": epochs, "batch_size": batch_size, "labelled_repeats": labelled_repeats, "micro_batches": micro_batches}
     for argument, count in counts.items():
         check_count(argument, count)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed: got {seed}; must lie in [0, 2**32)")
-    if not 0 < lr < math.inf:
+    if not 0 < lr <= sys.float_info.max:
         raise ValueError(f"lr: got {lr}; must be > 0 and finite")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ValueError(f"max_grad_norm: got {max_grad_norm}; must be > 0")

@@ -12,7 +12,7 @@ __all__ = ["Configurable", "check_count"]
 
 def check_count(argument: str, value: Any, other: str = "") -> None:
     """Raises a ``ValueError`` unless the value is a whole number, at least 1; ``other`` says what else is valid."""
-    if not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"{argument}: got {value!r}; must be an integer, at least 1{other}")
     if value < 1:
         raise ValueError(f"{argument}: got {value}; must be at least 1{other}")

@@ -153,7 +153,7 @@ def check_writable(directory: str | os.PathLike, what: str = "path") -> None:
         what: What the message calls it.
 
     Raises:
-        OSError: If not, with the reason.
+        OSError: If not, with the reason in words and as ``errno``.
     """
     place = Path(directory).absolute()
     while not place.exists() and place != place.parent:
@@ -162,7 +162,9 @@ def check_writable(directory: str | os.PathLike, what: str = "path") -> None:
         with _temporary(place):
             pass
     except OSError as error:
-        raise type(error)(f"{what}: {directory} cannot be written ({error.strerror})") from None
+        refusal = type(error)(f"{what}: {directory} cannot be written ({error.strerror})")
+        refusal.errno = error.errno
+        raise refusal from None
 
 
 @contextmanager

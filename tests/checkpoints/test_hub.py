@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from causalvae_pyro import CausalGraph, Run, cli, counterfactual
+from causalvae_pyro import CausalGraph, Run, cli, counterfactual, save
 from causalvae_pyro.checkpoints.hub import CARD, from_pretrained, model_card, push_to_hub, save_pretrained
+from causalvae_pyro.checkpoints.runs import weights_digest
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.recipes import Recipe
 
@@ -33,7 +34,14 @@ def run(data):
     found = Recipe(decoder="conv").build(Pendulum.graph, *data)
     found.model.eval()
     found.guide.eval()
-    found.config["data"] = {"name": "folder", "images": "/home/me/secret", "labels": "/home/me/l.csv", "graph": "g", "size": 16}
+    found.config["data"] = {
+        "name": "folder",
+        "images": "/home/me/secret",
+        "labels": "/home/me/l.csv",
+        "graph": "g",
+        "cache": "/home/me/secret",
+        "size": 16,
+    }
     return found
 
 
@@ -173,8 +181,6 @@ def test_bad_pictures_leave_nothing_behind(run, tmp_path):
 
 
 def test_command(run, data, tmp_path, hub, capsys):
-    from causalvae_pyro import save
-
     save(run, tmp_path / "run")
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(SCORES))
     (tmp_path / "run" / "graph.png").write_bytes(b"png")
@@ -188,8 +194,64 @@ def test_command(run, data, tmp_path, hub, capsys):
     assert (tmp_path / "hub" / "me" / "it" / "graph.png").is_file()
     assert cli.main(["share", str(tmp_path / "run"), "--to", str(tmp_path / "run")]) == 2
     assert "which is the run itself" in capsys.readouterr().err
+    save(run, tmp_path / "other")
+    (tmp_path / "other" / "history.csv").write_text("epoch\n1\n")
+    assert cli.main(["share", str(tmp_path / "run"), "--to", str(tmp_path / "other")]) == 2
+    assert "which is another run; give a folder" in capsys.readouterr().err
     assert cli.main(["share", str(tmp_path / "none"), "--to", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def shared_pictures(run, tmp_path, *more):
+    """What ``causalvae share`` makes of a run with pictures: its files, and those that its card shows."""
+    source, target = tmp_path / "run", tmp_path / "shared"
+    save(run, source)
+    for name in ("graph", "counterfactuals", "scores", "reconstructions"):
+        (source / f"{name}.png").write_bytes(b"png")
+    assert cli.main(["share", str(source), "--to", str(target), *more]) == 0
+    named = set(re.findall(r"\((\w+\.png)\)", (target / CARD).read_text()))
+    assert named == {path.name for path in target.glob("*.png")}
+    return named
+
+
+@pytest.mark.parametrize("name", ["folder", "celeba"])
+def test_photographs_are_shared_on_request_only(name, run, tmp_path, capsys):
+    run.config["data"]["name"] = name
+    assert shared_pictures(run, tmp_path) == {"graph.png", "scores.png"}
+    left_out = "counterfactuals.png, which shows test images: left out (--pictures includes it)\n"
+    assert capsys.readouterr().out == f"{left_out}wrote {tmp_path / 'shared'}\n"
+    assert shared_pictures(run, tmp_path, "--pictures") == {"graph.png", "counterfactuals.png", "scores.png"}
+    assert "which shows test images: included" in capsys.readouterr().out
+    # Those of an earlier time would still lie there.
+    assert cli.main(["share", str(tmp_path / "run"), "--to", str(tmp_path / "shared")]) == 2
+    assert "holds counterfactuals.png, which is to be left out; remove it" in capsys.readouterr().err
+
+
+def test_photographs_do_not_reach_the_hub(run, tmp_path, hub):
+    save(run, tmp_path / "run")
+    (tmp_path / "run" / "counterfactuals.png").write_bytes(b"png")
+    for more, there in (([], False), (["--pictures"], True)):
+        assert cli.main(["share", str(tmp_path / "run"), "--repository", "me/it", *more]) == 0
+        assert (tmp_path / "hub" / "me" / "it" / "counterfactuals.png").exists() == there
+
+
+def test_scores_and_pictures_of_other_weights_are_left_out(run, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"weights": "0" * 64, **SCORES}))
+    assert shared_pictures(run, tmp_path, "--pictures") == set()
+    assert "which are of other weights: left out (causalvae evaluate makes them anew)\n" in capsys.readouterr().out
+    assert "Scores" not in (tmp_path / "shared" / CARD).read_text()
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"weights": weights_digest(run), **SCORES}))
+    assert shared_pictures(run, tmp_path, "--pictures")
+    assert "Scores" in (tmp_path / "shared" / CARD).read_text()
+
+
+def test_what_a_simulator_draws_is_shared(run, tmp_path, capsys):
+    run.config["data"] = {"name": "pendulum", "size": 16}
+    assert shared_pictures(run, tmp_path) == {"graph.png", "counterfactuals.png", "scores.png"}
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'shared'}\n"
+    shutil.rmtree(tmp_path / "shared")
+    assert shared_pictures(run, tmp_path, "--no-pictures") == {"graph.png", "scores.png"}
 
 
 def test_what_was_downloaded_in_part_is_refused(run, tmp_path, hub):
@@ -216,8 +278,6 @@ def test_what_was_downloaded_in_part_is_refused(run, tmp_path, hub):
 def test_a_hub_that_cannot_be_reached(run, tmp_path, monkeypatch, capsys):
     # Nothing listens there. The library beneath the hub's raises errors of its own.
     from huggingface_hub import constants
-
-    from causalvae_pyro import save
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     save(run, tmp_path / "run")
@@ -250,8 +310,6 @@ def test_an_error_of_the_hubs_in_the_middle_of_a_download(monkeypatch):
     "scores", ["[]", "?", '"x"', '{"r2": []}', '{"r2": {"light": null}}', '{"representation": {"mic_mean": "1"}}']
 )
 def test_scores_that_are_none(scores, run, tmp_path, capsys):
-    from causalvae_pyro import save
-
     save(run, tmp_path / "run")
     (tmp_path / "run" / "metrics.json").write_text(scores)
     assert cli.main(["share", str(tmp_path / "run"), "--to", str(tmp_path / "shared")]) == 2

@@ -121,6 +121,7 @@ COMMANDS = {
             "--w-eps": ["0.5"],
             "--w-z": ["0.5"],
             "--resume": [],
+            "--overwrite": [],
             "--ema": ["0.9"],
             "--max-grad-norm": ["10"],
             "--patience": ["2"],

@@ -122,7 +122,7 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
 
     monkeypatch.setattr("causalvae_pyro.cli.train.fit", spy)
     monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
-    small = ["train", "pendulum", "--size", "16", "--limit", "64", "--device", "cpu", "--out", str(tmp_path)]
+    small = ["train", "pendulum", "--size", "16", "--limit", "64", "--device", "cpu", "--overwrite", "--out", str(tmp_path)]
     best = ["--preset", "best"]
     for options in ([], best, [*best, "--epochs", "3"], [*best, "--refinements", "0"], ["--refinements", "3"]):
         assert main([*small, *options]) == 0
@@ -204,7 +204,7 @@ def test_train_with_a_share_of_the_labels(share, labelled, repeats, tmp_path, ca
 def test_all_labels_are_the_default(finished, run, capsys):
     config = json.loads((finished / "config.json").read_text())
     assert "label_share" not in config["training"]
-    assert train(run, *OPTIONS, "--label-share", "1") == 0
+    assert train(run, *OPTIONS, "--label-share", "1", "--overwrite") == 0
     assert "labels of" not in capsys.readouterr().out
     assert (finished / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
@@ -577,7 +577,35 @@ def test_starting_anew_says_what_is_lost(tmp_path, capsys, monkeypatch):
     err = capsys.readouterr().err
     assert err.startswith("causalvae: error: resume:")
     assert err.count("\n") == 1
-    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize("state", ["finished", "damaged", "none"])
+def test_a_finished_run_is_replaced_on_request_only(state, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *_, **__: None)
+    out = tmp_path / "run"
+    assert train(out, "--batch-size", "32") == 0
+    if state == "damaged":
+        (out / STATE).write_bytes(b"nonsense")
+    elif state == "none":
+        # As where weights alone were copied.
+        (out / STATE).unlink()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("causalvae_pyro.cli.train.load_dataset", lambda *_: pytest.fail("it has begun to work"))
+        capsys.readouterr()
+        assert train(out, "--seed", "1") == 2
+    assert_one_line(capsys.readouterr().err, f"--out: {out} holds a finished run; --overwrite replaces it")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert train(out, "--batch-size", "32", "--seed", "1", "--overwrite") == 0
+    assert load(out).config["training"]["seed"] == 1
+    assert (out / "model.safetensors").read_bytes() != before["model.safetensors"]
+
+
+def test_a_run_is_either_resumed_or_replaced(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train(tmp_path, "--resume", "--overwrite")
+    assert caught.value.code == 2
+    assert "--overwrite: not allowed with argument --resume" in capsys.readouterr().err
 
 
 def test_how_it_is_trained(tmp_path, monkeypatch, capsys):

@@ -1,14 +1,16 @@
 """Where the data and the run are: the home folder, data that moved, columns and images that are read otherwise."""
 
+import errno
+import functools
 import json
 import os
 import shutil
 
 import pytest
-import torch
 from PIL import Image
 
 from causalvae_pyro import cli, load
+from causalvae_pyro.evaluation import train_predictor
 from tests.builders import write_images, write_table
 
 QUICK = ["--size", "16", "--epochs", "1", "--batch-size", "8", "--device", "cpu"]
@@ -102,9 +104,69 @@ def test_values_stand_beside_their_names_in_any_order_of_concepts(tmp_path, caps
     assert "-> 12" in out.split("light")[1][:20]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_run_is_refused_before_the_work(tmp_path, capsys, no_score):
-    assert cli.main(["train", *own(tmp_path / "d"), *QUICK, "--out", str(tmp_path / "run")]) == 0
-    (tmp_path / "run").chmod(0o500)
-    torch.manual_seed(0)
-    assert cli.main(["evaluate", str(tmp_path / "run"), "--device", "cpu"]) == 2
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, errno.ENOSPC], ids=os.strerror)
+def test_who_may_only_read_a_run_gets_its_scores(error, tmp_path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("causalvae_pyro.cli.train.score", lambda *_, **__: None)
+        assert cli.main(["train", *own(tmp_path / "d"), *QUICK, "--out", str(out)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    said = f"RUN: {out} cannot be written ({os.strerror(error)})"
+    # Root may write everywhere, whatever the modes say.
+    monkeypatch.setattr("causalvae_pyro.utils.files._temporary", refuse)
+    monkeypatch.setattr("causalvae_pyro.cli.scoring.train_predictor", functools.partial(train_predictor, steps=5))
+    capsys.readouterr()
+    status = cli.main(["evaluate", str(out), "--device", "cpu"])
+    printed = capsys.readouterr()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    if error == errno.ENOSPC:
+        assert (status, printed.err) == (2, f"causalvae: error: {said}\n")
+    else:
+        assert status == 0
+        assert printed.out.startswith(f"{said}: the scores are printed, the report is left out\n")
+        assert "R^2" in printed.out
+
+
+@pytest.mark.parametrize("command", ["train", "counterfactual"])
+def test_where_nothing_can_be_written_nothing_is_begun(command, tmp_path, capsys, monkeypatch, no_score):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    places = own(tmp_path / "d")
+    assert cli.main(["train", *places, *QUICK, "--out", str(tmp_path / "run")]) == 0
+    there = tmp_path / "there" / "a.png"
+    words = {
+        "train": [*places, *QUICK, "--out", str(there)],
+        "counterfactual": [str(tmp_path / "run"), "--do", "a=3", "--out", str(there)],
+    }
+    monkeypatch.setattr("causalvae_pyro.utils.files._temporary", refuse)
+    monkeypatch.setattr(f"causalvae_pyro.cli.{command}.load_dataset", lambda *_: pytest.fail("it has begun to work"))
+    capsys.readouterr()
+    assert cli.main([command, *words[command]]) == 2
+    folder = there if command == "train" else there.parent
+    assert capsys.readouterr().err == f"causalvae: error: --out: {folder} cannot be written (Permission denied)\n"
+    assert not there.parent.exists()
+
+
+def test_a_run_knows_its_graph_where_the_file_is_gone(tmp_path, no_score):
+    places = own(tmp_path / "d")
+    assert cli.main(["train", *places, *QUICK, "--out", str(tmp_path / "run")]) == 0
+    (tmp_path / "d" / "graph.json").unlink()
+    ask = ["counterfactual", str(tmp_path / "run"), "--do", "a=3", "--count", "2", "--device", "cpu"]
+    assert cli.main([*ask, "--out", str(tmp_path / "c.png")]) == 0
+    assert cli.main([*ask, "--out", str(tmp_path / "c.png"), *places[4:]]) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_called_a_pipe(tmp_path, capsys):
+    places = own(tmp_path / "d")
+    read, write = os.pipe()
+    try:
+        assert cli.main(["train", *places[:2], "--labels", f"/dev/fd/{read}", *places[4:], "--out", str(tmp_path / "run")]) == 2
+    finally:
+        os.close(read)
+        os.close(write)
+    assert f"labels: /dev/fd/{read} is a pipe or a device; expected a file" in capsys.readouterr().err

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
 import causalvae_pyro
+from causalvae_pyro import cli
 from causalvae_pyro.cli import arguments
 from causalvae_pyro.cli.train import SIMULATORS
 from causalvae_pyro.datasets.simulator import PARTITIONS
@@ -88,3 +90,58 @@ def test_ctrl_c_during_the_imports_takes_one_line(tmp_path):
         process.kill()
     assert process.returncode == 130
     assert err == "causalvae: interrupted\n"
+
+
+def interrupt(*_, **__):
+    """Ctrl-C in the middle of a library, which makes an error of its own of it."""
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+    except KeyboardInterrupt:
+        raise RuntimeError("Failed to import something\nbecause of something") from None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal to one process")
+@pytest.mark.parametrize("place", ["resolve_device", "load_dataset", "fit"])
+def test_an_interruption_stays_one_whatever_libraries_make_of_it(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(f"causalvae_pyro.cli.train.{place}", interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status = cli.main(
+            ["train", "pendulum", "--size", "16", "--limit", "64", "--device", "cpu", "--out", str(tmp_path / "run")]
+        )
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status == 130
+    err = capsys.readouterr().err
+    assert err == "causalvae: interrupted; the same command with --resume continues from here\n"
+
+
+def test_an_error_that_is_none_of_the_users_is_raised(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("causalvae_pyro.cli.train.resolve_device", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.main(["train", "pendulum"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal to one process")
+def test_a_handler_of_ones_own_is_kept(monkeypatch):
+    pressed = []
+
+    def own(*_):
+        pressed.append(1)
+
+    def run(_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("causalvae_pyro.cli.train.run", run)
+    before = signal.signal(signal.SIGINT, own)
+    try:
+        assert cli.main(["train", "pendulum"]) == 0
+        assert signal.getsignal(signal.SIGINT) is own
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert pressed == [1]

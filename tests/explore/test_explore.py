@@ -1,17 +1,22 @@
 """Exploring a run: the answers, their picture and lines of Python, the server; the page itself is in test_explore_page.py."""
 
+import gc
 import http.client
 import io
 import json
 import re
 import socket
+import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgba
+from matplotlib.image import AxesImage
 from PIL import Image
 
 from causalvae_pyro import CausalGraph, counterfactual, load, save
@@ -330,10 +335,11 @@ def server(explorer):
         thread.join()
 
 
-def ask(server, path, body=None, method=None, headers=None):
+def ask(server, path, body=None, method=None, headers=None, token=None):
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
     body = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
-    connection.request(method or ("GET" if body is None else "POST"), path, body, headers or {})
+    token = f"/{server.token}" if token is None else token
+    connection.request(method or ("GET" if body is None else "POST"), token + path, body, headers or {})
     response = connection.getresponse()
     content = response.read()
     connection.close()
@@ -344,9 +350,9 @@ def test_the_page_and_its_files(server):
     for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
         response, content = ask(server, path)
         assert (response.status, response.headers.get_content_type()) == (200, kind)
+        check_protected(response.headers)
         # Nothing is fetched from elsewhere, and the browser would refuse it.
         assert b"//" not in content.replace(b"http://www.w3.org/2000/svg", b"").replace(b"\n// ", b"").replace(b"  // ", b"")
-        assert response.headers["Content-Security-Policy"].startswith("default-src 'self';")
     state = json.loads(ask(server, "/state")[1])
     assert (state["title"], state["data"], state["count"], state["truth"]) == ("tiny", "Small", 50, True)
     assert [(c["name"], c["unit"]) for c in state["concepts"]] == list(
@@ -395,10 +401,18 @@ def test_an_image_is_dropped(server, data):
     ("path", "body", "status", "words"),
     [
         ("/nothing", None, 404, "there is no /nothing here"),
+        ("", None, 404, "there is no"),
         ("/thumbnails/50", None, 400, "index: got 50"),
+        ("/thumbnails/" + "9" * 5000, None, 404, "there is no"),
+        ("/thumbnails/%D9%A3", None, 404, "there is no"),
         ("/../cli.py", None, 404, "there is no"),
         ("/nothing", {}, 404, "there is no /nothing here"),
         ("/answer", b"?", 400, "question: is no JSON"),
+        ("/answer", b"[" * 100_000, 400, "question: is no JSON"),
+        ("/answer", b'{"image": ' + b"9" * 5000 + b"}", 400, "question: is no JSON"),
+        ("/answer", b'{"image": ' + b"9" * 4000 + b"}", 400, "index: got 999"),
+        ("/answer", b'{"image": 0, "do": {"light": 1' + b"0" * 400 + b"}}", 400, "do['light']: got a value that is not finite"),
+        ("/picture", b'{"image": 0, "do": {"light": 1' + b"0" * 400 + b"}}", 400, "do['light']: got a value that is not finite"),
         ("/answer", [], 400, "question: expected an object"),
         ("/answer", {"image": 50}, 400, "index: got 50"),
         ("/answer", {"image": True}, 400, "image: expected the index of a test image, got True"),
@@ -411,10 +425,99 @@ def test_an_image_is_dropped(server, data):
         ("/image?name=a.png", b"no image", 400, "image: the image is no image that can be decoded"),
     ],
 )
-def test_bad_questions_over_the_network(path, body, status, words, server):
+def test_bad_questions_over_the_network(path, body, status, words, server, capsys):
     response, content = ask(server, path, body)
     assert response.status == status
     assert words in json.loads(content)["error"]
+    check_protected(response.headers)
+    assert capsys.readouterr().err == ""
+
+
+def check_protected(headers):
+    """No page from elsewhere can show or frame the answer, and what the answer says is not executed."""
+    policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == policy["object-src"] == "'none'"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def raw(server, request, host=None):
+    """What comes back for these bytes."""
+    host = f"127.0.0.1:{server.server_port}" if host is None else host
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        connection.sendall(request.replace(b"HOST", f"Host: {host}".encode()).replace(b"TOKEN", server.token.encode()))
+        with connection.makefile("rb") as file:
+            return file.read()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"\x16\x03\x01\x00\xff\xfe\r\n\r\n", None),
+        (b"GET /TOKEN/state\r\n", 400),
+        (b"FLY /TOKEN/state HTTP/1.1\r\nHOST\r\nConnection: close\r\n\r\n", 501),
+        (b"GET /TOKEN/state HTTP/9.9\r\nHOST\r\n\r\n", None),
+        (b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\nHOST\r\n\r\n", 414),
+        (b"GET /TOKEN/state HTTP/1.1\r\nHOST\r\n" + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n", 431),
+        (b"GET http://[::1/TOKEN/ HTTP/1.1\r\nHOST\r\nConnection: close\r\n\r\n", 400),
+        (b"POST http://[x]/TOKEN/answer HTTP/1.1\r\nHOST\r\nContent-Length: 2\r\n\r\n{}", 400),
+        (b"GET /TOKEN/state HTTP/1.1\r\nConnection: close\r\n\r\n", 403),
+        (b"GET /TOKEN/state HTTP/1.1\r\nHOST\r\nHost: evil\r\nConnection: close\r\n\r\n", 403),
+        (b"GET /\xe9/state HTTP/1.1\r\nHOST\r\nConnection: close\r\n\r\n", 403),
+        (b"GET /TOKEN/../server.py HTTP/1.1\r\nHOST\r\nConnection: close\r\n\r\n", 404),
+        (b"GET /TOKEN/%2e%2e/server.py HTTP/1.1\r\nHOST\r\nConnection: close\r\n\r\n", 404),
+        (b"POST /TOKEN/answer HTTP/1.1\r\nHOST\r\n\r\n", 400),
+        (b"POST /TOKEN/answer HTTP/1.1\r\nHOST\r\nContent-Length: -5\r\n\r\n", 400),
+        (b"POST /TOKEN/answer HTTP/1.1\r\nHOST\r\nContent-Length: 1_1\r\n\r\n", 400),
+        (b"POST /TOKEN/answer HTTP/1.1\r\nHOST\r\nContent-Length: 2\r\nContent-Length: 9\r\n\r\n{}", 400),
+        (b"POST /TOKEN/answer HTTP/1.1\r\nHOST\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, bytes) else None,
+)
+def test_malformed_requests_are_answered(request_bytes, status, server, capsys):
+    answer = raw(server, request_bytes)
+    assert b"nosniff" in answer or status is None
+    assert status is None or answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b" 200 " not in answer[:20]
+    assert ask(server, "/state")[0].status == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_a_connection_that_ends_early_takes_no_line(server, capsys):
+    with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+        # It ends by a reset, as a browser's may.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(f"POST /{server.token}/answer HTTP/1.1\r\n".encode())
+        time.sleep(0.1)
+    time.sleep(0.1)
+    assert ask(server, "/state")[0].status == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_silent_connections_are_closed(server, monkeypatch):
+    monkeypatch.setattr(server.RequestHandlerClass, "timeout", 0.1)
+    assert raw(server, b"POST /TOKEN/answer HTTP/1.1\r\nHOST\r\nContent-Length: 100\r\n\r\n{") == b""
+
+
+@pytest.mark.parametrize("token", ["", "/" + "a" * 22], ids=["none", "another"])
+def test_nothing_is_shown_without_the_token(token, server, data):
+    image = encode_png(data.images[9] / 255)
+    for path, body in (("/", None), ("/page.js", None), ("/state", None), ("/thumbnails/0", None), ("/answer", {"image": 0})):
+        response, content = ask(server, path, body, token=token)
+        assert response.status == 403
+        assert json.loads(content)["error"] == "open the whole address that causalvae explore has printed"
+        check_protected(response.headers)
+    for path in ("/picture", "/image?name=a.png"):
+        assert ask(server, path, image, token=token)[0].status == 403
+
+
+def test_the_token_is_random_and_in_the_address(explorer):
+    with Server(Session(explorer, "run"), 0) as first, Server(Session(explorer, "run"), 0) as second:
+        assert first.token != second.token
+        assert len(first.token) >= 22
+        assert first.address == f"http://127.0.0.1:{first.server_port}/{first.token}/"
 
 
 def test_many_questions_at_once(server):
@@ -442,7 +545,7 @@ def test_pages_from_elsewhere_may_not_ask(header, server):
 
 def test_it_is_on_the_loopback_only(server):
     assert server.server_address[0] == "127.0.0.1"
-    assert server.address == f"http://127.0.0.1:{server.server_port}/"
+    assert server.address.startswith(f"http://127.0.0.1:{server.server_port}/")
 
 
 def test_old_images_are_forgotten(explorer, monkeypatch):
@@ -458,6 +561,24 @@ def test_old_images_are_forgotten(explorer, monkeypatch):
     session.answer({"image": 4})
     with pytest.raises(ValueError, match="unknown or evicted image id"):
         session.answer({"image": own})
+
+
+def large_parts():
+    return sum(issubclass(type(thing), (AxesImage, RendererAgg)) for thing in gc.get_objects())
+
+
+def test_pictures_do_not_pile_up(explorer):
+    session = Session(explorer, "run")
+    session.picture({"image": 1})
+    gc.collect()
+    before = large_parts()
+    gc.disable()
+    try:
+        for _ in range(2):
+            session.picture({"image": 1, "do": {"light": 3.0}})
+        assert large_parts() == before
+    finally:
+        gc.enable()
 
 
 # The command -----------------------------------------------------------------------------------------------------------
