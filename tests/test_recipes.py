@@ -6,9 +6,9 @@ import torch
 from causalvae_pyro import ConvDecoder, ConvEncoder, fit
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation.evaluate import evaluate
-from causalvae_pyro.guides import IterativeGuide
-from causalvae_pyro.networks import SpatialEncoder, SpriteDecoder
-from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.guides import HierarchicalGuide, IterativeGuide
+from causalvae_pyro.networks import HierarchicalDecoder, SpatialEncoder, SpriteDecoder
+from causalvae_pyro.recipes import Recipe, choose_recipe
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +122,66 @@ def test_labels_of_any_kind(kind, decoder, data):
         )
 
     assert train(labels.to(kind)).rows[0]["loss"] == train(labels.float()).rows[0]["loss"]
+
+
+def photographs(count=300, side=16):
+    """Binary labels that two patches show, and much that they do not say."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (count, 2), generator=generator).float()
+    x = torch.rand(count, 3, side, side, generator=generator)
+    x[:, :, :4, :4] = labels[:, 0, None, None, None]
+    x[:, :, -4:, -4:] = labels[:, 1, None, None, None]
+    return x, labels
+
+
+def test_the_data_choose(data):
+    labels = data.labels[:1000]
+    recipe, line = choose_recipe(data.images[:1000], labels)
+    assert recipe.decoder == "conv"
+    assert "unexplained: no noise of the image's own (decoder 'conv')" in line
+    x, own = photographs()
+    recipe, line = choose_recipe(x, own, mirror=False)
+    assert (recipe.decoder, recipe.mirror) == ("hierarchical", False)
+    assert line.startswith("the labels leave 9")
+    assert choose_recipe(x, own, decoder="conv")[0].decoder == "conv"
+    recipe, line = choose_recipe(x[:100], own[:100])
+    assert recipe.decoder == "conv"
+    assert line.startswith("100 images with all labels are too few")
+
+
+def test_parts_for_photographs():
+    x, labels = photographs()
+    labels[:, 1] = torch.randn(300, generator=torch.Generator().manual_seed(1)) * 3 + 5
+    labels[0, 0] = torch.nan
+    recipe, run = build_photographs(x, labels)
+    assert type(run.model.decoder) is HierarchicalDecoder
+    assert type(run.guide) is HierarchicalGuide
+    assert run.config["binary"] == [True, False]
+    prior = run.model.prior
+    assert (prior.shift[0], prior.scale[0], prior.std[0]) == pytest.approx((0.5, 0.5, 0.3))
+    assert (prior.shift[1].item(), prior.scale[1].item(), prior.std[1].item()) == pytest.approx((5.0, 3.0, 0.05), abs=0.3)
+    objective = recipe.objective(run)
+    assert [term.name for term in objective.terms] == ["label_fit", "classifier_fit", "classifier_consistency"]
+    assert objective.terms[1].binary.tolist() == [True, False]
+    weight = objective.terms[2].weight
+    assert (weight(0.05), weight(1.0)) == (0.0, recipe.consistency)
+    assert build_photographs(x, labels, realism=0.0)[0].objective(run).terms[2].discriminator is None
+    fit(run.model, run.guide, (x, labels), objective=objective, epochs=1, batch_size=100, progress=False, device="cpu")
+
+
+def build_photographs(x, labels, **options):
+    recipe = Recipe(decoder="hierarchical", **options)
+    return recipe, recipe.build({"a": [], "b": ["a"]}, x, labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"realism": -1.0}, "^realism: got -1.0; must be >= 0"),
+        ({"consistency": -1.0}, "^consistency: got -1.0; must be >= 0"),
+        ({"noise_dim": 4, "decoder": "hierarchical"}, "^noise_dim: got 4; must be at least 0, and 0 with decoder 'hierarchical'"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**options)

@@ -18,10 +18,14 @@ __all__ = ["PRESETS", "parse"]
 
 #: Names of the simulators, see :data:`causalvae_pyro.datasets.registry.SIMULATORS`.
 SIMULATORS = ("flow", "pendulum")
+#: Published data sets in a folder of the user's, see :data:`causalvae_pyro.datasets.registry.PUBLISHED`.
+PUBLISHED = ("celeba", "morphomnist", "yaleb")
+#: Decoders of :class:`causalvae_pyro.Recipe`.
+DECODERS = ("conv", "sprites", "hierarchical")
 #: How they part train and test, see :class:`causalvae_pyro.datasets.ImageSimulator`.
 PARTITIONS = ("iid", "grid", "compositional")
 #: Defaults of :class:`causalvae_pyro.Recipe` that have options.
-RECIPE: dict[str, Any] = {"dim": 1, "prior_std": 0.005, "w_eps": 0.0, "w_z": 1.0}
+RECIPE: dict[str, Any] = {"dim": 1, "prior_std": None, "w_eps": 0.0, "w_z": 1.0}
 #: Of the page of ``explore``, see :data:`causalvae_pyro.explore.server.PORT`.
 PORT = 7860
 #: Networks whose features ``--fid`` compares.
@@ -64,7 +68,16 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train, score the result and write a report", formatter_class=formatter)
-    train.add_argument("data", nargs="?", choices=SIMULATORS, help="a simulator; or give --images, --labels, --graph")
+    train.add_argument(
+        "data",
+        nargs="?",
+        choices=(*SIMULATORS, *PUBLISHED),
+        help="a simulator; a published data set, with --root; or give --images, --labels, --graph",
+    )
+    published = train.add_argument_group("a published data set")
+    published.add_argument("--root", type=user_path, metavar="DIR", help="the folder that its files are in")
+    published.add_argument("--group", help="celeba: smile (default), beard, dear_smile or dear_age")
+    published.add_argument("--crop", type=int, help="celeba: side of the square that is kept, in published pixels (default: 128)")
     own = train.add_argument_group("your own data, instead of a simulator")
     own.add_argument("--images", type=user_path, metavar="DIR", help="folder of images")
     own.add_argument(
@@ -90,7 +103,7 @@ def _make_parser() -> argparse.ArgumentParser:
         help="best: 30 epochs and a third reading; --epochs, --encoder and --refinements override it",
     )
     train.add_argument("--epochs", type=int, help="passes over the images (default: 12)")
-    train.add_argument("--batch-size", type=int, default=64)
+    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for the hierarchical decoder)")
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
@@ -98,13 +111,20 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--dim", type=int, default=RECIPE["dim"], help="dimensions of each concept")
     train.add_argument(
         "--decoder",
-        choices=("conv", "sprites"),
-        help="sprites: scenes of a few moving parts, the default for simulators; conv: any images, the default for your own and "
-        "for --label-share",
+        choices=DECODERS,
+        help="sprites: scenes of a few moving parts, the default for simulators; conv: images that the labels explain; "
+        "hierarchical: images with much of their own, such as photographs. By default chosen by the data, for all but simulators",
+    )
+    train.add_argument("--noise-dim", type=int, help="conv: dimensions of the image's own noise, in one vector (default: 0)")
+    train.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="hierarchical: mirrored images keep their labels; --no-mirror where left and right matter",
     )
     train.add_argument("--encoder", choices=("conv", "spatial"), help="spatial: finer, and slower (default: conv)")
     train.add_argument("--refinements", type=int, help="sprites: how often the guide encodes its own reconstruction (default: 1)")
-    train.add_argument("--prior-std", type=float, default=RECIPE["prior_std"], help="lambda2 in label standard deviations")
+    train.add_argument("--prior-std", type=float, help="lambda2 in label standard deviations (default: by the decoder)")
     train.add_argument("--w-eps", type=float, default=RECIPE["w_eps"], help="weight of KL(q(eps) || p(eps))")
     train.add_argument("--w-z", type=float, default=RECIPE["w_z"], help="weight of KL(q(z) || p(z | u))")
     engine = train.add_argument_group("how it is trained")

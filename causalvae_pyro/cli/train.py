@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,15 @@ import torch
 import causalvae_pyro
 from causalvae_pyro.checkpoints.runs import WEIGHTS, SaveCheckpoint, load
 from causalvae_pyro.cli.arguments import PRESETS
+from causalvae_pyro.cli.data import describe
+from causalvae_pyro.cli.recipe import choose
 from causalvae_pyro.cli.scoring import score
-from causalvae_pyro.datasets.registry import FOLDER, SIMULATORS, load_dataset
+from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.plots.style import units_of
-from causalvae_pyro.recipes import Recipe, fit_mechanisms
+from causalvae_pyro.recipes import fit_mechanisms
 from causalvae_pyro.training import Callback, EarlyStopping, TensorBoardLogger, TrainingCheckpoint, fit, resolve_device
+from causalvae_pyro.training.devices import has_bf16
 from causalvae_pyro.utils.files import check_writable
 from causalvae_pyro.utils.missing_labels import keep_labels
 
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
     if not 0 < arguments.label_share <= 1:
         raise ValueError(f"--label-share: got {arguments.label_share}; must lie in (0, 1]")
-    description = _description(arguments)
+    description = describe(arguments)
     out = arguments.out or Path("runs") / description["name"]
     stopped = None if arguments.resume else _stopped_in(out, arguments.overwrite)
     check_writable(out, "--out")
@@ -56,21 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
     # Evenly spaced: the first scenes of the grid share one value of the first concept.
     chosen = evenly_spaced(count, len(train_data))
     images, labels = train_data.images[chosen], train_data.labels[chosen]
-    # With few labels the sprites are untried.
-    decoder = arguments.decoder or ("sprites" if arguments.data and arguments.label_share == 1 else "conv")
-    if decoder == "sprites" and arguments.patience is not None:
-        raise ValueError(
-            "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
-        )
-    recipe = Recipe(
-        dim=arguments.dim,
-        prior_std=arguments.prior_std,
-        w_eps=arguments.w_eps,
-        w_z=arguments.w_z,
-        decoder=decoder,
-        encoder=arguments.encoder,
-        refinements=arguments.refinements,
-    )
+    recipe, reason = choose(arguments, images, labels)
+    batch_size = arguments.batch_size or (32 if recipe.decoder == "hierarchical" else 64)
+    precision = arguments.mixed_precision or ("bf16" if recipe.decoder == "hierarchical" and has_bf16(device) else None)
     semi: dict[str, Any] = {}
     if arguments.label_share < 1:
         labels = keep_labels(labels, arguments.label_share, seed=arguments.seed)
@@ -80,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         "data": description,
         "training": {
             "epochs": arguments.epochs,
-            "batch_size": arguments.batch_size,
+            "batch_size": batch_size,
             "lr": arguments.lr,
             "seed": arguments.seed,
             "images": len(images),
@@ -107,6 +97,8 @@ def run(arguments: argparse.Namespace) -> None:
         parameters = sum(p.numel() for module in (pair.model, pair.guide) for p in module.parameters())
         count = f"{len(images)} images of " if len(images) < len(train_data) else ""
         say(f"training on {count}{train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
+        if reason:
+            say(reason)
         if semi:
             say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
             fit_mechanisms(pair.model, labels)
@@ -122,12 +114,12 @@ def run(arguments: argparse.Namespace) -> None:
             (images, labels),
             objective=recipe.objective(pair),
             epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
+            batch_size=batch_size,
             lr=arguments.lr,
             max_grad_norm=arguments.max_grad_norm,
             ema_decay=arguments.ema,
             device=arguments.device,
-            mixed_precision=arguments.mixed_precision,
+            mixed_precision=precision,
             micro_batches=arguments.micro_batches,
             compiled=arguments.compile,
             deterministic=arguments.deterministic,
@@ -162,35 +154,3 @@ def _stopped_in(out: Path, overwrite: bool) -> int | None:
     if not overwrite and (out / WEIGHTS).exists():
         raise ValueError(f"--out: {out} holds a finished run; --overwrite replaces it, another --out keeps it")
     return None
-
-
-def _description(arguments: argparse.Namespace) -> dict[str, Any]:
-    own = {name: getattr(arguments, name) for name in ("images", "labels", "graph")}
-    given = [f"--{name}" for name, path in own.items() if path is not None]
-    given += [f"--{name.replace('_', '-')}" for name in ("unit", "mode", "split_by", "rename") if getattr(arguments, name)]
-    common = {"size": arguments.size, "seed": arguments.seed}
-    if arguments.data is not None and not given:
-        return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
-    if arguments.data is None and None not in own.values():
-        units = _pairs("--unit", arguments.unit, "CONCEPT=UNIT, e.g. thickness=px")
-        paths = {name: os.path.abspath(path) for name, path in own.items()}
-        options = {"units": units, "rename": _pairs("--rename", arguments.rename, "COLUMN=CONCEPT, e.g. 5_o_Clock_Shadow=shadow")}
-        options |= {"mode": arguments.mode, "split_by": arguments.split_by}
-        return {"name": FOLDER, **paths, **{name: value for name, value in options.items() if value}, **common}
-    what = " and ".join(([arguments.data] if arguments.data else []) + given) or "neither"
-    raise ValueError(
-        f"data: got {what}; give a simulator ({', '.join(sorted(SIMULATORS))}) or all of --images, --labels and --graph"
-    )
-
-
-def _pairs(option: str, given: Sequence[str] | None, form: str) -> dict[str, str]:
-    """``NAME=VALUE`` options as a mapping."""
-    result: dict[str, str] = {}
-    for text in given or ():
-        name, _, value = (part.strip() for part in text.partition("="))
-        if not value:
-            raise ValueError(f"{option}: got {text!r}; expected {form}")
-        if name in result:
-            raise ValueError(f"{option}: {name!r} is given twice")
-        result[name] = value
-    return result

@@ -12,7 +12,7 @@ from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.scorecard import CounterfactualData, Scorer, has_truth
 from causalvae_pyro.evaluation.tables import score_table
-from causalvae_pyro.metrics import Predictor
+from causalvae_pyro.metrics import Judge, Predictor
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table", "train_predictor"]
@@ -25,6 +25,7 @@ def evaluate(
     predictor: Callable[[Tensor], Tensor] | None = None,
     fid_features: int | Callable[[Tensor], Tensor] | None = None,
     features: Callable[[Tensor], Tensor] | None = None,
+    judge: Judge | None = None,
     seed: int = 0,
     pairs: bool = True,
     intervals: bool = True,
@@ -37,9 +38,9 @@ def evaluate(
     ``cf_r2`` and the scores of the representation say little; score an encoder of the image alone.
 
     Intervention values are drawn from each label's own marginal: the values of randomly permuted images of ``data``, so
-    they lie in the rendered range. Where the truth are other images of the data (``counterfactual_targets`` of
-    :class:`CounterfactualData`), the counterfactual scores are of the intervention on all concepts at once, with the labels of
-    one of these images, drawn at random.
+    they lie in the rendered range; a binary label (0 or 1) is set to its other value. Where the truth are other images of the
+    data (``counterfactual_targets`` of :class:`CounterfactualData`), the counterfactual scores are of the intervention on all
+    concepts at once, with the labels of one of these images, drawn at random.
 
     Args:
         run: The trained pair.
@@ -50,6 +51,7 @@ def evaluate(
             for ``fid`` only.
         features: From images to features ``[N, f]`` in which distances mean something, e.g. ``train_predictor(...).features``.
             Needed for ``minimality`` only.
+        judge: From :func:`~causalvae_pyro.evaluation.train_judge`. Needed for ``judged`` only.
         seed: Fixes the intervention values and the resamples.
         pairs: Score interventions on every pair of concepts too.
         intervals: Compute the intervals over the images, which takes longer than all scores of the representation.
@@ -66,9 +68,10 @@ def evaluate(
           where a class is too rare for it.
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
-          ``reversibility``: per concept, after setting it and setting it back. Left out without ``axioms``.
+          ``reversibility``: per concept, after setting it and setting it back. On 500 images at most; none without ``axioms``.
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
+        - ``judged``, with a judge: see :func:`~causalvae_pyro.evaluation.judged.judged_scores`.
         - ``minimality``, with features: per concept intervened on, see :func:`~causalvae_pyro.metrics.minimality`.
         - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
           (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
@@ -98,6 +101,8 @@ def evaluate(
     result = scorer.representation() | (scorer.axioms() if axioms else {})
     if predictor is not None:
         result["effectiveness"] = scorer.effectiveness(predictor)
+    if judge is not None:
+        result["judged"] = scorer.judged(judge)
     if features is not None:
         result["minimality"] = scorer.minimality(features)
     result |= distances

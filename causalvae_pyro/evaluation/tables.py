@@ -26,6 +26,8 @@ def score_sections(metrics: dict[str, Any]) -> list[Section]:
         sections.append(_counterfactuals(metrics))
     if "effectiveness" in metrics:
         sections.append(_effectiveness(metrics))
+    if "judged" in metrics:
+        sections += _judged(metrics["judged"])
     if "minimality" in metrics:
         sections.append(_minimality(metrics))
     if "fid" in metrics:
@@ -89,6 +91,34 @@ def _effectiveness(metrics: dict[str, Any]) -> Section:
     lines = {"none": found["factual"]} | {f"do({name})": errors for name, errors in found["do"].items()}
     rows = [[line, *(f"{errors[name]:.3g}" for name in names)] for line, errors in lines.items()]
     return _section("Mean absolute error that an independent predictor reads, in label units", ["intervention", *names], rows)
+
+
+def _judged(found: dict[str, Any]) -> list[Section]:
+    """Of the values set and of their effects; of what is to stay."""
+    alone, rows, others = found["left_alone"], [], []
+    for name, scores in found["do"].items():
+        rows.append([f"do({name})", name, *_agreement(scores["set"])])
+        rows.append(["image left alone", name, *_agreement(alone["set"][name])])
+        rows += [[f"do({name})", effect, *_agreement(own)] for effect, own in scores["effects"].items()]
+        kept = [f"{other} {value:.3f}" for other, value in scores["unchanged"].items()]
+        others.append([f"do({name})", ", ".join(kept) or "(all others are effects)", f"{scores['identity']:.3f}"])
+    others.append(["none", "", f"{alone['identity']:.3f}"])
+    factual = [["none", name, *_agreement(scores)] for name, scores in found["factual"].items()]
+    columns = ["intervention", "concept", "accuracy", "F1", "AUC", "absolute error"]
+    return [
+        _section(
+            "A judge with no part in training reads the value set and the effects that the model means", columns, factual + rows
+        ),
+        _section(
+            "What is to stay: the same reading (or its mean absolute change), and the person found among all test images",
+            ["intervention", "concepts that are no effects", "identity"],
+            others,
+        ),
+    ]
+
+
+def _agreement(scores: dict[str, float]) -> list[str]:
+    return [f"{scores[key]:.3f}" if key in scores else "" for key in ("accuracy", "f1", "auc", "mae")]
 
 
 def _minimality(metrics: dict[str, Any]) -> Section:

@@ -32,7 +32,10 @@ class LabelReader(nn.Module):
 
 
 class ProjectionDiscriminator(Configurable, nn.Module):
-    """Conditional discriminator: a score of image and labels, ``w(f(x)) + <V u, f(x)>``, with spectrally normalised layers.
+    """Conditional discriminator: a score ``w(f(x)) + <V u, f(x)> + b(u)`` of image and labels, its layers spectrally normalised.
+
+    Counterfactuals have combinations of labels that are rare among real images. ``b``, a small network of the labels alone, takes
+    that up; without it the score blames the image, and the decoder answers with artefacts.
 
     Args:
         image_shape: ``(C, H, W)`` with 1, 3 or 4 channels; ``H`` and ``W`` are multiples of 16.
@@ -61,8 +64,9 @@ class ProjectionDiscriminator(Configurable, nn.Module):
         features = 4 * c * (height // 16) * (width // 16)
         self.output = spectral_norm(nn.Linear(features, 1))
         self.projection = spectral_norm(nn.Linear(num_labels, features, bias=False))
+        self.combination = nn.Sequential(nn.Linear(num_labels, 32), nn.ReLU(), nn.Linear(32, 1))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Images ``[N, C, H, W]`` in [0, 1] and standardised labels ``[N, n]`` to scores ``[N]``, high for what looks real."""
         h = self.convolutions(2 * x - 1).flatten(1)
-        return self.output(h).squeeze(1) + (self.projection(labels) * h).sum(1)
+        return (self.output(h) + self.combination(labels)).squeeze(1) + (self.projection(labels) * h).sum(1)

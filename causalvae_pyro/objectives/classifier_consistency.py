@@ -22,10 +22,11 @@ class ClassifierConsistency(nn.Module):
 
     ::
 
-        sum_i -log p_r(u'_i | view(x')) - a D(view(x'), u'),    x' = decoder(lambda1(u'), eps_x),    u' = labels, some of others
+        sum_i -log p_r(u'_i | view(x')) - a D(view(x'), u') + b |x' - x^|_1,    x' = decoder(z' ~ p(z | u'), eps_x)
 
-    Each label comes, with probability ``share``, from another image of the batch; the noise is the image's own. The gradient
-    reaches the decoder only. Each step uses one of the readers, chosen at random, on images changed by its augmentation.
+    ``u'`` are the image's labels, some of them another's, and ``x^`` is the reconstruction. Each label comes, with probability
+    ``share``, from another image of the batch; the noise is the image's own. The gradient reaches the decoder only. Each step
+    uses one of the readers, chosen at random, on images changed by its augmentation.
 
     A decoder finds changes that satisfy a network and mean nothing to a person: blotches round the eyes that several classifiers,
     and a judge with them, take for the other sex. A discriminator ``D(x, u)``, trained in the same steps to tell real images
@@ -39,6 +40,8 @@ class ClassifierConsistency(nn.Module):
         discriminator: Module ``(images, standardised labels) -> [N]``, high for what looks real, e.g.
             :class:`~causalvae_pyro.networks.ProjectionDiscriminator`; by default none. It is part of this module, and trained.
         realism: ``a``, its factor beside the readers', >= 0.
+        minimality: ``b``, the price of a change of the image, summed over pixels, >= 0. With a price, effects stay where they are
+            needed.
         share: Probability that a label comes from another image, in (0, 1].
         rows: Share of the batch that takes part, in (0, 1]: the first rows.
         weight: Factor in the loss. By default it starts after a tenth of the training and is full after a quarter.
@@ -57,6 +60,7 @@ class ClassifierConsistency(nn.Module):
         binary: Sequence[bool] | None = None,
         discriminator: nn.Module | None = None,
         realism: float = 1.0,
+        minimality: float = 0.0,
         share: float = 0.5,
         rows: float = 1.0,
         weight: float | Callable[[float], float] | None = None,
@@ -66,13 +70,14 @@ class ClassifierConsistency(nn.Module):
         for argument, value in (("share", share), ("rows", rows)):
             if not 0 < value <= 1:
                 raise ValueError(f"{argument}: got {value}; must lie in (0, 1]")
-        if not realism >= 0:
-            raise ValueError(f"realism: got {realism}; must be >= 0")
+        for argument, value in (("realism", realism), ("minimality", minimality)):
+            if not value >= 0:
+                raise ValueError(f"{argument}: got {value}; must be >= 0")
         # In a tuple: trained elsewhere, or not at all.
         self._readers = tuple(classifiers)
         self.augmentations, self.discriminator = list(augmentations), discriminator
         self.binary = None if binary is None else torch.tensor(list(binary), dtype=torch.bool)
-        self.realism, self.share, self.rows = realism, share, rows
+        self.realism, self.minimality, self.share, self.rows = realism, minimality, share, rows
         self.weight = ramp if weight is None else weight
 
     def forward(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
@@ -101,6 +106,9 @@ class ClassifierConsistency(nn.Module):
         total = reading_loss(read, target, model.prior, binary).sum()
         if self.discriminator is not None:
             total = total + self.realism * self._realism(self.augmentations[which], x[rows], factual, images, target, model.prior)
+        if self.minimality:
+            reconstruction = trace.nodes["x"]["fn"].mean.detach()
+            total = total + self.minimality * (images - reconstruction.reshape(-1, *x.shape)[0, rows]).abs().sum()
         return total * (len(labels) / len(rows))
 
     def _realism(self, view: Any, x: Tensor, labels: Tensor, images: Tensor, target: Tensor, prior: Any) -> Tensor:

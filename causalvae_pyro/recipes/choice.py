@@ -13,6 +13,8 @@ __all__ = ["choose_recipe"]
 
 # Simulators have at most 0.05 (with mechanism noise), photographs under known light 0.27, digits 0.87, faces 0.98.
 _OWN_NOISE = 0.1
+# Among fewer images even nearest neighbours differ by much.
+_FEWEST = 200
 
 
 def choose_recipe(images: Tensor, labels: Tensor, **options: Any) -> tuple[Recipe, str]:
@@ -27,8 +29,12 @@ def choose_recipe(images: Tensor, labels: Tensor, **options: Any) -> tuple[Recip
         The recipe, and one line that says what was chosen and why.
 
     Raises:
-        ValueError: If too few images have all labels (:func:`~causalvae_pyro.metrics.noise_share`), or an option is out of range.
+        ValueError: If an option is out of range.
     """
+    if (known := int((~labels.isnan().any(1)).sum())) < _FEWEST:
+        return Recipe(
+            **options
+        ), f"{known} images with all labels are too few to tell what the labels leave unexplained: decoder 'conv'"
     share = noise_share(images, labels)
     decoder = "hierarchical" if share > _OWN_NOISE else "conv"
     what = "noise of the image's own at several resolutions" if decoder == "hierarchical" else "no noise of the image's own"

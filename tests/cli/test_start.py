@@ -13,7 +13,7 @@ import pytest
 import causalvae_pyro
 from causalvae_pyro import cli
 from causalvae_pyro.cli import arguments
-from causalvae_pyro.cli.train import SIMULATORS
+from causalvae_pyro.datasets.registry import PUBLISHED, SIMULATORS
 from causalvae_pyro.datasets.simulator import PARTITIONS
 from causalvae_pyro.explore.server import PORT
 from causalvae_pyro.recipes import Recipe
@@ -32,6 +32,7 @@ def test_help_and_usage_import_nothing_heavy(words):
 
 def test_values_of_the_parser_are_those_of_the_package():
     assert set(arguments.SIMULATORS) == set(SIMULATORS)
+    assert set(arguments.PUBLISHED) == set(PUBLISHED)
     assert arguments.PARTITIONS == PARTITIONS
     assert {name: getattr(Recipe, name) for name in arguments.RECIPE} == arguments.RECIPE
     assert arguments.PORT == PORT

@@ -55,7 +55,7 @@ def noisy(count=40, edges=(("a", "b"),), names=("a", "b")):
 def rare():
     """One image in 40 is of another class."""
     data = Stripes(edges=())
-    data.labels[:, 1] = torch.arange(40) == 11
+    data.labels[:, 1] = 0.5 * (torch.arange(40) == 11)
     data.images = draw(data.labels)
     return data
 

@@ -1,0 +1,48 @@
+"""The recipe that ``causalvae train`` uses: chosen by the data, or as its options say."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from torch import Tensor
+
+from causalvae_pyro.datasets.registry import SIMULATORS
+from causalvae_pyro.recipes import Recipe, choose_recipe
+
+__all__ = ["choose"]
+
+
+def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[Recipe, str]:
+    """The recipe, and a line that says why; an empty one where the options decide.
+
+    Args:
+        arguments: Of the command.
+        images: Training images ``[N, C, H, W]``.
+        labels: Training labels ``[N, n]``.
+
+    Raises:
+        ValueError: If an option does not fit the decoder.
+    """
+    options: dict[str, Any] = {
+        "dim": arguments.dim,
+        "prior_std": arguments.prior_std,
+        "w_eps": arguments.w_eps,
+        "w_z": arguments.w_z,
+        "encoder": arguments.encoder,
+        "refinements": arguments.refinements,
+        "noise_dim": arguments.noise_dim or 0,
+        "mirror": arguments.mirror,
+    }
+    decoder = arguments.decoder
+    if decoder is None and arguments.noise_dim:
+        decoder = "conv"
+    if decoder is None and arguments.data in SIMULATORS:
+        # With few labels the sprites are untried.
+        decoder = "sprites" if arguments.label_share == 1 else "conv"
+    recipe, reason = choose_recipe(images, labels, **options) if decoder is None else (Recipe(decoder=decoder, **options), "")
+    if recipe.decoder == "sprites" and arguments.patience is not None:
+        raise ValueError(
+            "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
+        )
+    return recipe, f"{reason}; --decoder overrides it" if reason else ""

@@ -1,0 +1,144 @@
+"""What a judge with no part in training reads from counterfactuals whose truth nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sklearn.metrics import f1_score, roc_auc_score
+from torch import Tensor
+
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.metrics import Judge
+from causalvae_pyro.networks import RandomView
+from causalvae_pyro.objectives import reserved
+from causalvae_pyro.utils.random_state import kept_rng_state
+
+__all__ = ["judged_scores", "train_judge"]
+
+_BLOCK = 256
+
+
+def train_judge(
+    images: Tensor,
+    labels: Tensor,
+    binary: Sequence[bool],
+    *,
+    mirror: bool = True,
+    steps: int = 1000,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Judge:
+    """A judge for :func:`~causalvae_pyro.evaluation.evaluate`, trained on the images that no reader of the training saw.
+
+    Args:
+        images: Training images ``[N, C, H, W]``, of which those that :func:`~causalvae_pyro.objectives.reserved` are used.
+        labels: Their labels ``[N, n]``, NaN where missing.
+        binary: Which labels are binary (0 or 1).
+        mirror: Whether mirrored images keep their labels.
+        steps: Steps of training.
+        seed: Of the weights and the order. Global generators stay as they were.
+        device: Where to train and to judge.
+        progress: Show a progress bar.
+    """
+    rows = torch.cat([reserved(torch.as_tensor(part)) for part in images.split(_BLOCK)]).nonzero().squeeze(1)
+    # Of very few images a third may be none.
+    rows = rows if len(rows) >= 2 else torch.arange(len(images))
+    view = RandomView(mirror=mirror, shift=0.06, zoom=0.1, turn=8.0, grain=0.05)
+    with kept_rng_state(device):
+        torch.manual_seed(seed)
+        judge = Judge(images.shape[1:], binary, mirror=mirror).to(device)
+        judge.fit(images[rows], labels[rows], steps=steps, augment=view, seed=seed, progress=progress)
+    return judge
+
+
+def judged_scores(
+    judge: Judge,
+    graph: CausalGraph,
+    x: Tensor,
+    labels: Tensor,
+    reconstruction: Tensor,
+    interventions: dict[str, tuple[Tensor, Tensor, Tensor]],
+) -> dict[str, Any]:
+    """Scores of interventions on one concept each.
+
+    Args:
+        judge: The judge.
+        graph: Its concepts are the judge's outputs.
+        x: Test images ``[N, C, H, W]`` in [0, 1].
+        labels: Their labels ``[N, n]``, NaN where missing.
+        reconstruction: What the model makes of them, ``[N, C, H, W]``.
+        interventions: By concept: the values set ``[N]``, the counterfactual images, and the labels ``[N, n]`` that the model
+            means them to have.
+
+    Returns:
+        A JSON-able mapping:
+
+        - ``factual``: how well the judge reads the labels of ``x``, by concept: ``accuracy``, ``f1`` and ``auc`` of a binary one,
+          else ``mae``.
+        - ``do``, by concept: ``set``, the same for the values set; ``effects``, by descendant, the same for what the model means;
+          ``unchanged``, by other concept, the share of images whose reading is that of the reconstruction (binary), or the mean
+          absolute change (else); ``identity``, the share of images to which, among all of ``x``, the counterfactual is nearest
+          in the judge's features, without the directions that its outputs depend on.
+        - ``left_alone``: ``set`` for the images as they are, and ``identity`` for reconstructions: the trivial answers.
+    """
+    names, binary = graph.names, judge.binary.tolist()
+    own, before = _identity(judge, x), judge.predict(reconstruction)
+
+    def score(read: Tensor, intended: Tensor, column: int) -> dict[str, float]:
+        return _agreement(read[:, column], intended, binary[column])
+
+    read_factual = judge.predict(x)
+    result: dict[str, Any] = {
+        "factual": {name: score(read_factual, labels[:, k], k) for k, name in enumerate(names)},
+        "left_alone": {"identity": _nearest(_identity(judge, reconstruction), own), "set": {}},
+        "do": {},
+    }
+    for name, (values, images, intended) in interventions.items():
+        column, read = names.index(name), judge.predict(images.clamp(0, 1))
+        below = graph.descendants(name)
+        rest = [k for k, other in enumerate(names) if other != name and other not in below]
+        result["do"][name] = {
+            "set": score(read, values, column),
+            "effects": {
+                other: score(read, intended[:, k].round() if binary[k] else intended[:, k], k)
+                for k, other in enumerate(names)
+                if other in below
+            },
+            "unchanged": {names[k]: _unchanged(read[:, k], before[:, k], binary[k]) for k in rest},
+            "identity": _nearest(_identity(judge, images.clamp(0, 1)), own),
+        }
+        result["left_alone"]["set"][name] = score(read_factual, values, column)
+    return result
+
+
+def _agreement(read: Tensor, intended: Tensor, binary: bool) -> dict[str, float]:
+    known = ~intended.isnan()
+    read, intended = read[known], intended[known]
+    if not binary:
+        return {"mae": (read - intended).abs().mean().item()}
+    truth, guess = (intended > 0.5).numpy(), (read > 0.5).numpy()
+    scores = {"accuracy": float((truth == guess).mean()), "f1": float(f1_score(truth, guess, zero_division=0.0))}
+    # Of one class there is no order.
+    return scores | ({"auc": float(roc_auc_score(truth, read.numpy()))} if 0 < truth.sum() < len(truth) else {})
+
+
+def _unchanged(read: Tensor, before: Tensor, binary: bool) -> float:
+    if binary:
+        return ((read > 0.5) == (before > 0.5)).double().mean().item()
+    return (read - before).abs().mean().item()
+
+
+def _identity(judge: Judge, images: Tensor) -> Tensor:
+    """The judge's features without the directions that its outputs depend on."""
+    features = judge.features(images).double()
+    basis = torch.linalg.qr(judge.output.weight.detach().double().cpu().T).Q
+    return features - features @ basis @ basis.T
+
+
+def _nearest(moved: Tensor, own: Tensor) -> float:
+    """Share of the rows of ``moved`` whose nearest row in ``own`` is the one with the same number."""
+    found = [torch.cdist(part, own).argmin(1) for part in moved.split(_BLOCK)]
+    return (torch.cat(found) == torch.arange(len(moved))).double().mean().item()

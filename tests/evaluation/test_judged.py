@@ -1,0 +1,110 @@
+"""A judge of photographs, and what it says about counterfactuals."""
+
+import pytest
+import torch
+
+from causalvae_pyro.evaluation import train_judge
+from causalvae_pyro.evaluation.judged import judged_scores
+from causalvae_pyro.evaluation.tables import score_table
+from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.metrics import Judge
+from causalvae_pyro.objectives import reserved
+from tests.builders import raises
+
+GRAPH = CausalGraph(["top", "left", "size"], [("top", "size")])
+BINARY = [True, True, False]
+
+
+def draw(labels, seed=0):
+    """Brightness above and on the left by two binary labels, a square by a number, and noise of the image's own."""
+    generator = torch.Generator().manual_seed(seed)
+    x = 0.35 + 0.05 * torch.randn(len(labels), 1, 16, 16, generator=generator)
+    x[:, :, :5] += 0.4 * labels[:, 0, None, None, None]
+    x[:, :, 8:, :5] += 0.4 * labels[:, 1, None, None, None]
+    x[:, :, 10:14, 9:13] += 0.2 * labels[:, 2, None, None, None]
+    return x.clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (600, 3), generator=generator).float()
+    labels[:, 2] = 2 * torch.rand(600, generator=generator) - 1
+    return draw(labels), labels
+
+
+@pytest.fixture(scope="module")
+def judge(data):
+    return train_judge(*data, BINARY, mirror=False, steps=120)
+
+
+def test_it_learns_from_reserved_images(data, judge, monkeypatch):
+    x, labels = data
+    shown = []
+    monkeypatch.setattr(Judge, "fit", lambda self, images, labels, **options: shown.append((images, labels)))
+    train_judge(x, labels, BINARY)
+    keep = reserved(x)
+    assert torch.equal(shown[0][0], x[keep])
+    assert torch.equal(shown[0][1], labels[keep])
+    read = judge.predict(x[~keep])
+    assert ((read[:, :2] > 0.5) == (labels[~keep, :2] > 0.5)).double().mean() > 0.97
+    assert (read[:, 2] - labels[~keep, 2]).abs().mean() < 0.25
+    assert torch.equal(judge.predict((255 * x[:4]).round().byte()), judge.predict((255 * x[:4]).round().byte() / 255))
+
+
+def test_missing_labels_do_not_count(data):
+    x, labels = data
+    labels = labels.clone()
+    labels[::3, 0] = torch.nan
+    judge = train_judge(x, labels, BINARY, mirror=False, steps=30)
+    assert judge.predict(x).isfinite().all()
+
+
+def test_scores_tell_right_from_wrong(data, judge):
+    x, labels = data
+    values = 1 - labels[:, 0]
+    meant = torch.stack([values, labels[:, 1], labels[:, 2] + 0.5], 1)
+    right, wrong = draw(meant), draw(torch.stack([labels[:, 0], 1 - labels[:, 1], labels[:, 2]], 1))
+    good, bad = (judged_scores(judge, GRAPH, x, labels, x, {"top": (values, images, meant)}) for images in (right, wrong))
+    assert good["do"]["top"]["set"]["accuracy"] > 0.97
+    assert good["do"]["top"]["set"]["auc"] > 0.99
+    assert good["do"]["top"]["unchanged"]["left"] > 0.97
+    assert good["do"]["top"]["effects"]["size"]["mae"] < 0.3
+    assert list(good["do"]["top"]["unchanged"]) == ["left"]
+    # Nothing was set, and another concept changed.
+    assert bad["do"]["top"]["set"]["accuracy"] < 0.05
+    assert bad["do"]["top"]["unchanged"]["left"] < 0.05
+    # The trivial answer stands beside it.
+    assert good["left_alone"]["set"]["top"]["accuracy"] < 0.05
+    assert good["left_alone"]["identity"] == 1.0
+    assert good["factual"]["left"]["f1"] > 0.97
+
+
+def test_identity_is_lost_when_images_are_exchanged(data, judge):
+    x, labels = data
+    values = labels[:, 0]
+    kept = judged_scores(judge, GRAPH, x, labels, x, {"top": (values, x, labels)})
+    lost = judged_scores(judge, GRAPH, x, labels, x, {"top": (values, x.roll(1, 0), labels)})
+    assert kept["do"]["top"]["identity"] == 1.0
+    assert lost["do"]["top"]["identity"] < 0.05
+
+
+def test_the_table_has_both(data, judge):
+    x, labels = data
+    metrics = {
+        "judged": judged_scores(judge, GRAPH, x, labels, x, {"top": (1 - labels[:, 0], x, labels)}),
+        "r2": {"top": 0.9, "left": 0.9, "size": 0.9},
+        "intervals": {},
+        "graph": {"shd": 0, "f1": 1.0},
+        "reconstruction_mse": 0.0,
+        "directions": {},
+        "images": 600,
+    }
+    table = score_table(metrics)
+    assert "image left alone" in table
+    assert "identity" in table
+
+
+def test_sides():
+    with raises("image_shape", r"\(3, 24, 32\)"):
+        Judge((3, 24, 32), BINARY)

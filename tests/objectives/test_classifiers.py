@@ -1,0 +1,194 @@
+"""Readers of the labels and a discriminator: what they are trained on, and what reaches the decoder."""
+
+import pyro.poutine as poutine
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from causalvae_pyro import AdditiveNoiseSCM, CausalGraph, CausalVAE, FixedPrior, GaussianLikelihood, fit
+from causalvae_pyro.guides import HierarchicalGuide
+from causalvae_pyro.networks import (
+    HierarchicalDecoder,
+    LabelReader,
+    NormalisedEncoder,
+    ProjectionDiscriminator,
+    RandomView,
+    ResidualEncoder,
+)
+from causalvae_pyro.objectives import CausalELBO, ClassifierConsistency, ClassifierFit, LabelFit, reserved
+from tests.builders import jitter
+
+SHAPE, N = (3, 16, 16), 3
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 256, (24, *SHAPE), generator=generator, dtype=torch.uint8) / 255
+    labels = torch.randint(0, 2, (24, N), generator=generator).float()
+    labels[:, 2] = torch.randn(24, generator=generator)
+    return x, labels
+
+
+@pytest.fixture
+def pair():
+    torch.manual_seed(0)
+    decoder = HierarchicalDecoder(SHAPE, N, channels=(8, 8), noise_channels=(3, 2), blocks=1)
+    prior = FixedPrior(N, std=0.3, shift=[0.5, 0.5, 0.0], scale=[0.5, 0.5, 1.0])
+    scm = AdditiveNoiseSCM(CausalGraph(["a", "b", "c"], [("a", "b")]))
+    model = CausalVAE(scm, prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=decoder.noise_dim)
+    guide = HierarchicalGuide(NormalisedEncoder(SHAPE, 8, channels=8), model)
+    jitter(0.05, model, guide)
+    return model, guide
+
+
+def trace_of(model, guide, x, labels):
+    guided = poutine.trace(guide).get_trace(x)
+    return poutine.trace(poutine.replay(model, guided)).get_trace(x, labels)
+
+
+class Constant(nn.Module):
+    """A reader that says the same of every image, and keeps what it was shown."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs, self.shown = nn.Parameter(outputs), []
+
+    def forward(self, x):
+        self.shown.append(x.detach())
+        return self.outputs.expand(len(x), -1)
+
+
+def test_a_third_is_reserved_by_content(data):
+    x, _ = data
+    kept = reserved(x)
+    assert torch.equal(kept, reserved((255 * x).round().byte()))
+    order = torch.randperm(len(x))
+    assert torch.equal(kept[order], reserved(x[order]))
+    many = torch.randint(0, 256, (3000, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert reserved(many).double().mean().item() == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_readers_are_scored_on_what_is_not_reserved(data, pair):
+    (x, labels), (model, guide) = data, pair
+    labels = labels.clone()
+    labels[:4, 0] = torch.nan
+    reader = Constant(torch.tensor([0.3, -0.2, 0.7]))
+    term = ClassifierFit([reader], augmentations=[lambda x: x], binary=[True, True, False])
+    value = term(model, trace_of(model, guide, x, labels), labels)
+    keep = ~reserved(x)
+    assert_close(reader.shown[0], x[keep])
+    u = labels[keep]
+    known = ~u[:, 0].isnan()
+    p = torch.tensor([0.3, -0.2]).sigmoid()
+    expected = -(torch.where(u[known, 0] > 0, p[0], 1 - p[0])).log().sum() - torch.where(u[:, 1] > 0, p[1], 1 - p[1]).log().sum()
+    expected = expected + 0.5 * (0.7 - u[:, 2]).square().sum()
+    assert_close(value, expected * len(x) / keep.sum())
+    value.backward()
+    assert reader.outputs.grad.abs().min() > 0
+
+
+def test_counterfactuals_are_judged_with_their_own_labels(data, pair):
+    (x, labels), (model, guide) = data, pair
+    labels = labels.clone()
+    labels[5, 1] = torch.nan
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(()))
+
+        def forward(self, images, u):
+            seen.append((images.detach(), u))
+            return self.factor * images.mean((1, 2, 3))
+
+    reader, spy = Constant(torch.zeros(N)), Spy()
+    term = ClassifierConsistency([reader], augmentations=[lambda x: x], binary=[True, True, False], discriminator=spy, weight=1.0)
+    value = term(model, trace_of(model, guide, x, labels), labels)
+    rows = (~reserved(x) & ~labels.isnan().any(1)).nonzero().squeeze(1)
+    (both, u), (made, intended) = seen
+    assert_close(both[: len(rows)], x[rows])
+    assert_close(u[: len(rows)], (labels[rows] - model.prior.shift) / model.prior.scale)
+    # Labels are swapped within their column.
+    assert_close(intended.sort(0).values[:, :2].abs(), torch.ones(len(rows), 2))
+    assert not torch.equal(intended, u[: len(rows)])
+    value.backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.decoder.parameters())
+    # A discriminator that scores by brightness: the hinge's own part, and nothing of the decoder's.
+    real, fake = x[rows].mean((1, 2, 3)), made.clamp(0, 1).mean((1, 2, 3))
+    slope = (-real * (1 - real > 0) + fake * (1 + fake > 0)).sum() * len(x) / len(rows)
+    assert_close(spy.factor.grad, slope, rtol=1e-4, atol=1e-4)
+    for module in (guide, model.scm, reader):
+        assert all(p.grad is None or p.grad.abs().max() == 0 for p in module.parameters())
+
+
+def test_they_train_with_the_pair(data, pair):
+    (x, labels), (model, guide) = data, pair
+    readers = [LabelReader(NormalisedEncoder(SHAPE, 8, channels=8), N), LabelReader(ResidualEncoder(SHAPE, 8, channels=8), N)]
+    views, binary = [RandomView(), RandomView(grain=0.1)], [True, True, False]
+    critic = ProjectionDiscriminator(SHAPE, N, channels=8)
+    before = [p.detach().clone() for module in (*readers, critic) for p in module.parameters()]
+    terms = [
+        LabelFit(),
+        ClassifierFit(readers, augmentations=views, binary=binary),
+        ClassifierConsistency(readers, augmentations=views, binary=binary, discriminator=critic, weight=1.0),
+    ]
+    fit(
+        model,
+        guide,
+        (x, labels),
+        objective=CausalELBO(terms=terms, teacher_forcing=1.0),
+        epochs=6,
+        batch_size=12,
+        progress=False,
+        device="cpu",
+        mixed_precision="bf16",
+    )
+    after = [p for module in (*readers, critic) for p in module.parameters()]
+    assert sum(not torch.equal(a, b) for a, b in zip(after, before, strict=True)) > 0.9 * len(after)
+    # Precision is full again.
+    assert model.decoder(torch.zeros(1, N, 1), torch.zeros(1, model.noise_dim)).dtype == torch.float32
+
+
+def test_a_discriminator_scores_image_and_labels():
+    torch.manual_seed(0)
+    critic = ProjectionDiscriminator(SHAPE, N, channels=8)
+    x, u = torch.rand(5, *SHAPE), torch.randn(5, N)
+    assert critic(x, u).shape == (5,)
+    assert (critic(x, u) - critic(x, -u)).abs().min() > 0
+
+
+def test_a_change_has_a_price(data, pair):
+    (x, labels), (model, guide) = data, pair
+    model.prior.std.fill_(1e-6)
+    trace = trace_of(model, guide, x, labels)
+    options = {"augmentations": [lambda x: x], "binary": [True, True, False], "weight": 1.0}
+    values = []
+    for price in (0.0, 2.0):
+        torch.manual_seed(3)
+        values.append(ClassifierConsistency([Constant(torch.zeros(N))], minimality=price, **options)(model, trace, labels))
+    rows = ~reserved(x)
+    seen = []
+    torch.manual_seed(3)
+    ClassifierConsistency([Constant(torch.zeros(N))], **{**options, "augmentations": [lambda x: seen.append(x) or x]})(
+        model, trace, labels
+    )
+    change = (seen[0] - trace.nodes["x"]["fn"].mean[rows]).abs().sum() * len(x) / rows.sum()
+    assert change > 0
+    assert_close(values[1] - values[0], 2 * change, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"augmentations": []}, "^classifiers: got 1 and 0 augmentations; need one for each"),
+        ({"share": 0.0}, r"^share: got 0.0; must lie in \(0, 1\]"),
+        ({"realism": -1.0}, "^realism: got -1.0; must be >= 0"),
+        ({"minimality": -1.0}, "^minimality: got -1.0; must be >= 0"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifierConsistency([nn.Identity()], **{"augmentations": [nn.Identity()], **options})
