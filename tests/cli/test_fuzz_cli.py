@@ -150,6 +150,8 @@ COMMANDS = {
         {
             "--to": ["HERE/shared", "HERE/run", "HERE/labels.csv", "HERE/labels.csv/x"],
             "--private": [],
+            "--pictures": [],
+            "--no-pictures": [],
             "--repository": ["a", "a/b/c"],
         },
     ),
