@@ -9,7 +9,7 @@ import random
 import shutil
 import signal
 
-import matplotlib
+import matplotlib.image
 import pytest
 import torch
 
