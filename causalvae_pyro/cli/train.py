@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--label-share: got {arguments.label_share}; must lie in (0, 1]")
     description = describe(arguments)
     out = arguments.out or Path("runs") / description["name"]
-    stopped = None if arguments.resume else _stopped_in(out, arguments.overwrite)
+    if not arguments.resume:
+        _stopped_in(out, arguments.overwrite)
     check_writable(out, "--out")
     train_data = load_dataset(description, "train")
     count = min(arguments.limit or len(train_data), len(train_data))
@@ -102,7 +103,8 @@ def run(arguments: argparse.Namespace) -> None:
         if semi:
             say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
             fit_mechanisms(pair.model, labels)
-        if stopped is not None:
+        # Once more: another training may have finished meanwhile.
+        if main_process and not arguments.resume and (stopped := _stopped_in(out, arguments.overwrite)) is not None:
             lost = "it is replaced (--resume would have continued it)"
             say(f"{out} holds a training run that was stopped in epoch {stopped}; {lost}")
         callbacks: list[Callback] = [SaveCheckpoint(out, pair.config)]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from causalvae_pyro.utils.images import check_images
 from causalvae_pyro.utils.missing_labels import any_missing
 
-__all__ = ["LoaderBatches", "TensorBatches", "make_batches"]
+__all__ = ["LoaderBatches", "TensorBatches", "make_batches", "parts_of"]
 
 
 class _Batches:
@@ -95,6 +95,12 @@ class LoaderBatches(_Batches):
                 check_images(x, "images")
                 self.checked = True
             yield x.to(self.device), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
+
+
+def parts_of(x: Tensor, labels: Tensor | None, count: int) -> list[tuple[Tensor, Tensor | None]]:
+    """A batch in so many parts, or in as many as it has images."""
+    count = min(count, len(x))
+    return list(zip(x.tensor_split(count), [None] * count if labels is None else labels.tensor_split(count), strict=True))
 
 
 def _is_dataset(data: Any) -> bool:

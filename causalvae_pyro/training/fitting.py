@@ -89,7 +89,8 @@ def fit(
         schedule: Factor of the learning rate as a function of progress in [0, 1]; ``None`` keeps it constant.
         max_grad_norm: Largest norm of the gradient, of the whole batch, that is not scaled down to it; > 0.
         ema_decay: Keeps an exponential moving average of the weights with this decay, in (0, 1). After each epoch the callbacks
-            see it in place of the weights, and in the end the pair has it.
+            see it in place of the weights, and in the end the pair has it, each time with the statistics of batch normalisation
+            that belong to it: a pass over the images finds them.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         mixed_precision: ``"fp16"`` or ``"bf16"`` for encoders and decoder, if the device has it; densities and mechanisms stay in
             full precision. By default what ``accelerate launch`` was told, or ``"no"``.

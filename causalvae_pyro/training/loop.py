@@ -16,13 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from causalvae_pyro.objectives.elbo import CausalELBO
-from causalvae_pyro.training.batches import LoaderBatches, TensorBatches
+from causalvae_pyro.training.batches import LoaderBatches, TensorBatches, parts_of
 from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
 from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_finite, shortened
 from causalvae_pyro.training.objective import Objective
 from causalvae_pyro.training.resuming import TrainingCheckpoint
+from causalvae_pyro.training.statistics import BatchStatistics
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.missing_labels import declare_missing
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
@@ -63,6 +64,8 @@ class Loop:
     ) -> None:
         self.loss, self.state, self.batches, self.settings = loss, state, batches, dict(settings)
         self.accelerator, self.schedule, self.average, self.checkpoint = accelerator, schedule, average, checkpoint
+        self.statistics = BatchStatistics(state.model, state.guide, batches, settings["micro_batches"], accelerator.device)
+        self.watched = bool(callbacks)
         # The main process speaks for all.
         self.callbacks = list(callbacks) if accelerator.is_main_process else []
         #: One process in full precision needs nothing of accelerate's in its steps, and its checks take their time.
@@ -113,9 +116,9 @@ class Loop:
             with self._ctrl_c():
                 while not finished and state.epoch - (self.done > 0) < self.settings["epochs"] and not state.stop:
                     self._epoch(bar)
-        except (KeyboardInterrupt, NonFiniteLossError):
+        except (KeyboardInterrupt, NonFiniteLossError) as error:
             state.interrupted = True
-            with self._averaged():
+            with self._averaged(statistics=isinstance(error, KeyboardInterrupt)):
                 for callback in self.callbacks:
                     callback.on_interrupt(state)
             raise
@@ -129,6 +132,7 @@ class Loop:
             self._keep(finished=True)
         if self.average is not None:
             self.average.copy_to_weights()
+            self.statistics.recompute()
         if self.accelerator.num_processes > 1:
             # Running means are the main process's, as they are in its file.
             for buffer in loss.buffers():
@@ -202,11 +206,10 @@ class Loop:
             for group, rate in zip(state.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * factor
         self.optimizer.zero_grad(set_to_none=True)
-        parts = min(self.settings["micro_batches"], len(x))
-        pieces = list(zip(x.tensor_split(parts), [None] * parts if labels is None else labels.tensor_split(parts), strict=True))
+        pieces = parts_of(x, labels, self.settings["micro_batches"])
         for i, (images, known) in enumerate(pieces):
             # Gradients are exchanged with the last part only.
-            with accelerator.no_sync(self.wrapped) if i + 1 < parts else nullcontext():
+            with accelerator.no_sync(self.wrapped) if i + 1 < len(pieces) else nullcontext():
                 value = self._loss(scale_images(images, dtype=torch.get_default_dtype()), known, missing)
                 # Processes average their gradients, and accelerate those of steps that it is told to accumulate; the loss is a
                 # sum over images.
@@ -241,8 +244,12 @@ class Loop:
         self.monitor.record(value, len(x), self.state.model, self.state.guide, x, labels)
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        with nullcontext() if self.average is None or not self.average.updates else self.average.applied():
+    def _averaged(self, statistics: bool = True) -> Iterator[None]:
+        """For callbacks, the averaged weights in place of the last ones, with statistics of batch normalisation that fit."""
+        if self.average is None or not self.average.updates:
+            yield
+            return
+        with self.average.applied(), self.statistics.recomputed() if self.watched and statistics else nullcontext():
             yield
 
     @contextmanager

@@ -38,4 +38,4 @@ def check_scale(scale: Tensor) -> None:
     """
     smallest = torch.finfo(scale.dtype).tiny
     if not bool((scale >= smallest).all()):
-        raise ValueError(f"scale: got {scale.tolist()}; must be at least {smallest:.2g} (is a label constant?)")
+        raise ValueError(f"scale: got {scale.tolist()}; must be positive, at least {smallest:.2g} (is a label constant?)")

@@ -9,7 +9,7 @@ import random
 import shutil
 import signal
 
-import matplotlib
+import matplotlib.image
 import pytest
 import torch
 
@@ -150,6 +150,8 @@ COMMANDS = {
         {
             "--to": ["HERE/shared", "HERE/run", "HERE/labels.csv", "HERE/labels.csv/x"],
             "--private": [],
+            "--pictures": [],
+            "--no-pictures": [],
             "--repository": ["a", "a/b/c"],
         },
     ),

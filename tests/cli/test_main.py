@@ -601,6 +601,19 @@ def test_a_finished_run_is_replaced_on_request_only(state, tmp_path, capsys, mon
     assert (out / "model.safetensors").read_bytes() != before["model.safetensors"]
 
 
+def test_a_run_that_is_finished_meanwhile_is_kept(finished, tmp_path, capsys, monkeypatch):
+    out, real = tmp_path / "run", sources.load_dataset
+
+    def meanwhile(*arguments):
+        shutil.copytree(finished, out)
+        return real(*arguments)
+
+    monkeypatch.setattr("causalvae_pyro.cli.train.load_dataset", meanwhile)
+    assert train(out, "--batch-size", "32") == 2
+    assert f"--out: {out} holds a finished run" in capsys.readouterr().err
+    assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+
+
 def test_a_run_is_either_resumed_or_replaced(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         train(tmp_path, "--resume", "--overwrite")

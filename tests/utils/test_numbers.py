@@ -52,7 +52,9 @@ def test_counts_are_whole_numbers(value):
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1e-40, math.nan])
 def test_scales_that_nothing_can_be_divided_by(scale):
-    with pytest.raises(ValueError, match=r"^scale: got \[1.0, .*; must be at least 1.2e-38 \(is a label constant\?\)$") as error:
+    with pytest.raises(
+        ValueError, match=r"^scale: got \[1.0, .*; must be positive, at least 1.2e-38 \(is a label constant\?\)$"
+    ) as error:
         check_scale(torch.tensor([1.0, scale]))
     check_one_line(error)
     # The inverse of the smallest one that is taken is finite.
