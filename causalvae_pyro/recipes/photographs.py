@@ -36,6 +36,8 @@ _CHANNELS, _NOISE = (128, 96, 48, 24), (32, 16, 8)
 # Label standard deviations. Binary labels are +-1 there: so wide, the decoder is also trained between the two values, where
 # mechanisms put the effects of an intervention, and the values stay 6 standard deviations apart.
 _BINARY_STD, _STD = 0.3, 0.05
+# Of the labels in each counterfactual that the readers see; of two values a third of them change then.
+_SWAPPED = 0.7
 
 
 def is_binary(labels: Tensor) -> list[bool]:
@@ -94,6 +96,8 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
             binary=binary,
             discriminator=ProjectionDiscriminator(shape, n) if recipe.realism else None,
             realism=recipe.realism,
+            minimality=recipe.minimality,
+            share=_SWAPPED,
             weight=lambda progress: recipe.consistency * min(1.0, max(0.0, (progress - 0.1) / 0.2)),
         ),
     ]

@@ -72,6 +72,7 @@ class Recipe:
             of its own, and its divergence comes in over the first tenth of the training.
         consistency: For the hierarchical decoder, the weight of the readers of counterfactuals, >= 0.
         realism: For the hierarchical decoder, the discriminator's factor beside them, >= 0; 0 for none.
+        minimality: For the hierarchical decoder, the price of a changed pixel beside them, >= 0.
         mirror: For the hierarchical decoder: images of one label may be mirrored, for the readers and the encoder. Not where left
             and right matter.
     """
@@ -87,8 +88,9 @@ class Recipe:
     sparsity_weight_growth: float = 20.0
     refinements: int = 1
     noise_dim: int = 0
-    consistency: float = 50.0
-    realism: float = 3.0
+    consistency: float = 100.0
+    realism: float = 1.3
+    minimality: float = 0.003
     mirror: bool = True
 
     def __post_init__(self) -> None:
@@ -102,7 +104,7 @@ class Recipe:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
         if self.noise_dim < 0 or (self.noise_dim and self.decoder != "conv"):
             raise ValueError(f"noise_dim: got {self.noise_dim}; must be at least 0, and 0 with decoder {self.decoder!r}")
-        for name in ("consistency", "realism"):
+        for name in ("consistency", "realism", "minimality"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; must be >= 0")
         for argument, value, valid in (
