@@ -150,7 +150,9 @@ def _whole(metrics: dict[str, Any]) -> Section:
         for key in ("mic", "tic"):
             # As the papers' tables have it.
             percent = [100 * end for end in intervals.get(f"{key}_mean", ())] or None
-            add(f"{key.upper()}: mean over concepts, percent", 100 * scores[f"{key}_mean"], 1, percent)
+            most = limit.get(f"{key}_mean")
+            known = None if most is None else 100 * most
+            add(f"{key.upper()}: mean over concepts, percent", 100 * scores[f"{key}_mean"], 1, percent, known)
         for key in ("mcc", "mig", "sap", "irs"):
             if key in scores:
                 add(key.upper(), scores[key], 3, intervals.get(key), limit[key])
