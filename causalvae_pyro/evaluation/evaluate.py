@@ -12,7 +12,7 @@ from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.scorecard import CounterfactualData, Scorer, has_truth
 from causalvae_pyro.evaluation.tables import score_table
-from causalvae_pyro.metrics import Judge, Predictor
+from causalvae_pyro.metrics import PhotographPredictor, Predictor
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table", "train_predictor"]
@@ -25,7 +25,7 @@ def evaluate(
     predictor: Callable[[Tensor], Tensor] | None = None,
     fid_features: int | Callable[[Tensor], Tensor] | None = None,
     features: Callable[[Tensor], Tensor] | None = None,
-    judge: Judge | None = None,
+    photograph_predictor: PhotographPredictor | None = None,
     seed: int = 0,
     pairs: bool = True,
     intervals: bool = True,
@@ -51,7 +51,7 @@ def evaluate(
             for ``fid`` only.
         features: From images to features ``[N, f]`` in which distances mean something, e.g. ``train_predictor(...).features``.
             Needed for ``minimality`` only.
-        judge: From :func:`~causalvae_pyro.evaluation.train_judge`. Needed for ``judged`` only.
+        photograph_predictor: From :func:`~causalvae_pyro.evaluation.train_photograph_predictor`. Needed for ``predicted`` only.
         seed: Fixes the intervention values and the resamples.
         pairs: Score interventions on every pair of concepts too.
         intervals: Compute the intervals over the images, which takes longer than all scores of the representation.
@@ -71,7 +71,7 @@ def evaluate(
           ``reversibility``: per concept, after setting it and setting it back. On 500 images at most; none without ``axioms``.
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
-        - ``judged``, with a judge: see :func:`~causalvae_pyro.evaluation.judged.judged_scores`.
+        - ``predicted``, with a ``photograph_predictor``: see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`.
         - ``minimality``, with features: per concept intervened on, see :func:`~causalvae_pyro.metrics.minimality`.
         - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
           (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
@@ -101,8 +101,8 @@ def evaluate(
     result = scorer.representation() | (scorer.axioms() if axioms else {})
     if predictor is not None:
         result["effectiveness"] = scorer.effectiveness(predictor)
-    if judge is not None:
-        result["judged"] = scorer.judged(judge)
+    if photograph_predictor is not None:
+        result["predicted"] = scorer.predicted(photograph_predictor)
     if features is not None:
         result["minimality"] = scorer.minimality(features)
     result |= distances

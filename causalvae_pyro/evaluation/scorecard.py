@@ -13,12 +13,12 @@ from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets.splits import evenly_spaced
-from causalvae_pyro.evaluation.judged import judged_scores
+from causalvae_pyro.evaluation.predicted import predicted_scores
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.counterfactuals import counterfactual, counterfactual_traces, encode, reconstruct
 from causalvae_pyro.metrics import (
     FID,
-    Judge,
+    PhotographPredictor,
     bootstrap_interval,
     cf_errors,
     cf_score_of_errors,
@@ -163,14 +163,14 @@ class Scorer:
             reversal[name] = reversibility(_always(images), undo, x).item()
         return result | {"reversibility": reversal}
 
-    def judged(self, judge: Judge) -> dict[str, Any]:
-        """What a judge reads; see :func:`~causalvae_pyro.evaluation.judged.judged_scores`."""
+    def predicted(self, predictor: PhotographPredictor) -> dict[str, Any]:
+        """What an independent predictor reads; see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`."""
         found = {}
         for name in self.data.graph.names:
             values = self._values(name)
             images, z = counterfactual(self.run.model, self.run.guide, self.x, {name: values}, self.handed, return_latents=True)
             found[name] = values, images.cpu(), self._intended({name: values}, z)
-        return judged_scores(judge, self.data.graph, self.x, self.labels, self.reconstruction.clamp(0, 1), found)
+        return predicted_scores(predictor, self.data.graph, self.x, self.labels, self.reconstruction.clamp(0, 1), found)
 
     def effectiveness(self, predictor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Errors of the labels that an independent predictor infers from counterfactuals."""

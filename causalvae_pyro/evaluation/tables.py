@@ -26,8 +26,8 @@ def score_sections(metrics: dict[str, Any]) -> list[Section]:
         sections.append(_counterfactuals(metrics))
     if "effectiveness" in metrics:
         sections.append(_effectiveness(metrics))
-    if "judged" in metrics:
-        sections += _judged(metrics["judged"])
+    if "predicted" in metrics:
+        sections += _predicted(metrics["predicted"])
     if "minimality" in metrics:
         sections.append(_minimality(metrics))
     if "fid" in metrics:
@@ -93,7 +93,7 @@ def _effectiveness(metrics: dict[str, Any]) -> Section:
     return _section("Mean absolute error that an independent predictor reads, in label units", ["intervention", *names], rows)
 
 
-def _judged(found: dict[str, Any]) -> list[Section]:
+def _predicted(found: dict[str, Any]) -> list[Section]:
     """Of the values set and of their effects; of what is to stay."""
     alone, rows, others = found["left_alone"], [], []
     for name, scores in found["do"].items():
@@ -107,7 +107,9 @@ def _judged(found: dict[str, Any]) -> list[Section]:
     columns = ["intervention", "concept", "accuracy", "F1", "AUC", "absolute error"]
     return [
         _section(
-            "A judge with no part in training reads the value set and the effects that the model means", columns, factual + rows
+            "A predictor with no part in training reads the value set and the effects that the model means",
+            columns,
+            factual + rows,
         ),
         _section(
             "What is to stay: the same reading (or its mean absolute change), and the person found among all test images",

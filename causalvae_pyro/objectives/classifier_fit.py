@@ -1,4 +1,4 @@
-"""Readers of the labels, trained beside the model on real images."""
+"""Classifiers of the labels, trained beside the model on real images."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from causalvae_pyro.objectives.terms import Weight
 from causalvae_pyro.utils.missing_labels import any_missing
 
-__all__ = ["ClassifierFit", "reading_loss", "reserved"]
+__all__ = ["ClassifierFit", "label_loss", "reserved"]
 
 _RESERVED = 3
 
 
 class ClassifierFit(nn.Module):
-    """Trains readers of the labels on the real images of each batch, for :class:`ClassifierConsistency` to use.
+    """Trains classifiers of the labels on the real images of each batch, for :class:`ClassifierConsistency` to use.
 
     ::
 
         sum_i -log p_r(u_i | view(x))        Bernoulli for binary labels, N(u_i; r_i, scale_i^2) for others
 
-    Each step trains one of the readers ``r``, chosen at random. A third of the images, chosen by their content
-    (:func:`reserved`), is left out: readers and discriminators never see them, so that judges can be trained on them. Missing
+    Each step trains one of the classifiers ``r``, chosen at random. A third of the images, chosen by their content
+    (:func:`reserved`), is left out: classifiers and discriminators never see them, so that judges can be trained on them. Missing
     labels (NaN) do not count.
 
     Args:
@@ -46,7 +46,7 @@ class ClassifierFit(nn.Module):
         binary: Sequence[bool],
     ) -> None:
         super().__init__()
-        check_readers(classifiers, augmentations)
+        check_classifiers(classifiers, augmentations)
         self.classifiers, self.augmentations = nn.ModuleList(classifiers), list(augmentations)
         self.register_buffer("binary", torch.tensor(list(binary), dtype=torch.bool))
 
@@ -62,20 +62,20 @@ class ClassifierFit(nn.Module):
         # Chosen on the CPU, which costs no device sync.
         which = int(torch.randint(len(self.classifiers), ()))
         read = self.classifiers[which](self.augmentations[which](x))
-        return reading_loss(read, target, model.prior, self.binary).sum() * (len(keep) / len(x))
+        return label_loss(read, target, model.prior, self.binary).sum() * (len(keep) / len(x))
 
 
-def check_readers(classifiers: Sequence[Any], augmentations: Sequence[Any]) -> None:
-    """Refuses readers without augmentations."""
+def check_classifiers(classifiers: Sequence[Any], augmentations: Sequence[Any]) -> None:
+    """Refuses classifiers without augmentations."""
     if not classifiers or len(augmentations) != len(classifiers):
         raise ValueError(f"classifiers: got {len(classifiers)} and {len(augmentations)} augmentations; need one for each")
 
 
-def reading_loss(read: Tensor, labels: Tensor, prior: Any, binary: Tensor) -> Tensor:
+def label_loss(read: Tensor, labels: Tensor, prior: Any, binary: Tensor) -> Tensor:
     """Minus the log-probability of each label up to a constant, ``[N, n]``; 0 where it is missing.
 
     Args:
-        read: A reader's output ``[N, n]``.
+        read: A classifier's output ``[N, n]``.
         labels: ``[N, n]``, NaN where missing.
         prior: Its ``shift`` and ``scale`` standardise labels.
         binary: ``[n]``.
