@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.actions import latent_values
 from causalvae_pyro.scm import CausalLayer
+from causalvae_pyro.scm.given_labels import NoiseGivenLabels
+from causalvae_pyro.scm.sites import as_given
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.local_params import LocalParamModule
 from causalvae_pyro.utils.missing_labels import masked_prior
@@ -36,7 +38,11 @@ class CausalVAE(LocalParamModule):
 
     The sites are ``eps``, ``eps_x``, one per concept (in topological order), ``z``, ``x_mean`` and ``x``. Intervene with
     ``poutine.do(model, data={"concept": value})``, in units of ``z``, or in those of the labels with
-    ``data=model.latent({"concept": label})``; the intervened values are recorded in ``z``.
+    ``data=model.latent({"concept": label})``; the intervened values are recorded in ``z``. The decoder is given what the site
+    ``z`` holds, so ``poutine.do`` and ``condition`` on ``z`` itself reach the image too.
+
+    Run with labels and without images, the model draws images that follow the labels; see
+    :class:`~causalvae_pyro.scm.NoiseGivenLabels`. Under ``poutine.uncondition`` it draws ``z`` from ``p(z | u)`` and decodes it.
 
     Args:
         scm: The causal layer, any module ``eps -> z`` with a ``graph``, e.g. :class:`~causalvae_pyro.scm.LinearSCM`.
@@ -77,7 +83,7 @@ class CausalVAE(LocalParamModule):
         """Runs the generative program.
 
         Args:
-            x: Observed images ``[batch, C, H, W]``, uint8 or in [0, 1]; sampled where absent.
+            x: Observed images ``[batch, C, H, W]``, uint8 or in [0, 1]; sampled where absent, given the labels if there are some.
             labels: Labels ``[batch, n]``, NaN where one is missing; ``z`` is scored for the others only, and without
                 labels not at all.
             num_samples: The batch where neither ``x`` nor ``labels`` is given; 1 by default.
@@ -87,13 +93,16 @@ class CausalVAE(LocalParamModule):
         """
         x = x if x is None else scale_images(x, dtype=self.zero.dtype)
         scm = self.scm  # once: attribute access on a PyroModule emits a Pyro statement for each parameter
+        noise = self.standard_normal(len(scm.graph), scm.dim)
         with pyro.plate("data", _batch(x, labels, num_samples)):
-            eps = pyro.sample("eps", self.standard_normal(len(scm.graph), scm.dim))  # eps ~ N(0, I)
+            prior = None if labels is None else masked_prior(self.prior, labels)
+            if x is None and prior is not None:
+                noise = NoiseGivenLabels(noise, scm, prior)  # the same density, drawn so that z follows the labels
+            eps = pyro.sample("eps", noise)  # eps ~ N(0, I)
             z = scm(eps)  # z = f(eps), one do-able site per concept
-            if labels is None:
-                pyro.deterministic("z", z, event_dim=2)
-            else:
-                pyro.sample("z", masked_prior(self.prior, labels), obs=z)  # z ~ N(lambda1(u), lambda2(u)^2), known labels only
+            # z ~ N(lambda1(u), lambda2(u)^2), known labels only
+            given = pyro.deterministic("z", z, event_dim=2) if prior is None else pyro.sample("z", prior, obs=z)
+            z = as_given("z", given, z, event_dim=2)
             inputs: tuple[Tensor, ...] = (z,)
             if self.noise_dim:
                 inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)  # eps_x ~ N(0, I)

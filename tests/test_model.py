@@ -245,6 +245,35 @@ def test_condition_on_a_concept_is_no_conditioning():
     assert conditioned.nodes["mid"]["fn"].log_prob(setting).sum() == 0
 
 
+def test_the_image_is_of_what_site_z_holds():
+    model, _ = make(dim=2, noise_dim=2)
+    x, labels = data()
+    noise = {name: value(poutine.trace(model).get_trace(num_samples=BATCH), name) for name in ("eps", "eps_x")}
+    kept = poutine.condition(model, noise)
+    for setting in (torch.randn(BATCH, 4, 2), torch.randn(4, 2), torch.tensor(0.5), 0.5):
+        wanted = model.likelihood(model.decoder(torch.as_tensor(setting).expand(BATCH, 4, 2), noise["eps_x"])).mean
+        programs = [poutine.do(kept, {"z": setting})]
+        programs += [poutine.condition(kept, {"z": setting})] if isinstance(setting, torch.Tensor) else []
+        for program in programs:
+            for arguments in ((None, None, BATCH), (None, labels), (x, labels)):
+                assert_close(value(poutine.trace(program).get_trace(*arguments), "x_mean"), wanted)
+    # Pitfall: under do the record is the natural value, under condition it is the one set.
+    done, natural = (poutine.trace(program).get_trace(num_samples=BATCH) for program in (programs[0], kept))
+    assert torch.equal(value(done, "z"), value(natural, "z"))
+    with pytest.raises(ValueError, match=r"^do\['z'\]: a value of shape \(3, 2\) does not broadcast to the site's \(5, 4, 2\)"):
+        poutine.do(model, {"z": torch.zeros(3, 2)})(num_samples=BATCH)
+
+
+def test_uncondition_decodes_the_z_that_it_draws():
+    model, _ = make(prior_options={"std": 0.01})
+    x, labels = data()
+    trace = poutine.trace(poutine.uncondition(model)).get_trace(x, labels)
+    z = value(trace, "z")
+    assert_close(z, labels[..., None], rtol=0, atol=0.06)
+    assert (z != model.scm.to_endogenous(value(trace, "eps"))).all()
+    assert_close(value(trace, "x_mean"), model.likelihood(model.decoder(z)).mean)
+
+
 def test_predictive():
     model, guide = make(noise_dim=2)
     x, _ = data()

@@ -16,6 +16,7 @@ from torch.distributions.transforms import Transform
 
 from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.scm.indexing import take
+from causalvae_pyro.scm.sites import as_given
 from causalvae_pyro.utils.compat import deterministic_infer, version_of
 from causalvae_pyro.utils.configurable import Configurable
 
@@ -197,18 +198,7 @@ class CausalLayer(Configurable, nn.Module):
         # What pyro.deterministic does, which takes no infer of its own.
         delta = dist.Delta(natural, event_dim=1).mask(False)
         value = pyro.sample(name, delta, obs=natural, infer=deterministic_infer(_parents=parents, _noise=noise))
-        if value is natural:
-            return value
-        # An intervened value replaces the natural one as it was given: a number, [d] or [..., d].
-        try:
-            shape = torch.broadcast_shapes(value.shape, natural.shape)
-        except RuntimeError:
-            shape = torch.Size()
-        if shape[-1:] != natural.shape[-1:]:
-            raise ValueError(
-                f"do[{name!r}]: a value of shape {tuple(value.shape)} does not broadcast to the concept's {tuple(natural.shape)}"
-            )
-        return value.to(natural).expand(shape)
+        return as_given(name, value, natural, event_dim=1)
 
     def _check_shape(self, argument: str, value: Tensor) -> None:
         expected = (len(self.graph), self.dim)
