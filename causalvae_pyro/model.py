@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +20,6 @@ from causalvae_pyro.utils.local_params import LocalParamModule
 from causalvae_pyro.utils.missing_labels import masked_prior
 
 __all__ = ["CausalVAE"]
-
-_count = itertools.count()
 
 
 class CausalVAE(LocalParamModule):
@@ -63,8 +60,7 @@ class CausalVAE(LocalParamModule):
     def __init__(
         self, scm: CausalLayer, prior: nn.Module, decoder: nn.Module, likelihood: nn.Module, *, noise_dim: int = 0
     ) -> None:
-        # Pyro's parameter store is keyed by this name: two models in one process must not share it.
-        super().__init__(f"causalvae_{next(_count)}")
+        super().__init__("causalvae")
         for argument, part in (("scm", scm), ("prior", prior), ("decoder", decoder), ("likelihood", likelihood)):
             if not callable(part):
                 raise ValueError(f"{argument}: expected a module or another callable, got {part!r}")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped, intervene
+from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.utils.configurable import check_count
 from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.local_params import local_params
@@ -207,6 +208,7 @@ def counterfactual_traces(
     check_images(x)
     check_count("batch_size", batch_size)
     check_unwrapped(model)
+    check_pair(model, guide)
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
     _check_labels(labels, x)
@@ -251,6 +253,7 @@ def encode(model: Any, guide: Callable, x: Tensor, labels: Tensor | None = None,
     _check_labels(labels, x)
     check_count("batch_size", batch_size)
     check_unwrapped(model)
+    check_pair(model, guide)
     parts = []
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)

@@ -16,6 +16,7 @@ from torch.distributions.transforms import Transform
 
 from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.scm.indexing import take
+from causalvae_pyro.scm.pairing import ANOTHER_LAYER
 from causalvae_pyro.scm.sites import as_given
 from causalvae_pyro.utils.compat import deterministic_infer, version_of
 from causalvae_pyro.utils.configurable import Configurable
@@ -288,9 +289,15 @@ class CausalTransform(Transform):
 
 
 def endogenous_base(q: Distribution, scm: Any) -> Distribution | None:
-    """``q(z)`` where ``q(eps)`` is its image under the inverse of this causal layer, else ``None``."""
+    """``q(z)`` where ``q(eps)`` is its image under the inverse of this causal layer, else ``None``.
+
+    Raises:
+        ValueError: If it is its image under the inverse of another layer: a guide of another model.
+    """
     if isinstance(q, TransformedDistribution) and len(q.transforms) == 1:
         forward = q.transforms[0].inv
-        if isinstance(forward, CausalTransform) and forward.scm is scm:
+        if isinstance(forward, CausalTransform):
+            if forward.scm is not scm:
+                raise ValueError(ANOTHER_LAYER)
             return q.base_dist
     return None

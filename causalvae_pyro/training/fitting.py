@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.objectives.terms import LabelFit
+from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.training.batches import TensorBatches, make_batches
 from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.devices import networks_of, prepare_networks, reproducible, training_accelerator
@@ -111,8 +112,9 @@ def fit(
         The history, one row per epoch.
 
     Raises:
-        ValueError: If an argument is out of range, images or labels are malformed, or the state to go on from is damaged or
-            that of another training, or another training is writing to the directory at this moment.
+        ValueError: If an argument is out of range, the guide maps through another model's causal layer, images or labels are
+            malformed, or the state to go on from is damaged or that of another training, or another training is writing to the
+            directory at this moment.
         NonFiniteLossError: If a term of the loss or a parameter becomes NaN or infinite.
         KeyboardInterrupt: On Ctrl-C, after the callbacks' ``on_interrupt``.
     """
@@ -122,6 +124,7 @@ def fit(
             raise ValueError(
                 f"{argument}: expected a module, got {type(module).__name__}; train plain functions with pyro.infer.SVI"
             )
+    check_pair(model, guide)
     counts = {"epochs": epochs, "batch_size": batch_size, "labelled_repeats": labelled_repeats, "micro_batches": micro_batches}
     for argument, count in counts.items():
         check_count(argument, count)

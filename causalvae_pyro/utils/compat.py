@@ -23,6 +23,7 @@ __all__ = [
     "is_pyro_attribute",
     "is_replaced_by_do",
     "mask_of",
+    "rename_root",
     "version_of",
 ]
 
@@ -81,6 +82,16 @@ def ensure_local_params(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
             part._pyro_context.param_state = {"params": {}, "constraints": {}}
+
+
+def rename_root(module: PyroModule, old: str, new: str) -> None:
+    """Renames a root module, and with it its parts, in Pyro's parameter store.
+
+    ``PyroModule`` keeps its full name in ``_pyro_name`` and can only be renamed before it has run.
+    """
+    for part in module.modules():
+        if isinstance(part, PyroModule) and (part._pyro_name == old or part._pyro_name.startswith(f"{old}.")):
+            part._pyro_name = new + part._pyro_name.removeprefix(old)
 
 
 def is_pyro_attribute(module: PyroModule, name: str) -> bool:
