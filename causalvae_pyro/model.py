@@ -16,7 +16,7 @@ from causalvae_pyro.scm import CausalLayer
 from causalvae_pyro.scm.given_labels import NoiseGivenLabels
 from causalvae_pyro.scm.sites import as_given
 from causalvae_pyro.utils.images import scale_images
-from causalvae_pyro.utils.local_params import LocalParamModule
+from causalvae_pyro.utils.local_params import LocalParamModule, sample_attributes
 from causalvae_pyro.utils.missing_labels import masked_prior
 
 __all__ = ["CausalVAE"]
@@ -37,6 +37,9 @@ class CausalVAE(LocalParamModule):
     ``poutine.do(model, data={"concept": value})``, in units of ``z``, or in those of the labels with
     ``data=model.latent({"concept": label})``; the intervened values are recorded in ``z``. The decoder is given what the site
     ``z`` holds, so ``poutine.do`` and ``condition`` on ``z`` itself reach the image too.
+
+    Attributes of the parts that are a :class:`pyro.nn.PyroSample`, and what prior, decoder and likelihood sample themselves, are
+    global: they are drawn once for all images.
 
     Run with labels and without images, the model draws images that follow the labels; see
     :class:`~causalvae_pyro.scm.NoiseGivenLabels`. Under ``poutine.uncondition`` it draws ``z`` from ``p(z | u)`` and decodes it.
@@ -90,8 +93,11 @@ class CausalVAE(LocalParamModule):
         x = x if x is None else scale_images(x, dtype=self.zero.dtype)
         scm = self.scm  # once: attribute access on a PyroModule emits a Pyro statement for each parameter
         noise = self.standard_normal(len(scm.graph), scm.dim)
-        with pyro.plate("data", _batch(x, labels, num_samples)):
-            prior = None if labels is None else masked_prior(self.prior, labels)
+        images = pyro.plate("data", _batch(x, labels, num_samples))
+        # Outside of the plate: what has a distribution of its own in prior, layer, decoder or likelihood is the same for all images.
+        prior = None if labels is None else masked_prior(self.prior, labels)
+        sample_attributes(scm)
+        with images:
             if x is None and prior is not None:
                 noise = NoiseGivenLabels(noise, scm, prior)  # the same density, drawn so that z follows the labels
             eps = pyro.sample("eps", noise)  # eps ~ N(0, I)
@@ -102,7 +108,8 @@ class CausalVAE(LocalParamModule):
             inputs: tuple[Tensor, ...] = (z,)
             if self.noise_dim:
                 inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)  # eps_x ~ N(0, I)
-            likelihood = self.likelihood(self.decoder(*inputs))
+        likelihood = self.likelihood(self.decoder(*inputs))
+        with images:
             pyro.deterministic("x_mean", likelihood.mean, event_dim=3)
             return pyro.sample("x", likelihood, obs=x)  # x ~ p(x | decoder(z, eps_x))
 

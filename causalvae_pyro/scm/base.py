@@ -18,7 +18,7 @@ from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.scm.pairing import ANOTHER_LAYER
 from causalvae_pyro.scm.sites import as_given
-from causalvae_pyro.utils.compat import deterministic_infer, version_of
+from causalvae_pyro.utils.compat import deterministic_infer, random_attributes, version_of
 from causalvae_pyro.utils.configurable import Configurable
 
 __all__ = ["AdditiveNoiseLayer", "CausalLayer", "CausalTransform", "endogenous_base"]
@@ -265,6 +265,9 @@ class CausalTransform(Transform):
     def __init__(self, scm: CausalLayer) -> None:
         # The cache makes log_prob of a fresh sample free of a second solve.
         super().__init__(cache_size=1)
+        if random := [name for _, name in random_attributes(scm)]:
+            # The guide would draw them on its own, from their prior.
+            raise ValueError(f"scm: its {random} are random; must be parameters for a guide over z: use one over eps instead")
         self.scm = scm
 
     def __eq__(self, other: object) -> bool:

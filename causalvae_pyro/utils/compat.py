@@ -23,6 +23,7 @@ __all__ = [
     "is_pyro_attribute",
     "is_replaced_by_do",
     "mask_of",
+    "random_attributes",
     "rename_root",
     "version_of",
 ]
@@ -98,6 +99,12 @@ def is_pyro_attribute(module: PyroModule, name: str) -> bool:
     """Whether an attribute is a parameter or sample of Pyro's, listed in ``_pyro_params`` and ``_pyro_samples``."""
     own = module.__dict__
     return name in own.get("_pyro_params", ()) or name in own.get("_pyro_samples", ())
+
+
+def random_attributes(module: Any) -> list[tuple[PyroModule, str]]:
+    """Which attributes of a module and its parts are a ``PyroSample``; ``PyroModule`` lists them in ``_pyro_samples``."""
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    return [(part, name) for part in parts if isinstance(part, PyroModule) for name in part._pyro_samples]
 
 
 def is_replaced_by_do(message: Mapping[str, Any]) -> bool:

@@ -14,9 +14,9 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import unwrap
 from torch import nn
 
-from causalvae_pyro.utils.compat import ensure_local_params, is_pyro_attribute, rename_root
+from causalvae_pyro.utils.compat import ensure_local_params, is_pyro_attribute, random_attributes, rename_root
 
-__all__ = ["LocalParamModule", "local_params"]
+__all__ = ["LocalParamModule", "local_params", "sample_attributes"]
 
 
 class _Quiet(threading.local):
@@ -64,6 +64,16 @@ class LocalParamModule(PyroModule):
             if not isinstance(found, PyroModule):
                 return found
         return super().__getattr__(name)
+
+
+def sample_attributes(module: Any) -> None:
+    """Draws all attributes of a module and its parts that are a :class:`pyro.nn.PyroSample`; later access gets the same values.
+
+    Args:
+        module: A module, or anything else, which has none.
+    """
+    for part, name in random_attributes(module):
+        getattr(part, name)
 
 
 @contextmanager
