@@ -94,8 +94,8 @@ class CausalVAE(LocalParamModule):
         scm = self.scm  # once: attribute access on a PyroModule emits a Pyro statement for each parameter
         noise = self.standard_normal(len(scm.graph), scm.dim)
         images = pyro.plate("data", _batch(x, labels, num_samples))
-        # Outside of the plate: what has a distribution of its own in prior, layer, decoder or likelihood is the same for all images.
-        prior = None if labels is None else masked_prior(self.prior, labels)
+        # Outside of the plate: what prior, layer, decoder and likelihood sample of their own is the same for all images.
+        prior = None if labels is None else self._prior_of(labels)
         sample_attributes(scm)
         with images:
             if x is None and prior is not None:
@@ -126,6 +126,14 @@ class CausalVAE(LocalParamModule):
             ValueError: If a concept is unknown, or a value has a wrong shape or is not finite.
         """
         return latent_values(self, do)
+
+    def _prior_of(self, labels: Tensor) -> Any:
+        prior = masked_prior(self.prior, labels)
+        expected = (len(self.graph), self.scm.dim)
+        if tuple(prior.event_shape) != expected:
+            # Its density would be one per concept or dimension, and count as often.
+            raise ValueError(f"prior: got event shape {tuple(prior.event_shape)}; must be {expected}, as .to_event(2) makes it")
+        return prior
 
     def standard_normal(self, *event_shape: int) -> Any:
         """``N(0, I)`` over ``event_shape``."""

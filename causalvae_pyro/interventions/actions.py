@@ -13,9 +13,9 @@ from pyro.poutine.messenger import unwrap
 from torch import Tensor
 
 from causalvae_pyro.interventions.handlers import Change, SoftIntervention, Value, as_soft, check_result, soft_do
-from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.modes import evaluation_mode, gradients
 
-__all__ = ["InterventionSet", "Interventions", "check_unwrapped", "intervene", "latent_values"]
+__all__ = ["InterventionSet", "Interventions", "check_unwrapped", "intervene", "latent_values", "values_of"]
 
 Interventions = Mapping[str, Value | Change]
 
@@ -151,10 +151,15 @@ def latent_values(model: Any, do: Interventions, *, size: int | None = None, lat
             raise ValueError(f"do[{name!r}]: expected a number or one value per image, got {given!r}; soft ones go to intervene")
         value = _value(f"do[{name!r}]", given, model, size, latent)
         if not latent:
-            with torch.no_grad(), evaluation_mode(model.prior):
+            with gradients(None, value), evaluation_mode(model.prior):
                 value = _lambda1(model.prior, len(model.graph), model.graph.index(name), value)
         values[name] = value
     return values
+
+
+def values_of(change: Value | Change) -> list[Any]:
+    """The values that an intervention was given: itself where it is hard, its fields where it is soft."""
+    return list(vars(change).values()) if isinstance(change, SoftIntervention) else [change]
 
 
 def check_unwrapped(model: Callable) -> None:

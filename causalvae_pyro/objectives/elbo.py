@@ -198,7 +198,7 @@ def _other_sites(sites: Any) -> dict[str, Tensor]:
         raise ValueError(
             f"model: CausalELBO knows the latent sites 'eps' and 'eps_x', the model samples {latent}; use Trace_ELBO for these"
         )
-    return {"observed": -sum(site["log_prob"].sum() for _, site in others)} if others else {}  # type: ignore[dict-item]
+    return {"observed": -sum(site["log_prob"].sum() for _, site in others)} if others else {}
 
 
 def _kl_incomplete(q: Distribution, scored: MaskedPrior, p_eps: Any, scm: Any, eps: Tensor, z: Tensor) -> Tensor:

@@ -35,5 +35,6 @@ def check_pair(model: Any, guide: Any) -> None:
     # Wrappers and lists of guides hold others.
     for part in guide.modules() if isinstance(guide, nn.Module) else [guide]:
         own = getattr(part, "scm", None)
-        if own is not None and own is not layer:
+        # Pyro's automatic guides have parts that are named after the model's, and are no layers.
+        if own is not layer and hasattr(own, "to_exogenous"):
             raise ValueError(ANOTHER_LAYER)
