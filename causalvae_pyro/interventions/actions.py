@@ -92,6 +92,12 @@ class InterventionSet:
         soft = {name: change.map_values(lambda _, value: take(value, inner)) for name, change in self.soft.items()}
         return InterventionSet({name: take(value, 2) for name, value in self.hard.items()}, soft, self.latent)
 
+    def spread(self, copies: int) -> InterventionSet:
+        """Hard interventions with one value per setting, each for so many rows in turn."""
+        return dataclasses.replace(
+            self, hard={name: v.repeat_interleave(copies, 0) if v.ndim == 2 else v for name, v in self.hard.items()}
+        )
+
     def apply(self, model: Callable) -> Callable:
         """The model under these interventions."""
         if self.soft:

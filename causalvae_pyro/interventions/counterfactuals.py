@@ -63,7 +63,7 @@ def abduct(
     at_mean = _AtMean() if num_samples is None else nullcontext()
     with gradients(grad, x, labels), evaluation_mode(guide), local_params(guide), at_mean:
         noise = _latents(guide, x, labels, _samples_plate(num_samples))
-        if num_samples is not None and not noise.keys() <= _NOISE:
+        if num_samples is not None and not noise.keys() <= NOISE_SITES:
             # Weights: networks take one set of them at a time.
             draws = [_latents(guide, x, labels, nullcontext()) for _ in range(num_samples)]
             noise = {name: torch.stack([draw[name] for draw in draws]) for name in noise}
@@ -73,7 +73,7 @@ def abduct(
 
 
 #: The sites that each image has for itself.
-_NOISE = {"eps", "eps_x"}
+NOISE_SITES = {"eps", "eps_x"}
 
 
 def _samples_plate(num_samples: int | None) -> Any:
@@ -123,7 +123,7 @@ def predict(model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool =
     if getattr(unwrap(model), "noise_dim", 0) and "eps_x" not in noise:
         raise ValueError("noise: the model has noise_dim > 0 and needs a value of 'eps_x'; does the guide sample it?")
     copies = len(noise["eps"]) if noise["eps"].ndim == 4 else None
-    if copies is not None and not noise.keys() <= _NOISE:
+    if copies is not None and not noise.keys() <= NOISE_SITES:
         draws = [{name: value[k] for name, value in noise.items()} for k in range(copies)]
         return _joined([predict(model, draw, pixel_noise=pixel_noise, grad=grad) for draw in draws], torch.stack)
     pixels = nullcontext() if pixel_noise else _PixelsAtMean()
@@ -218,11 +218,12 @@ def counterfactual(
     """
     images, latents = [], []
     options: dict[str, Any] = {"num_samples": num_samples, "latent": latent, "batch_size": batch_size, "grad": grad}
-    for lead, (trace,) in counterfactual_traces(model, guide, x, [do], labels, **options):
-        images.append(cast(Tensor, trace.nodes["x_mean"]["value"]).unflatten(0, lead))
-        latents.append(cast(Tensor, trace.nodes["z"]["value"]).unflatten(0, lead))
     axis = 0 if num_samples is None else 1
-    return (torch.cat(images, axis), torch.cat(latents, axis)) if return_latents else torch.cat(images, axis)
+    with nullcontext() if grad is None else torch.set_grad_enabled(grad):
+        for lead, (trace,) in counterfactual_traces(model, guide, x, [do], labels, **options):
+            images.append(cast(Tensor, trace.nodes["x_mean"]["value"]).unflatten(0, lead))
+            latents.append(cast(Tensor, trace.nodes["z"]["value"]).unflatten(0, lead))
+        return (torch.cat(images, axis), torch.cat(latents, axis)) if return_latents else torch.cat(images, axis)
 
 
 def counterfactual_traces(
@@ -269,21 +270,24 @@ def counterfactual_traces(
     step = max(1, batch_size // copies)
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        noise = _abduct(model, guide, x[part], None if labels is None else labels[part], num_samples, grad)
+        noise = abduct_for(model, guide, x[part], None if labels is None else labels[part], num_samples, grad)
         count = len(x[part])
         lead = (count,) if num_samples is None else (num_samples, count)
-        if num_samples is None:
-            rows = [noise]
-        elif noise.keys() <= _NOISE:
-            # Samples become more rows of the batch, so that any decoder can take them.
-            rows = [{name: value.flatten(0, 1) for name, value in noise.items()}]
-        else:
-            rows = [{name: value[k] for name, value in noise.items()} for k in range(num_samples)]
+        rows = as_rows(noise, num_samples)
         traces = []
         for action in actions:
             world = action.select(part, copies // len(rows)).apply(model)
             traces.append(_joined([predict(world, row, pixel_noise=False, grad=grad) for row in rows], torch.cat))
         yield lead, traces
+
+
+def as_rows(noise: dict[str, Tensor], num_samples: int | None) -> list[dict[str, Tensor]]:
+    """Posterior samples as more rows of the batch, so that any decoder can take them; one by one where they hold weights."""
+    if num_samples is None:
+        return [noise]
+    if noise.keys() <= NOISE_SITES:
+        return [{name: value.flatten(0, 1) for name, value in noise.items()}]
+    return [{name: value[k] for name, value in noise.items()} for k in range(num_samples)]
 
 
 def reconstruct(model: Callable, guide: Callable, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
@@ -316,13 +320,13 @@ def encode(model: Any, guide: Callable, x: Tensor, labels: Tensor | None = None,
     parts = []
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)
-        noise = _abduct(model, guide, x[part], None if labels is None else labels[part])
+        noise = abduct_for(model, guide, x[part], None if labels is None else labels[part])
         with gradients(None, *noise.values()), evaluation_mode(model):
             parts.append(model.scm.to_endogenous(noise["eps"]))
     return torch.cat(parts)
 
 
-def _abduct(
+def abduct_for(
     model: Callable,
     guide: Callable,
     x: Tensor,

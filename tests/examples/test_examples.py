@@ -23,6 +23,7 @@ EXAMPLES = {
     "discover_graph.py": [*TINY, "--out", "{tmp}/run"],
     "counterfactual_pendulum.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
     "soft_interventions.py": ["--run", "{run}", "--count", "3", "--average", "20", "--out", "{tmp}/picture.png"],
+    "optimise_intervention.py": ["--run", "{run}", "--count", "3", "--steps", "3", "--out", "{tmp}/picture.png"],
     "chirho_worlds.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
     "swap_prior.py": TINY,
     "swap_guide.py": TINY,
