@@ -23,6 +23,7 @@ from causalvae_pyro.training.history import History
 from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_finite, shortened
 from causalvae_pyro.training.objective import Objective
 from causalvae_pyro.training.resuming import TrainingCheckpoint
+from causalvae_pyro.training.untrained import LayerWatch
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.missing_labels import declare_missing
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
@@ -92,6 +93,7 @@ class Loop:
         # Places in the data: the batches of this epoch that are done, and the generator as it was when the epoch began.
         self.done, self.order_at_start = 0, self.order.get_state()
         self.first_step, self.stopping = 0, False
+        self.layer = LayerWatch(state.model)
 
     def run(self, resume: bool) -> History:
         """Trains, from the start or from the state that was kept, with no other training in the same place."""
@@ -163,6 +165,7 @@ class Loop:
             if hasattr(term, "on_epoch_end"):
                 term.on_epoch_end(state)
         self._check_parameters()
+        self.layer.check()
         with self._averaged():
             for callback in self.callbacks:
                 callback.on_epoch_end(state)

@@ -95,6 +95,21 @@ def test_example(name, tmp_path, tiny_run, monkeypatch, capsys):
         assert load(tmp_path / "run").model.graph.names == Pendulum.graph.names
 
 
+@pytest.mark.thorough
+def test_svi_by_hand_learns_what_causes_what(monkeypatch, capsys):
+    """On its own budget of epochs, at half the size."""
+    monkeypatch.setattr(sys, "argv", ["svi_by_hand.py", "--size", "32"])
+    runpy.run_path(str(ROOT / "examples" / "svi_by_hand.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    strengths = re.findall(r"strength of .*: learned (\S+), least squares (\S+)", out)
+    assert len(strengths) == len(Pendulum.graph.edges)
+    for learned, least_squares in strengths:
+        assert float(learned) == pytest.approx(float(least_squares), abs=0.05)
+    for error, moved in re.findall(r"mean error (\S+); it moves by (\S+)", out):
+        assert float(error) < 0.1 * float(moved)
+    assert float(re.search(r"CF-score (\S+)", out)[1]) >= 0.9
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_examples_use_the_public_api_only_and_stay_short(path):
     source = path.read_text()
