@@ -14,7 +14,7 @@ from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.actions import latent_values
 from causalvae_pyro.scm import CausalLayer
 from causalvae_pyro.scm.given_labels import NoiseGivenLabels
-from causalvae_pyro.scm.sites import as_given
+from causalvae_pyro.scm.sites import as_given, computed_from, observes, without_provenance
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.local_params import LocalParamModule, sample_attributes
 from causalvae_pyro.utils.missing_labels import masked_prior
@@ -103,8 +103,8 @@ class CausalVAE(LocalParamModule):
             eps = pyro.sample("eps", noise)  # eps ~ N(0, I)
             z = scm(eps)  # z = f(eps), one do-able site per concept
             # z ~ N(lambda1(u), lambda2(u)^2), known labels only
-            given = pyro.deterministic("z", z, event_dim=2) if prior is None else pyro.sample("z", prior, obs=z)
-            z = as_given("z", given, z, event_dim=2)
+            given = pyro.deterministic("z", z, event_dim=2) if prior is None else pyro.sample("z", observes(prior, z), obs=z)
+            z = self._decoded(given, z, observed=prior is not None)
             inputs: tuple[Tensor, ...] = (z,)
             if self.noise_dim:
                 inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)  # eps_x ~ N(0, I)
@@ -126,6 +126,12 @@ class CausalVAE(LocalParamModule):
             ValueError: If a concept is unknown, or a value has a wrong shape or is not finite.
         """
         return latent_values(self, do)
+
+    def _decoded(self, given: Tensor, natural: Tensor, observed: bool) -> Tensor:
+        """What the decoder sees of the site ``z``."""
+        z = as_given("z", given, natural, event_dim=2)
+        # What is observed was computed all the same; the image depends on the concepts through z alone.
+        return computed_from(z, z, without_provenance(natural, self.graph.names)) if observed else z
 
     def _prior_of(self, labels: Tensor) -> Any:
         prior = masked_prior(self.prior, labels)

@@ -8,7 +8,6 @@ import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.inspect import get_model_relations
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 from torch.testing import assert_close
@@ -26,7 +25,6 @@ from causalvae_pyro import (
     fit,
     intervene,
 )
-from causalvae_pyro.likelihoods import LaplaceLikelihood
 from causalvae_pyro.scm import AffineFlowSCM, SplineFlowSCM
 from tests.builders import SPACES, make_pair
 
@@ -584,17 +582,3 @@ def test_parts_that_cannot_be_called(argument):
     parts = {"scm": LinearSCM(CausalGraph(["a"])), "prior": FixedPrior(1), "decoder": nn.Identity(), "likelihood": nn.Identity()}
     with pytest.raises(ValueError, match=f"^{argument}: expected a module or another callable, got 0.5"):
         CausalVAE(**parts | {argument: 0.5})
-
-
-@pytest.mark.parametrize("likelihood", [GaussianLikelihood, LaplaceLikelihood])
-@pytest.mark.parametrize("local", [True, False])
-def test_pyro_finds_what_the_image_depends_on(likelihood, local):
-    """Under provenance tracking a shape is a plain tuple."""
-    with pyro.settings.context(module_local_params=local):
-        model, _ = make(likelihood=likelihood())
-        found = get_model_relations(model, (torch.rand(3, *SHAPE), torch.randn(3, 4)), include_deterministic=True)
-    above, new = set(), {"x"}
-    while new:
-        above |= new
-        new = {site for name in new for site in found["sample_sample"].get(name, [])} - above
-    assert "eps" in above
