@@ -101,7 +101,8 @@ class _Isotropic(dist.TorchDistribution):
     division for every single pixel, and check every pixel for NaN at every step: 15 % of a training step.
     """
 
-    arg_constraints: ClassVar[dict] = {}
+    # Never checked; ChiRho finds the device by them.
+    arg_constraints: ClassVar[dict] = {"loc": constraints.independent(constraints.real, 3), "scale": constraints.positive}
     support = constraints.independent(constraints.real, 3)
     has_rsample = True
 

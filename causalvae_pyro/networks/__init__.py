@@ -8,13 +8,14 @@ A decoder maps concepts (and the image's own noise) to what a likelihood takes:
 from causalvae_pyro.networks.augmentation import RandomBrightness, RandomSymmetry, RandomView
 from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.decoders import ConvDecoder, FiLMDecoder, MLPDecoder
-from causalvae_pyro.networks.encoders import AugmentedEncoder, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
+from causalvae_pyro.networks.encoders import AugmentedEncoder, Backbone, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
 from causalvae_pyro.networks.normalised import NormalisedEncoder, ResidualEncoder
 from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
 
 __all__ = [
     "AugmentedEncoder",
+    "Backbone",
     "BrightnessDecoder",
     "ConvDecoder",
     "ConvEncoder",

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from causalvae_pyro.networks.shapes import check_any_image_shape, check_image_shape
 from causalvae_pyro.utils.configurable import Configurable
 from causalvae_pyro.utils.images import scale_images
+from causalvae_pyro.utils.modes import evaluation_mode
 
-__all__ = ["AugmentedEncoder", "ConvEncoder", "MLPEncoder", "PooledEncoder", "SpatialEncoder"]
+__all__ = ["AugmentedEncoder", "Backbone", "ConvEncoder", "MLPEncoder", "PooledEncoder", "SpatialEncoder"]
 
 
 class _Encoder(Configurable, nn.Module):
@@ -130,6 +131,48 @@ class MLPEncoder(_Encoder):
         if self.label_dim:
             h = torch.cat([h, self._labels(labels, lead)], -1)
         return self.layers(h).reshape(*lead, -1)
+
+
+class Backbone(Configurable, nn.Module):
+    """Any network as an encoder ``q(eps | x)``: a torchvision model as it is, a transformer, a multilayer perceptron.
+
+    Its outputs, flattened, are the features; a dry run counts them. It sees one leading dimension, and no labels.
+
+    Args:
+        network: A module from ``x [batch, *x_shape]`` to a tensor ``[batch, ...]``.
+        x_shape: Shape of an image, or of whatever ``x`` is.
+
+    Raises:
+        ValueError: If the network does not take such ``x``, or returns no tensor with one row for each.
+
+    Example:
+        >>> Backbone(nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU()), (3, 16, 16)).out_features
+        128
+    """
+
+    label_dim = 0
+
+    def __init__(self, network: nn.Module, x_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.x_shape = network, tuple(x_shape)
+        if len(self.x_shape) == 3:
+            self.image_shape = self.x_shape
+        like = next(network.parameters(), torch.zeros(()))
+        try:
+            with torch.no_grad(), evaluation_mode(network):
+                output = network(torch.zeros(2, *self.x_shape, dtype=like.dtype, device=like.device))
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"network: it does not take x of shape [2, {', '.join(map(str, self.x_shape))}]: {reason}") from None
+        if not isinstance(output, Tensor) or output.shape[:1] != (2,):
+            given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"network: it returned {given} for a batch of 2; must return a tensor [2, ...]")
+        self.out_features = output[0].numel()
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        lead = x.shape[: x.ndim - len(self.x_shape)]
+        x = scale_images(x) if x.dtype == torch.uint8 else x
+        return self.network(x.reshape(-1, *self.x_shape)).reshape(*lead, self.out_features)
 
 
 class PooledEncoder(_Encoder):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.objectives.consistency import ramp
 from causalvae_pyro.utils.modes import frozen
 
@@ -63,7 +64,7 @@ class ClassifierConsistency:
         eps_x = trace.nodes["eps_x"]["value"].detach()
         count = max(1, round(self.rows * len(labels)))
         target = self._swapped(labels[:count])
-        z, noise = model.prior(target).mean, eps_x.reshape(-1, *eps_x.shape[-2:])[0, :count]
+        z, noise = prior_mean(model.prior(target)), eps_x.reshape(-1, *eps_x.shape[-2:])[0, :count]
         images = model.likelihood(model.decoder(z, noise)).mean
         # Chosen on the CPU, which costs no device sync.
         which = int(torch.randint(len(self.classifiers), ()))

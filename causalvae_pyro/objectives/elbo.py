@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.objectives.divergences import _is_diagonal, kl, kl_endogenous, kl_exogenous
 from causalvae_pyro.objectives.teacher_forcing import TeacherForcingMessenger
 from causalvae_pyro.objectives.terms import Term, Weight
@@ -213,7 +214,7 @@ def _kl_incomplete(q: Distribution, scored: MaskedPrior, p_eps: Any, scm: Any, e
         z: ``scm(eps)``.
     """
     p, known = scored.all_concepts, scored.known
-    completed = torch.where(known[..., None], p.mean.detach(), z)
+    completed = torch.where(known[..., None], prior_mean(p).detach(), z)
     noise = scm.to_exogenous(completed)
     log_scm = p_eps.log_prob(noise) - scm.log_abs_det_jacobian(noise, completed)
     base = endogenous_base(q, scm)

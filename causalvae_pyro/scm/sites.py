@@ -62,6 +62,7 @@ def as_given(name: str, value: Tensor, natural: Tensor, *, event_dim: int) -> Te
     """
     if value is natural:
         return value
+    value = torch.as_tensor(value)  # condition leaves a number as it is
     try:
         shape = torch.broadcast_shapes(value.shape, natural.shape)
     except RuntimeError:
