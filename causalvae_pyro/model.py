@@ -15,7 +15,7 @@ from causalvae_pyro.interventions.actions import latent_values
 from causalvae_pyro.scm import CausalLayer
 from causalvae_pyro.scm.given_labels import NoiseGivenLabels
 from causalvae_pyro.scm.sites import as_given, computed_from, observes, without_provenance
-from causalvae_pyro.utils.images import scale_images
+from causalvae_pyro.utils.images import pixels_of, scale_observations
 from causalvae_pyro.utils.local_params import LocalParamModule, sample_attributes
 from causalvae_pyro.utils.missing_labels import masked_prior
 
@@ -49,7 +49,8 @@ class CausalVAE(LocalParamModule):
         prior: Any module from labels ``[..., n]`` to a distribution over ``[n, d]``. It never sees a missing label.
         decoder: Any module from ``z [..., n, d]`` (and ``eps_x [..., r]`` where ``noise_dim > 0``) to what the
             likelihood takes.
-        likelihood: Any callable from the decoder's output to a distribution over images ``[C, H, W]``.
+        likelihood: Any callable from the decoder's output to a distribution over images ``[C, H, W]``, or over vectors or
+            anything else: what ``x`` is, is the likelihood's matter.
         noise_dim: Dimensions ``r`` of the image's own exogenous noise; 0 leaves ``eps_x`` out.
     """
 
@@ -90,7 +91,7 @@ class CausalVAE(LocalParamModule):
         Returns:
             The images ``[batch, C, H, W]``.
         """
-        x = x if x is None else scale_images(x, dtype=self.zero.dtype)
+        x = x if x is None else scale_observations(x, pixels_of(self), dtype=self.zero.dtype)
         scm = self.scm  # once: attribute access on a PyroModule emits a Pyro statement for each parameter
         noise = self.standard_normal(len(scm.graph), scm.dim)
         images = pyro.plate("data", _batch(x, labels, num_samples))
@@ -110,7 +111,7 @@ class CausalVAE(LocalParamModule):
                 inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)  # eps_x ~ N(0, I)
         likelihood = self.likelihood(self.decoder(*inputs))
         with images:
-            pyro.deterministic("x_mean", likelihood.mean, event_dim=3)
+            pyro.deterministic("x_mean", likelihood.mean, event_dim=len(likelihood.event_shape))
             return pyro.sample("x", likelihood, obs=x)  # x ~ p(x | decoder(z, eps_x))
 
     def latent(self, do: Mapping[str, float | Tensor | Sequence[float]]) -> dict[str, Tensor]:

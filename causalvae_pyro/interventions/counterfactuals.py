@@ -24,7 +24,7 @@ from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped, intervene, values_of
 from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.utils.configurable import check_count
-from causalvae_pyro.utils.images import check_images, scale_images
+from causalvae_pyro.utils.images import check_observations, pixels_of, scale_observations
 from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode, gradients, keeps_gradients
 from causalvae_pyro.utils.pyro_lock import one_at_a_time, pyro_lock
@@ -55,11 +55,15 @@ def abduct(
         The values of the guide's sites: ``eps [N, n, d]`` or ``[k, N, n, d]``, and ``eps_x`` likewise; sites that all images
         share, such as a decoder's weights, as they are or with ``[k]`` in front.
     """
-    check_images(x)
+    check_observations(x, pixels_of(guide))
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
     _check_labels(labels, x)
-    x, labels = _moved(x, labels, guide)
+    return _infer(guide, *_moved(x, labels, guide), num_samples, grad)
+
+
+def _infer(guide: Callable, x: Tensor, labels: Tensor | None, num_samples: int | None, grad: bool | None) -> dict[str, Tensor]:
+    """:func:`abduct`, of what has been checked and moved."""
     at_mean = _AtMean() if num_samples is None else nullcontext()
     with gradients(grad, x, labels), evaluation_mode(guide), local_params(guide), at_mean:
         noise = _latents(guide, x, labels, _samples_plate(num_samples))
@@ -255,7 +259,7 @@ def counterfactual_traces(
         For each batch of ``B`` images the leading shape, ``(B,)`` or ``(k, B)``, and one trace per world, with ``B`` or
         ``k * B`` rows. The site ``x`` holds the mean.
     """
-    check_images(x)
+    check_observations(x, pixels_of(model))
     check_count("batch_size", batch_size)
     check_unwrapped(model)
     check_pair(model, guide)
@@ -312,7 +316,7 @@ def encode(model: Any, guide: Callable, x: Tensor, labels: Tensor | None = None,
     Raises:
         ValueError: If images or labels are not as stated, or a handler wraps the model.
     """
-    check_images(x)
+    check_observations(x, pixels_of(model))
     _check_labels(labels, x)
     check_count("batch_size", batch_size)
     check_unwrapped(model)
@@ -337,7 +341,7 @@ def abduct_for(
     """:func:`abduct` where the model is, in its precision, and with the model in evaluation mode: guides may consult it."""
     x, labels = _moved(x, labels, model)
     with evaluation_mode(model):
-        return abduct(guide, x, labels, num_samples=num_samples, grad=grad)
+        return _infer(guide, x, labels, num_samples, grad)
 
 
 def _is_latent(site: Any) -> bool:
@@ -349,8 +353,9 @@ def _moved(x: Tensor, labels: Tensor | None, module: Callable) -> tuple[Tensor, 
     root = unwrap(module)
     like = next(root.parameters(), None) if isinstance(root, nn.Module) else None
     if like is None:
-        return scale_images(x), labels
-    return scale_images(x, device=like.device, dtype=like.dtype), None if labels is None else labels.to(like)
+        return scale_observations(x, pixels_of(module)), labels
+    x = scale_observations(x, pixels_of(module), device=like.device, dtype=like.dtype)
+    return x, None if labels is None else labels.to(like)
 
 
 def _check_labels(labels: Tensor | None, x: Tensor) -> None:

@@ -12,7 +12,7 @@ from causalvae_pyro.interventions.actions import InterventionSet, check_unwrappe
 from causalvae_pyro.interventions.counterfactuals import NOISE_SITES, abduct_for, as_rows, predict
 from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.utils.configurable import check_count
-from causalvae_pyro.utils.images import check_images
+from causalvae_pyro.utils.images import check_observations, pixels_of
 from causalvae_pyro.utils.modes import keeps_gradients
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
 
@@ -58,7 +58,7 @@ def sweep(
         >>> images.shape                                                                          # doctest: +SKIP
         torch.Size([100, 8, 3, 64, 64])
     """
-    check_images(x)
+    check_observations(x, pixels_of(model))
     check_count("batch_size", batch_size)
     check_unwrapped(model)
     check_pair(model, guide)

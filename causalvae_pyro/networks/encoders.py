@@ -34,8 +34,9 @@ class _Encoder(Configurable, nn.Module):
             self.register_buffer("label_scale", scale.clone())
 
     def _flat(self, x: Tensor) -> Tensor:
-        if tuple(x.shape[-3:]) != self.image_shape:
-            raise ValueError(f"x: expected images of shape [..., {', '.join(map(str, self.image_shape))}], got {list(x.shape)}")
+        if tuple(x.shape[-len(self.image_shape) :]) != self.image_shape:
+            what = "images" if len(self.image_shape) == 3 else "x"
+            raise ValueError(f"x: expected {what} of shape [..., {', '.join(map(str, self.image_shape))}], got {list(x.shape)}")
         dtype = next(self.parameters()).dtype
         x = scale_images(x, dtype=dtype) if x.dtype == torch.uint8 else x
         if x.dtype != dtype:
@@ -97,15 +98,17 @@ class ConvEncoder(_Encoder):
 
 
 class MLPEncoder(_Encoder):
-    """Two hidden layers on the flattened image, as in the paper's code.
+    """Two hidden layers on the flattened image, as in the paper's code; or on vectors.
 
     Args:
-        image_shape: ``(C, H, W)``, of any size.
+        image_shape: ``(C, H, W)``, of any size, or ``(G,)`` for vectors. Counts that span orders of magnitude are read better
+            with ``log1p``.
         out_features: Width of the output.
         hidden: Width of the first layer.
         label_dim: See :class:`ConvEncoder`.
         label_shift: See :class:`ConvEncoder`.
         label_scale: See :class:`ConvEncoder`.
+        log1p: Take the logarithm of ``1 + x`` first, for counts.
     """
 
     def __init__(
@@ -117,17 +120,20 @@ class MLPEncoder(_Encoder):
         label_dim: int = 0,
         label_shift: float | Sequence[float] = 0.0,
         label_scale: float | Sequence[float] = 1.0,
+        log1p: bool = False,
     ) -> None:
         check_any_image_shape(image_shape)
         super().__init__(image_shape, label_dim, label_shift, label_scale)
-        self.out_features = out_features
+        self.out_features, self.log1p = out_features, log1p
         self.layers = nn.Sequential(
             nn.Linear(torch.Size(image_shape).numel() + label_dim, hidden), nn.ReLU(), nn.Linear(hidden, out_features), nn.ReLU()
         )
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        lead = x.shape[:-3]
+        lead = x.shape[: -len(self.image_shape)]
         h = self._flat(x).flatten(1)
+        if self.log1p:
+            h = h.log1p()
         if self.label_dim:
             h = torch.cat([h, self._labels(labels, lead)], -1)
         return self.layers(h).reshape(*lead, -1)

@@ -24,6 +24,7 @@ EXAMPLES = {
     "counterfactual_pendulum.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
     "soft_interventions.py": ["--run", "{run}", "--count", "3", "--average", "20", "--out", "{tmp}/picture.png"],
     "optimise_intervention.py": ["--run", "{run}", "--count", "3", "--steps", "3", "--out", "{tmp}/picture.png"],
+    "gene_counts.py": ["--epochs", "1", "--cells", "200", "--genes", "8"],
     "chirho_worlds.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
     "swap_prior.py": TINY,
     "swap_guide.py": TINY,
