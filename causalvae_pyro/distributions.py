@@ -20,7 +20,7 @@ from torch.distributions import (
     register_kl,
 )
 
-__all__ = ["BlockNormal", "TopDownNormal", "mean_of", "sample_detached", "with_mean"]
+__all__ = ["BlockNormal", "TopDownNormal", "mean_of", "prior_mean", "sample_detached", "with_mean"]
 
 _FALLBACK_SAMPLES = 64
 
@@ -128,6 +128,26 @@ def mean_of(distribution: Any) -> Tensor:
         return distribution.mean
     except NotImplementedError:
         return distribution.sample((_FALLBACK_SAMPLES,)).mean(0)
+
+
+def prior_mean(distribution: Any) -> Tensor:
+    """``lambda1``: the mean of a conditional prior, or of a transformed one the image of its base's.
+
+    Raises:
+        ValueError: If the distribution has none in closed form.
+    """
+    if isinstance(distribution, TransformedDistribution):
+        value = prior_mean(distribution.base_dist)
+        for transform in distribution.transforms:
+            value = transform(value)
+        return value
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        name = type(distribution).__name__
+        raise ValueError(
+            f"prior: its distribution, a {name}, has no mean; must have .mean, which says where a label lies: give the class one"
+        ) from None
 
 
 def with_mean(distribution: Any, mean: Tensor) -> Any:

@@ -1,4 +1,8 @@
-"""Observation models: from the decoder's raw output ``[..., C, H, W]`` to a distribution over images."""
+"""Observation models: from the decoder's raw output to a distribution over images ``[..., C, H, W]``, or vectors ``[..., G]``.
+
+The event's dimensions are the likelihood's: ``event_dim=1`` for vectors. An attribute ``pixels`` says whether the package may
+expect images, uint8 or in [0, 1]; a likelihood without it takes any real numbers.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +15,105 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from causalvae_pyro.utils.configurable import Configurable
+from causalvae_pyro.utils.configurable import Configurable, check_count
 
-__all__ = ["BernoulliLikelihood", "ContinuousBernoulliLikelihood", "GaussianLikelihood", "LaplaceLikelihood"]
+__all__ = [
+    "BernoulliLikelihood",
+    "ContinuousBernoulliLikelihood",
+    "GaussianLikelihood",
+    "LaplaceLikelihood",
+    "NegativeBinomialLikelihood",
+    "PoissonLikelihood",
+]
 
 
-class BernoulliLikelihood(Configurable, nn.Module):
-    """Bernoulli pixels with the output as logits; for images whose pixels are exactly 0 or 1."""
+class _Likelihood(Configurable, nn.Module):
+    """Base class.
+
+    Args:
+        event_dim: Dimensions of ``x``: 3 for images, 1 for vectors.
+    """
+
+    def __init__(self, *, event_dim: int = 3) -> None:
+        super().__init__()
+        check_count("event_dim", event_dim)
+        self.event_dim = event_dim
+
+    @property
+    def pixels(self) -> bool:
+        """Whether ``x`` are images, uint8 or in [0, 1]."""
+        return self.event_dim == 3
+
+
+class BernoulliLikelihood(_Likelihood):
+    """Bernoulli pixels with the output as logits; for images whose pixels are exactly 0 or 1.
+
+    Args:
+        event_dim: Dimensions of ``x``: 3 for images, 1 for vectors.
+    """
 
     def forward(self, output: Tensor) -> dist.Distribution:
-        return dist.Bernoulli(logits=output).to_event(3)
+        return dist.Bernoulli(logits=output).to_event(self.event_dim)
 
 
-class ContinuousBernoulliLikelihood(Configurable, nn.Module):
-    """Continuous Bernoulli (Loaiza-Ganem & Cunningham 2019) with the output as logits; for pixels in [0, 1]."""
+class ContinuousBernoulliLikelihood(_Likelihood):
+    """Continuous Bernoulli (Loaiza-Ganem & Cunningham 2019) with the output as logits; for pixels in [0, 1].
+
+    Args:
+        event_dim: Dimensions of ``x``: 3 for images, 1 for vectors.
+    """
 
     def forward(self, output: Tensor) -> dist.Distribution:
-        return dist.ContinuousBernoulli(logits=output).to_event(3)
+        return dist.ContinuousBernoulli(logits=output).to_event(self.event_dim)
 
 
-class _LocationScale(Configurable, nn.Module):
+class _Counts(_Likelihood):
+    """Base class for counts, whose mean is the exponential of the decoder's output."""
+
+    pixels = False
+
+    def __init__(self, *, event_dim: int = 1) -> None:
+        super().__init__(event_dim=event_dim)
+
+
+class PoissonLikelihood(_Counts):
+    """Poisson counts with mean ``exp(output)``.
+
+    Args:
+        event_dim: Dimensions of ``x``: 1 for vectors of counts, 3 for images of them.
+    """
+
+    def forward(self, output: Tensor) -> dist.Distribution:
+        return dist.Poisson(output.exp()).to_event(self.event_dim)
+
+
+class NegativeBinomialLikelihood(_Counts):
+    """Counts with mean ``m = exp(output)`` and variance ``m + m^2 / r``: more spread than a Poisson's, as gene counts have it.
+
+    Args:
+        dispersion: ``r``, > 0; the starting value where it is learned.
+        learn_dispersion: Learn it, one for all entries.
+        event_dim: Dimensions of ``x``: 1 for vectors of counts, 3 for images of them.
+    """
+
+    log_dispersion: Tensor
+
+    def __init__(self, dispersion: float = 10.0, *, learn_dispersion: bool = False, event_dim: int = 1) -> None:
+        super().__init__(event_dim=event_dim)
+        if not dispersion > 0:
+            raise ValueError(f"dispersion: got {dispersion}; must be > 0")
+        log_dispersion = torch.tensor(float(dispersion)).log()
+        if learn_dispersion:
+            self.log_dispersion = nn.Parameter(log_dispersion)
+        else:
+            self.register_buffer("log_dispersion", log_dispersion)
+
+    def forward(self, output: Tensor) -> dist.Distribution:
+        # In torch's terms: probability m / (m + r) of each of the failures before r successes.
+        return dist.NegativeBinomial(self.log_dispersion.exp(), logits=output - self.log_dispersion).to_event(self.event_dim)
+
+
+class _LocationScale(_Likelihood):
     log_scale: Tensor
 
     def __init__(
@@ -41,8 +124,9 @@ class _LocationScale(Configurable, nn.Module):
         min_scale: float = 1e-3,
         bounded: bool = True,
         lr_factor: float = 1.0,
+        event_dim: int = 3,
     ) -> None:
-        super().__init__()
+        super().__init__(event_dim=event_dim)
         if not lr_factor > 0:
             raise ValueError(f"lr_factor: got {lr_factor}; must be > 0")
         self.lr_factor = lr_factor
@@ -60,8 +144,8 @@ class _LocationScale(Configurable, nn.Module):
         """The scale, a scalar tensor."""
         return self.min_scale + self.log_scale.exp()
 
-    def _parameters_for(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        return (output.sigmoid() if self.bounded else output), self.scale
+    def _parameters_for(self, output: Tensor) -> tuple[Tensor, Tensor, int]:
+        return (output.sigmoid() if self.bounded else output), self.scale, self.event_dim
 
 
 class GaussianLikelihood(_LocationScale):
@@ -71,8 +155,9 @@ class GaussianLikelihood(_LocationScale):
         scale: The standard deviation, > 0; the starting value where it is learned.
         learn_scale: Learn it by maximum likelihood (Rybkin et al. 2021, sigma-VAE).
         min_scale: Floor of the learned scale, which keeps the likelihood bounded.
-        bounded: Squash the mean into [0, 1]; False for a decoder whose output already lies there.
+        bounded: Squash the mean into [0, 1]; False for a decoder whose output already lies there, and for real vectors.
         lr_factor: Steps of :func:`~causalvae_pyro.fit` are so many times longer for the learned scale, > 0.
+        event_dim: Dimensions of ``x``: 3 for images, 1 for vectors.
     """
 
     def forward(self, output: Tensor) -> dist.Distribution:
@@ -88,6 +173,7 @@ class LaplaceLikelihood(_LocationScale):
         min_scale: See :class:`GaussianLikelihood`.
         bounded: See :class:`GaussianLikelihood`.
         lr_factor: See :class:`GaussianLikelihood`.
+        event_dim: See :class:`GaussianLikelihood`.
     """
 
     def forward(self, output: Tensor) -> dist.Distribution:
@@ -95,26 +181,30 @@ class LaplaceLikelihood(_LocationScale):
 
 
 class _Isotropic(dist.TorchDistribution):
-    """Independent pixels ``[..., C, H, W]`` that share one scale.
+    """Independent pixels ``[..., C, H, W]``, or the entries of vectors, that share one scale.
 
     The same densities as ``Normal(loc, scale).to_event(3)`` and its like, which broadcast the scale and take a logarithm and a
     division for every single pixel, and check every pixel for NaN at every step: 15 % of a training step.
     """
 
-    arg_constraints: ClassVar[dict] = {}
-    support = constraints.independent(constraints.real, 3)
+    # Never checked; ChiRho finds the device by them.
+    arg_constraints: ClassVar[dict] = {"loc": constraints.real, "scale": constraints.positive}
     has_rsample = True
 
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+    def __init__(self, loc: Tensor, scale: Tensor, event_dim: int = 3) -> None:
         self.loc, self.scale = loc, scale
-        super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args=False)
+        super().__init__(loc.shape[:-event_dim], loc.shape[-event_dim:], validate_args=False)
+
+    @constraints.dependent_property
+    def support(self) -> Any:
+        return constraints.independent(constraints.real, len(self.event_shape))
 
     @property
     def mean(self) -> Tensor:
         return self.loc
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> _Isotropic:
-        return type(self)(self.loc.expand(torch.Size(batch_shape) + self.event_shape), self.scale)
+        return type(self)(self.loc.expand(torch.Size(batch_shape) + self.event_shape), self.scale, len(self.event_shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         return self.loc + self.scale * self._noise(self._extended_shape(torch.Size(sample_shape)))
@@ -123,6 +213,9 @@ class _Isotropic(dist.TorchDistribution):
         # One scale for all pixels divides their sum: nothing as large as the images is kept for the gradient but they themselves.
         loc, value = torch.broadcast_tensors(self.loc, value)
         return self._log_density(loc, value) - math.prod(self.event_shape) * self.scale.log()
+
+    def _summed(self, terms: Tensor) -> Tensor:
+        return terms.sum(tuple(range(-len(self.event_shape), 0)))
 
     @abstractmethod
     def _noise(self, shape: torch.Size) -> Tensor:
@@ -142,7 +235,7 @@ class _IsotropicNormal(_Isotropic):
         return torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
 
     def _log_density(self, loc: Tensor, value: Tensor) -> Tensor:
-        squares = nn.functional.mse_loss(loc, value, reduction="none").sum((-3, -2, -1))
+        squares = self._summed(nn.functional.mse_loss(loc, value, reduction="none"))
         return -0.5 * (squares / self.scale / self.scale + math.prod(self.event_shape) * math.log(2 * math.pi))
 
 
@@ -156,5 +249,5 @@ class _IsotropicLaplace(_Isotropic):
         return standard.sample(shape[: len(shape) - self.loc.ndim])
 
     def _log_density(self, loc: Tensor, value: Tensor) -> Tensor:
-        distances = nn.functional.l1_loss(loc, value, reduction="none").sum((-3, -2, -1))
+        distances = self._summed(nn.functional.l1_loss(loc, value, reduction="none"))
         return -distances / self.scale - math.prod(self.event_shape) * math.log(2)

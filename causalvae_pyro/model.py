@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.actions import latent_values
 from causalvae_pyro.scm import CausalLayer
-from causalvae_pyro.utils.images import scale_images
-from causalvae_pyro.utils.local_params import LocalParamModule
+from causalvae_pyro.scm.given_labels import NoiseGivenLabels
+from causalvae_pyro.scm.sites import as_given, computed_from, observes, without_provenance
+from causalvae_pyro.utils.images import pixels_of, scale_observations
+from causalvae_pyro.utils.local_params import LocalParamModule, sample_attributes
 from causalvae_pyro.utils.missing_labels import masked_prior
 
 __all__ = ["CausalVAE"]
-
-_count = itertools.count()
 
 
 class CausalVAE(LocalParamModule):
@@ -36,14 +35,22 @@ class CausalVAE(LocalParamModule):
 
     The sites are ``eps``, ``eps_x``, one per concept (in topological order), ``z``, ``x_mean`` and ``x``. Intervene with
     ``poutine.do(model, data={"concept": value})``, in units of ``z``, or in those of the labels with
-    ``data=model.latent({"concept": label})``; the intervened values are recorded in ``z``.
+    ``data=model.latent({"concept": label})``; the intervened values are recorded in ``z``. The decoder is given what the site
+    ``z`` holds, so ``poutine.do`` and ``condition`` on ``z`` itself reach the image too.
+
+    Attributes of the parts that are a :class:`pyro.nn.PyroSample`, and what prior, decoder and likelihood sample themselves, are
+    global: they are drawn once for all images.
+
+    Run with labels and without images, the model draws images that follow the labels; see
+    :class:`~causalvae_pyro.scm.NoiseGivenLabels`. Under ``poutine.uncondition`` it draws ``z`` from ``p(z | u)`` and decodes it.
 
     Args:
         scm: The causal layer, any module ``eps -> z`` with a ``graph``, e.g. :class:`~causalvae_pyro.scm.LinearSCM`.
         prior: Any module from labels ``[..., n]`` to a distribution over ``[n, d]``. It never sees a missing label.
         decoder: Any module from ``z [..., n, d]`` (and ``eps_x [..., r]`` where ``noise_dim > 0``) to what the
             likelihood takes.
-        likelihood: Any callable from the decoder's output to a distribution over images ``[C, H, W]``.
+        likelihood: Any callable from the decoder's output to a distribution over images ``[C, H, W]``, or over vectors or
+            anything else: what ``x`` is, is the likelihood's matter.
         noise_dim: Dimensions ``r`` of the image's own exogenous noise; 0 leaves ``eps_x`` out.
     """
 
@@ -57,8 +64,7 @@ class CausalVAE(LocalParamModule):
     def __init__(
         self, scm: CausalLayer, prior: nn.Module, decoder: nn.Module, likelihood: nn.Module, *, noise_dim: int = 0
     ) -> None:
-        # Pyro's parameter store is keyed by this name: two models in one process must not share it.
-        super().__init__(f"causalvae_{next(_count)}")
+        super().__init__("causalvae")
         for argument, part in (("scm", scm), ("prior", prior), ("decoder", decoder), ("likelihood", likelihood)):
             if not callable(part):
                 raise ValueError(f"{argument}: expected a module or another callable, got {part!r}")
@@ -77,7 +83,7 @@ class CausalVAE(LocalParamModule):
         """Runs the generative program.
 
         Args:
-            x: Observed images ``[batch, C, H, W]``, uint8 or in [0, 1]; sampled where absent.
+            x: Observed images ``[batch, C, H, W]``, uint8 or in [0, 1]; sampled where absent, given the labels if there are some.
             labels: Labels ``[batch, n]``, NaN where one is missing; ``z`` is scored for the others only, and without
                 labels not at all.
             num_samples: The batch where neither ``x`` nor ``labels`` is given; 1 by default.
@@ -85,20 +91,27 @@ class CausalVAE(LocalParamModule):
         Returns:
             The images ``[batch, C, H, W]``.
         """
-        x = x if x is None else scale_images(x, dtype=self.zero.dtype)
+        x = x if x is None else scale_observations(x, pixels_of(self), dtype=self.zero.dtype)
         scm = self.scm  # once: attribute access on a PyroModule emits a Pyro statement for each parameter
-        with pyro.plate("data", _batch(x, labels, num_samples)):
-            eps = pyro.sample("eps", self.standard_normal(len(scm.graph), scm.dim))  # eps ~ N(0, I)
+        noise = self.standard_normal(len(scm.graph), scm.dim)
+        images = pyro.plate("data", _batch(x, labels, num_samples))
+        # Outside of the plate: what prior, layer, decoder and likelihood sample of their own is the same for all images.
+        prior = None if labels is None else self._prior_of(labels)
+        sample_attributes(scm)
+        with images:
+            if x is None and prior is not None:
+                noise = NoiseGivenLabels(noise, scm, prior)  # the same density, drawn so that z follows the labels
+            eps = pyro.sample("eps", noise)  # eps ~ N(0, I)
             z = scm(eps)  # z = f(eps), one do-able site per concept
-            if labels is None:
-                pyro.deterministic("z", z, event_dim=2)
-            else:
-                pyro.sample("z", masked_prior(self.prior, labels), obs=z)  # z ~ N(lambda1(u), lambda2(u)^2), known labels only
+            # z ~ N(lambda1(u), lambda2(u)^2), known labels only
+            given = pyro.deterministic("z", z, event_dim=2) if prior is None else pyro.sample("z", observes(prior, z), obs=z)
+            z = self._decoded(given, z, observed=prior is not None)
             inputs: tuple[Tensor, ...] = (z,)
             if self.noise_dim:
                 inputs += (pyro.sample("eps_x", self.standard_normal(self.noise_dim)),)  # eps_x ~ N(0, I)
-            likelihood = self.likelihood(self.decoder(*inputs))
-            pyro.deterministic("x_mean", likelihood.mean, event_dim=3)
+        likelihood = self.likelihood(self.decoder(*inputs))
+        with images:
+            pyro.deterministic("x_mean", likelihood.mean, event_dim=len(likelihood.event_shape))
             return pyro.sample("x", likelihood, obs=x)  # x ~ p(x | decoder(z, eps_x))
 
     def latent(self, do: Mapping[str, float | Tensor | Sequence[float]]) -> dict[str, Tensor]:
@@ -114,6 +127,20 @@ class CausalVAE(LocalParamModule):
             ValueError: If a concept is unknown, or a value has a wrong shape or is not finite.
         """
         return latent_values(self, do)
+
+    def _decoded(self, given: Tensor, natural: Tensor, observed: bool) -> Tensor:
+        """What the decoder sees of the site ``z``."""
+        z = as_given("z", given, natural, event_dim=2)
+        # What is observed was computed all the same; the image depends on the concepts through z alone.
+        return computed_from(z, z, without_provenance(natural, self.graph.names)) if observed else z
+
+    def _prior_of(self, labels: Tensor) -> Any:
+        prior = masked_prior(self.prior, labels)
+        expected = (len(self.graph), self.scm.dim)
+        if tuple(prior.event_shape) != expected:
+            # Its density would be one per concept or dimension, and count as often.
+            raise ValueError(f"prior: got event shape {tuple(prior.event_shape)}; must be {expected}, as .to_event(2) makes it")
+        return prior
 
     def standard_normal(self, *event_shape: int) -> Any:
         """``N(0, I)`` over ``event_shape``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -111,7 +112,11 @@ def _prior(z: Tensor, labels: Tensor, pairs: list[tuple[int, int]], dim: int) ->
 
 def _with(run: Run, scm: Any, prior: AlignedPrior) -> Run:
     model = CausalVAE(scm, prior, run.model.decoder, run.model.likelihood, noise_dim=run.model.noise_dim)
-    return Run(model.to(run.model.zero.device).eval(), run.guide, run.config)
+    model = model.to(run.model.zero.device).eval()
+    # The same guide, its weights and all, but for the layer and the model that it maps through.
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*run.guide.parameters(), *run.guide.buffers())}
+    guide = copy.deepcopy(run.guide, shared | {id(run.model): model, id(run.model.scm): scm})
+    return Run(model, guide, run.config)
 
 
 def _matched(z: Tensor, u: Tensor) -> list[tuple[int, int]]:

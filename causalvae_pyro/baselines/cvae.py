@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.guides import PosteriorGuide
 from causalvae_pyro.guides.families import GaussianHead
@@ -104,4 +105,4 @@ class CVAEGuide(PosteriorGuide):
 def _known(prior: Any, labels: Tensor) -> Any:
     if bool(torch.isnan(labels).any()):
         raise ValueError("labels: some are missing (NaN); a conditional VAE needs them all")
-    return dist.Delta(prior(labels).mean, event_dim=2)
+    return dist.Delta(prior_mean(prior(labels)), event_dim=2)

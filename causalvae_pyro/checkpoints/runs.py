@@ -24,6 +24,7 @@ from causalvae_pyro import guides, likelihoods, networks, priors, scm
 from causalvae_pyro.checkpoints.bounds import BoundedMemory
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.model import CausalVAE
+from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.training import Callback, History, TrainingState
 from causalvae_pyro.training.monitor import non_finite, shortened
 from causalvae_pyro.utils.configurable import Configurable
@@ -49,11 +50,17 @@ class Run:
         guide: Its guide.
         config: What ``config.json`` holds beside the modules: any JSON-able mapping, e.g. data set and training options. Under
             ``"units"`` it may map concepts to the units of their labels, which figures then show.
+
+    Raises:
+        ValueError: If the guide maps through another causal layer than the model's.
     """
 
     model: CausalVAE
     guide: nn.Module
     config: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_pair(self.model, self.guide)
 
     @property
     def graph(self) -> CausalGraph:

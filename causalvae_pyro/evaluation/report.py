@@ -13,6 +13,7 @@ import torch
 
 from causalvae_pyro import plots
 from causalvae_pyro.checkpoints.runs import Run, weights_digest
+from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.evaluation.tables import score_sections
 from causalvae_pyro.plots.style import figure_style, units_of
 from causalvae_pyro.scm import CausalLayer
@@ -107,7 +108,7 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
 def _sensitivity(run: Run, labels: torch.Tensor) -> torch.Tensor | None:
     if not isinstance(run.model.scm, CausalLayer):
         return None
-    return run.model.scm.sensitivity(run.model.prior(labels.to(run.model.zero.device)).mean.detach())
+    return run.model.scm.sensitivity(prior_mean(run.model.prior(labels.to(run.model.zero.device))).detach())
 
 
 def _typical(data: Any) -> int:

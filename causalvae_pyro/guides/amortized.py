@@ -70,11 +70,11 @@ class AmortizedGuide(Configurable, PosteriorGuide):
         self.encoder, self.family, self.noise_dim = encoder, family, noise_dim
         # In a tuple, so that the layer is not registered as a submodule: its parameters belong to the model alone.
         self._scm = (scm,)
-        features: int = encoder.out_features  # type: ignore[assignment]
+        features = _features(encoder)
         self.head = family.head(features, (self.num_concepts, self.dim), init_scale, min_scale)
         self.noise_encoder = noise_encoder
         if noise_dim:
-            features = (noise_encoder or encoder).out_features  # type: ignore[assignment]
+            features = _features(noise_encoder or encoder)
             # Well below the prior's 1: a decoder that meets nothing but noise at first learns to ignore it for good.
             self.noise_head = GaussianHead(features, (noise_dim,), 0.3, min_scale)
 
@@ -93,6 +93,14 @@ class AmortizedGuide(Configurable, PosteriorGuide):
             own = self.noise_encoder
             posterior["eps_x"] = dist.Normal(*self.noise_head(features if own is None else own(x, labels))).to_event(1)
         return posterior
+
+
+def _features(encoder: Any) -> int:
+    count = getattr(encoder, "out_features", None)
+    if not isinstance(count, int):
+        name = type(encoder).__name__
+        raise ValueError(f"encoder: got {name} without out_features; must have it, as Backbone({name}(...), x_shape) does")
+    return count
 
 
 def _shape(scm: CausalLayer | None, num_concepts: int | None, dim: int | None) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from typing import Any
 
@@ -13,8 +12,6 @@ from causalvae_pyro.utils.local_params import LocalParamModule
 
 __all__ = ["PosteriorGuide"]
 
-_count = itertools.count()
-
 
 class PosteriorGuide(LocalParamModule):
     """Base class: a guide given by the distributions of its sites.
@@ -23,8 +20,7 @@ class PosteriorGuide(LocalParamModule):
     """
 
     def __init__(self) -> None:
-        # Pyro's parameter store is keyed by this name: two guides in one process must not share it.
-        super().__init__(f"guide_{next(_count)}")
+        super().__init__("guide")
 
     @abstractmethod
     def posterior(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from causalvae_pyro.interventions.effects import (
     twin_worlds,
 )
 from causalvae_pyro.interventions.handlers import Replace, Scale, Shift, SoftDoMessenger, SoftIntervention, soft_do
+from causalvae_pyro.interventions.sweeps import sweep
 
 __all__ = [
     "AverageEffect",
@@ -43,5 +44,6 @@ __all__ = [
     "reconstruct",
     "sample_interventional",
     "soft_do",
+    "sweep",
     "twin_worlds",
 ]

@@ -11,12 +11,14 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine.messenger import unwrap
 from torch import Tensor
+from torch.distributions import Distribution
 
-from causalvae_pyro.interventions.handlers import Change, SoftIntervention, Value, as_soft, check_result, soft_do
-from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.distributions import prior_mean
+from causalvae_pyro.interventions.handlers import Change, Parents, SoftIntervention, Value, as_soft, check_result, soft_do
+from causalvae_pyro.utils.modes import evaluation_mode, gradients
 from causalvae_pyro.utils.numbers import number_tensor
 
-__all__ = ["InterventionSet", "Interventions", "check_unwrapped", "intervene", "latent_values"]
+__all__ = ["InterventionSet", "Interventions", "check_unwrapped", "intervene", "latent_values", "values_of"]
 
 Interventions = Mapping[str, Value | Change]
 
@@ -29,7 +31,8 @@ def intervene(model: Callable, do: Interventions, *, size: int | None = None, la
         do: Concept name to what becomes of it. Hard: a number, or one value per image ``[N]``, in label units, mapped by the
             prior's mean ``lambda1``. Soft: :class:`Shift`, :class:`Scale`, :class:`Replace` or ``fn(natural, parents)``, on
             labels ``[N]``. With ``latent=True`` all of them in units of ``z``: values are a number, ``[d]`` or ``[N, d]``, and
-            functions see ``[N, d]``.
+            functions see ``[N, d]``. A distribution of values is drawn from: once for each image where ``size`` is known, else
+            once for all. NaN among the hard values of several images leaves the concept of that image as it is.
         size: The number ``N`` of images that per-image values must match; unchecked where ``None``.
         latent: Take the values as they are instead of as labels.
 
@@ -59,12 +62,16 @@ class InterventionSet:
     hard: dict[str, Tensor]
     soft: dict[str, SoftIntervention]
     latent: bool
+    #: Hard interventions on some of the images only, NaN for the others.
+    partial: frozenset[str] = frozenset()
 
     @classmethod
     def from_do(cls, model: Any, do: Interventions, size: int | None = None, latent: bool = False) -> InterventionSet:
         """Checks interventions; the arguments are those of :func:`intervene`."""
         _check_names(model, do)
-        hard = latent_values(model, {name: given for name, given in do.items() if not _is_soft(given)}, size=size, latent=latent)
+        do = {name: _drawn(name, given, model, size, latent) for name, given in do.items()}
+        numbers = {name: given for name, given in do.items() if not _is_soft(given)}
+        hard = latent_values(model, numbers, size=size, latent=latent, partial=True)
         soft: dict[str, SoftIntervention] = {}
         prior = None if latent else model.prior
         for name, given in do.items():
@@ -80,7 +87,7 @@ class InterventionSet:
                 reason = f"the prior {type(prior).__name__} has no to_labels, which soft interventions on labels need"
                 raise ValueError(f"{where}: {reason}; pass latent=True")
             soft[name] = change if latent else _OnLabels(prior, model.graph, name, change)
-        return cls(hard, soft, latent)
+        return cls(hard, soft, latent, frozenset(name for name, value in hard.items() if value.isnan().any()))
 
     def select(self, part: slice, copies: int = 1) -> InterventionSet:
         """The interventions for a part of the images, ``copies`` times over."""
@@ -91,15 +98,32 @@ class InterventionSet:
         # By their dimensions: of z [N, d], of labels [N].
         inner = 2 if self.latent else 1
         soft = {name: change.map_values(lambda _, value: take(value, inner)) for name, change in self.soft.items()}
-        return InterventionSet({name: take(value, 2) for name, value in self.hard.items()}, soft, self.latent)
+        return dataclasses.replace(self, hard={name: take(value, 2) for name, value in self.hard.items()}, soft=soft)
+
+    def spread(self, copies: int) -> InterventionSet:
+        """Hard interventions with one value per setting, each for so many rows in turn."""
+        return dataclasses.replace(
+            self, hard={name: v.repeat_interleave(copies, 0) if v.ndim == 2 else v for name, v in self.hard.items()}
+        )
 
     def apply(self, model: Callable) -> Callable:
         """The model under these interventions."""
-        if self.soft:
-            model = soft_do(model, self.soft)
+        soft = self.soft | {name: _SetSome(self.hard[name]) for name in self.partial}
+        if soft:
+            model = soft_do(model, soft)
         # Nested do on one site recurses for ever in Pyro, hence one handler with all the values.
-        data: dict[str, Any] = dict(self.hard)
+        data: dict[str, Any] = {name: value for name, value in self.hard.items() if name not in self.partial}
         return poutine.do(model, data=data) if data else model
+
+
+@dataclass(frozen=True, eq=False)
+class _SetSome(SoftIntervention):
+    """Sets the concept of some images, and leaves that of those whose value is NaN."""
+
+    value: Tensor
+
+    def apply(self, natural: Tensor, parents: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        return torch.where(self.value.isnan(), natural, self.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +143,8 @@ class _OnLabels(SoftIntervention):
         labels = self.prior.to_labels(z)
         before = labels[..., index[self.name]]
         noise = noise.squeeze(-1) if noise.shape[-1] == 1 else noise
-        after = self.change.apply(before.clone(), {parent: labels[..., index[parent]] for parent in parents}, noise)
+        seen = Parents(self.name, {parent: labels[..., index[parent]] for parent in parents})
+        after = self.change.apply(before.clone(), seen, noise)
         after = check_result(self.name, after, before, exact=True).expand(before.shape)
         new, old = (_lambda1(self.prior, len(self.graph), index[self.name], label) for label in (after, before))
         return new if self.change.replaces else natural + (new - old)
@@ -128,7 +153,9 @@ class _OnLabels(SoftIntervention):
         return dataclasses.replace(self, change=self.change.map_values(convert))
 
 
-def latent_values(model: Any, do: Interventions, *, size: int | None = None, latent: bool = False) -> dict[str, Tensor]:
+def latent_values(
+    model: Any, do: Interventions, *, size: int | None = None, latent: bool = False, partial: bool = False
+) -> dict[str, Tensor]:
     """Values of concepts, checked, as ``poutine.do`` takes them: in units of ``z``, on the model's device, in its precision.
 
     Args:
@@ -137,6 +164,7 @@ def latent_values(model: Any, do: Interventions, *, size: int | None = None, lat
             ``[N, d]`` in units of ``z``.
         size: The number ``N`` of images that per-image values must match; unchecked where ``None``.
         latent: The values are in units of ``z`` already.
+        partial: NaN is allowed among per-image values, and stays.
 
     Returns:
         For each concept ``[d]`` or ``[N, d]``: the prior's mean ``lambda1`` of its label; with ``latent`` the value as given.
@@ -150,12 +178,19 @@ def latent_values(model: Any, do: Interventions, *, size: int | None = None, lat
     for name, given in do.items():
         if _is_soft(given):
             raise ValueError(f"do[{name!r}]: expected a number or one value per image, got {given!r}; soft ones go to intervene")
-        value = _value(f"do[{name!r}]", given, model, size, latent)
+        value = _value(f"do[{name!r}]", given, model, size, latent, partial)
         if not latent:
-            with torch.no_grad(), evaluation_mode(model.prior):
-                value = _lambda1(model.prior, len(model.graph), model.graph.index(name), value)
+            left = value.isnan()[..., None]
+            with gradients(None, value), evaluation_mode(model.prior):
+                value = _lambda1(model.prior, len(model.graph), model.graph.index(name), value.nan_to_num())
+            value = value.masked_fill(left, torch.nan) if partial else value
         values[name] = value
     return values
+
+
+def values_of(change: Value | Change) -> list[Any]:
+    """The values that an intervention was given: itself where it is hard, its fields where it is soft."""
+    return list(vars(change).values()) if isinstance(change, SoftIntervention) else [change]
 
 
 def check_unwrapped(model: Callable) -> None:
@@ -172,17 +207,29 @@ def _check_names(model: Any, do: Any) -> None:
             raise ValueError(f"do: unknown concept {name!r}; known: {list(model.graph.names)}")
 
 
+def _drawn(name: str, given: Any, model: Any, size: int | None, latent: bool) -> Any:
+    """A distribution's draw, one for each image if their number is known; anything else as it is."""
+    if not isinstance(given, Distribution):
+        return given
+    inner = given.batch_shape + given.event_shape
+    per_image = (len(inner) == 2 if latent else len(inner) == 1) and inner[0] == size
+    value = (given.rsample if given.has_rsample else given.sample)(() if per_image or size is None else (size,))
+    # In units of z, the same for all dimensions of a concept.
+    return value[..., None] if latent and not inner and size is not None else value
+
+
 def _is_soft(given: Any) -> bool:
     return callable(given) or isinstance(given, SoftIntervention)
 
 
-def _value(where: str, value: Any, model: Any, size: int | None, latent: bool) -> Tensor:
+def _value(where: str, value: Any, model: Any, size: int | None, latent: bool, partial: bool = False) -> Tensor:
     like, dim = next(model.parameters(), torch.zeros(())), model.scm.dim
     try:
         tensor = number_tensor(value, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{where}: expected a number or a tensor, got {value!r}") from None
-    if not torch.isfinite(tensor).all():
+    some = partial and tensor.ndim == 1 + latent and not tensor.isnan().all()
+    if (tensor.isinf() if some else ~torch.isfinite(tensor)).any():
         raise ValueError(f"{where}: got a value that is not finite")
     shape = tuple(tensor.shape)
     if not latent:
@@ -202,4 +249,4 @@ def _lambda1(prior: Any, count: int, index: int, value: Tensor) -> Tensor:
     # lambda1 acts on each concept's own label, so the other columns do not matter.
     labels = value.new_zeros(*value.shape, count)
     labels[..., index] = value
-    return prior(labels).mean[..., index, :]
+    return prior_mean(prior(labels))[..., index, :]

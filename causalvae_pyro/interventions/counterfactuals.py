@@ -21,18 +21,26 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from causalvae_pyro.distributions import mean_of
-from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped, intervene
+from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped, intervene, values_of
+from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.utils.configurable import check_count
-from causalvae_pyro.utils.images import check_images, scale_images
+from causalvae_pyro.utils.images import check_observations, pixels_of, scale_observations
 from causalvae_pyro.utils.local_params import local_params
-from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.modes import evaluation_mode, gradients, keeps_gradients
 from causalvae_pyro.utils.pyro_lock import one_at_a_time, pyro_lock
 
 __all__ = ["abduct", "counterfactual", "counterfactual_traces", "encode", "intervene", "predict", "reconstruct"]
 
 
 @one_at_a_time
-def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samples: int | None = None) -> dict[str, Tensor]:
+def abduct(
+    guide: Callable,
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    num_samples: int | None = None,
+    grad: bool | None = None,
+) -> dict[str, Tensor]:
     """Abduction: the exogenous noise behind given images, from the guide.
 
     Args:
@@ -41,25 +49,47 @@ def abduct(guide: Callable, x: Tensor, labels: Tensor | None = None, *, num_samp
         labels: ``[N, n]``, for guides that use them.
         num_samples: Number ``k`` of posterior samples; ``None`` gives the posterior mean. For a guide that transforms
             another distribution, as one over ``z`` does, that is the transformed mean: ``f^-1`` of the mean of ``z``.
+        grad: See :func:`counterfactual`.
 
     Returns:
-        The values of the guide's sites: ``eps [N, n, d]`` or ``[k, N, n, d]``, and ``eps_x`` likewise.
+        The values of the guide's sites: ``eps [N, n, d]`` or ``[k, N, n, d]``, and ``eps_x`` likewise; sites that all images
+        share, such as a decoder's weights, as they are or with ``[k]`` in front.
     """
-    check_images(x)
+    check_observations(x, pixels_of(guide))
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
     _check_labels(labels, x)
-    x, labels = _moved(x, labels, guide)
-    # Samples are one more plate, as in Pyro's vectorised particles, so that a guide's sites may depend on one another.
-    samples = nullcontext() if num_samples is None else pyro.plate("posterior_samples", num_samples, dim=-2)
+    return _infer(guide, *_moved(x, labels, guide), num_samples, grad)
+
+
+def _infer(guide: Callable, x: Tensor, labels: Tensor | None, num_samples: int | None, grad: bool | None) -> dict[str, Tensor]:
+    """:func:`abduct`, of what has been checked and moved."""
     at_mean = _AtMean() if num_samples is None else nullcontext()
-    # Traced as a context: as a decorator it would add lines on all shapes to every error message.
-    with torch.no_grad(), evaluation_mode(guide), local_params(guide), at_mean, poutine.trace() as tracer, samples:
-        guide(x, labels)
-    noise = {name: cast(Tensor, site["value"]) for name, site in tracer.trace.nodes.items() if _is_latent(site)}
+    with gradients(grad, x, labels), evaluation_mode(guide), local_params(guide), at_mean:
+        noise = _latents(guide, x, labels, _samples_plate(num_samples))
+        if num_samples is not None and not noise.keys() <= NOISE_SITES:
+            # Weights: networks take one set of them at a time.
+            draws = [_latents(guide, x, labels, nullcontext()) for _ in range(num_samples)]
+            noise = {name: torch.stack([draw[name] for draw in draws]) for name in noise}
     if "eps" not in noise:
         raise ValueError(f"guide: it has to sample the site 'eps', it samples {list(noise)}")
     return noise
+
+
+#: The sites that each image has for itself.
+NOISE_SITES = {"eps", "eps_x"}
+
+
+def _samples_plate(num_samples: int | None) -> Any:
+    """Samples are one more plate, as in Pyro's vectorised particles, so that sites may depend on one another."""
+    return nullcontext() if num_samples is None else pyro.plate("posterior_samples", num_samples, dim=-2)
+
+
+def _latents(guide: Callable, x: Tensor, labels: Tensor | None, samples: Any) -> dict[str, Tensor]:
+    # Traced as a context: as a decorator it would add lines on all shapes to every error message.
+    with poutine.trace() as tracer, samples:
+        guide(x, labels)
+    return {name: cast(Tensor, site["value"]) for name, site in tracer.trace.nodes.items() if _is_latent(site)}
 
 
 class _AtMean(Messenger):
@@ -79,25 +109,42 @@ class _PixelsAtMean(Messenger):
 
 
 @one_at_a_time
-def predict(model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool = True) -> Trace:
+def predict(model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool = True, grad: bool | None = None) -> Trace:
     """Prediction: the model's trace with the exogenous noise held at given values.
 
     Args:
         model: The model, intervened on or not.
-        noise: Values of the noise sites, e.g. from :func:`abduct`: ``eps [N, n, d]`` and perhaps ``eps_x [N, r]``.
+        noise: Values of the noise sites, e.g. from :func:`abduct`: ``eps [N, n, d]`` and perhaps ``eps_x [N, r]``. Samples of
+            them, from ``abduct(..., num_samples=k)`` or :meth:`pyro.infer.MCMC.get_samples`, have ``[k]`` in front; so have
+            then those of other sites, such as weights with a prior.
         pixel_noise: Sample the site ``x`` from the likelihood; without, it is the likelihood's mean, which takes less time.
+        grad: See :func:`counterfactual`.
 
     Returns:
-        The trace; ``trace.nodes["z"]["value"]`` holds the concepts after interventions, ``["x_mean"]`` the images.
+        The trace; ``trace.nodes["z"]["value"]`` holds the concepts after interventions, ``["x_mean"]`` the images, ``[N, ...]``
+        or ``[k, N, ...]``.
     """
     if getattr(unwrap(model), "noise_dim", 0) and "eps_x" not in noise:
         raise ValueError("noise: the model has noise_dim > 0 and needs a value of 'eps_x'; does the guide sample it?")
+    copies = len(noise["eps"]) if noise["eps"].ndim == 4 else None
+    if copies is not None and not noise.keys() <= NOISE_SITES:
+        draws = [{name: value[k] for name, value in noise.items()} for k in range(copies)]
+        return _joined([predict(model, draw, pixel_noise=pixel_noise, grad=grad) for draw in draws], torch.stack)
     pixels = nullcontext() if pixel_noise else _PixelsAtMean()
-    with torch.no_grad(), evaluation_mode(model), local_params(model), pixels:
-        conditioned = poutine.condition(model, data=dict(noise))
-        with poutine.trace() as tracer:
-            conditioned(num_samples=len(noise["eps"]))
+    with gradients(grad, *noise.values()), evaluation_mode(model), local_params(model), pixels:
+        # As new tensors, of which the layer does not remember what they were computed from: all worlds take the same path.
+        conditioned = poutine.condition(model, data={name: value.view_as(value) for name, value in noise.items()})
+        with poutine.trace() as tracer, _samples_plate(copies):
+            conditioned(num_samples=noise["eps"].shape[-3])
         return tracer.get_trace()
+
+
+def _joined(traces: Sequence[Trace], join: Callable[[list[Tensor]], Tensor]) -> Trace:
+    """The first of several traces, with the values of all of them at each site of the images."""
+    for name, site in traces[0].nodes.items() if len(traces) > 1 else ():
+        if site["type"] == "sample" and site["cond_indep_stack"]:
+            site["value"] = join([cast(Tensor, trace.nodes[name]["value"]) for trace in traces])
+    return traces[0]
 
 
 @overload
@@ -111,6 +158,7 @@ def counterfactual(
     num_samples: int | None = None,
     latent: bool = False,
     batch_size: int = 256,
+    grad: bool | None = None,
     return_latents: Literal[False] = False,
 ) -> Tensor: ...
 @overload
@@ -124,6 +172,7 @@ def counterfactual(
     num_samples: int | None = None,
     latent: bool = False,
     batch_size: int = 256,
+    grad: bool | None = None,
     return_latents: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 @one_at_a_time
@@ -137,6 +186,7 @@ def counterfactual(
     num_samples: int | None = None,
     latent: bool = False,
     batch_size: int = 256,
+    grad: bool | None = None,
     return_latents: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """What the images would have looked like, had the concepts in ``do`` had other values or mechanisms.
@@ -155,6 +205,8 @@ def counterfactual(
         num_samples: Number ``k`` of posterior samples; ``None`` uses the posterior mean.
         latent: The values in ``do`` are values of ``z`` (a number, ``[d]`` or ``[N, d]``) instead of labels.
         batch_size: Images per pass, each posterior sample counted as one.
+        grad: Record gradients, for ``backward`` and ``torch.func.jacrev``. By default where the grad mode is on and an image, a
+            label or a value in ``do`` requires one; what a function in ``do`` uses is not seen.
         return_latents: Return the counterfactual concepts too.
 
     Returns:
@@ -169,12 +221,13 @@ def counterfactual(
         >>> images = counterfactual(run.model, run.guide, x, do={"light": 12.0})      # doctest: +SKIP
     """
     images, latents = [], []
-    options: dict[str, Any] = {"num_samples": num_samples, "latent": latent, "batch_size": batch_size}
-    for lead, (trace,) in counterfactual_traces(model, guide, x, [do], labels, **options):
-        images.append(cast(Tensor, trace.nodes["x_mean"]["value"]).unflatten(0, lead))
-        latents.append(cast(Tensor, trace.nodes["z"]["value"]).unflatten(0, lead))
+    options: dict[str, Any] = {"num_samples": num_samples, "latent": latent, "batch_size": batch_size, "grad": grad}
     axis = 0 if num_samples is None else 1
-    return (torch.cat(images, axis), torch.cat(latents, axis)) if return_latents else torch.cat(images, axis)
+    with nullcontext() if grad is None else torch.set_grad_enabled(grad):
+        for lead, (trace,) in counterfactual_traces(model, guide, x, [do], labels, **options):
+            images.append(cast(Tensor, trace.nodes["x_mean"]["value"]).unflatten(0, lead))
+            latents.append(cast(Tensor, trace.nodes["z"]["value"]).unflatten(0, lead))
+        return (torch.cat(images, axis), torch.cat(latents, axis)) if return_latents else torch.cat(images, axis)
 
 
 def counterfactual_traces(
@@ -187,6 +240,7 @@ def counterfactual_traces(
     num_samples: int | None = None,
     latent: bool = False,
     batch_size: int = 256,
+    grad: bool | None = None,
 ) -> Iterator[tuple[tuple[int, ...], list[Trace]]]:
     """Counterfactual worlds that share their noise: abduction once, then one prediction for each of several actions.
 
@@ -199,30 +253,45 @@ def counterfactual_traces(
         num_samples: Number ``k`` of posterior samples; ``None`` uses the posterior mean.
         latent: See :func:`intervene`.
         batch_size: Images per pass, each posterior sample counted as one.
+        grad: See :func:`counterfactual`.
 
     Yields:
         For each batch of ``B`` images the leading shape, ``(B,)`` or ``(k, B)``, and one trace per world, with ``B`` or
         ``k * B`` rows. The site ``x`` holds the mean.
     """
-    check_images(x)
+    check_observations(x, pixels_of(model))
     check_count("batch_size", batch_size)
     check_unwrapped(model)
+    check_pair(model, guide)
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
     _check_labels(labels, x)
-    with pyro_lock:
+    values = [value for do in dos if isinstance(do, Mapping) for change in do.values() for value in values_of(change)]
+    grad = keeps_gradients(grad, x, labels, *values)
+    with pyro_lock, torch.set_grad_enabled(grad):
         actions = [InterventionSet.from_do(model, do, len(x), latent) for do in dos]  # check the whole of it before any work
     copies = num_samples or 1
     step = max(1, batch_size // copies)
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        noise = _abduct(model, guide, x[part], None if labels is None else labels[part], num_samples)
-        if num_samples is not None:
-            # Samples become more rows of the batch, so that any decoder can take them.
-            noise = {name: value.flatten(0, 1) for name, value in noise.items()}
+        noise = abduct_for(model, guide, x[part], None if labels is None else labels[part], num_samples, grad)
         count = len(x[part])
         lead = (count,) if num_samples is None else (num_samples, count)
-        yield lead, [predict(action.select(part, copies).apply(model), noise, pixel_noise=False) for action in actions]
+        rows = as_rows(noise, num_samples)
+        traces = []
+        for action in actions:
+            world = action.select(part, copies // len(rows)).apply(model)
+            traces.append(_joined([predict(world, row, pixel_noise=False, grad=grad) for row in rows], torch.cat))
+        yield lead, traces
+
+
+def as_rows(noise: dict[str, Tensor], num_samples: int | None) -> list[dict[str, Tensor]]:
+    """Posterior samples as more rows of the batch, so that any decoder can take them; one by one where they hold weights."""
+    if num_samples is None:
+        return [noise]
+    if noise.keys() <= NOISE_SITES:
+        return [{name: value.flatten(0, 1) for name, value in noise.items()}]
+    return [{name: value[k] for name, value in noise.items()} for k in range(num_samples)]
 
 
 def reconstruct(model: Callable, guide: Callable, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
@@ -247,26 +316,32 @@ def encode(model: Any, guide: Callable, x: Tensor, labels: Tensor | None = None,
     Raises:
         ValueError: If images or labels are not as stated, or a handler wraps the model.
     """
-    check_images(x)
+    check_observations(x, pixels_of(model))
     _check_labels(labels, x)
     check_count("batch_size", batch_size)
     check_unwrapped(model)
+    check_pair(model, guide)
     parts = []
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)
-        noise = _abduct(model, guide, x[part], None if labels is None else labels[part])
-        with torch.no_grad(), evaluation_mode(model):
+        noise = abduct_for(model, guide, x[part], None if labels is None else labels[part])
+        with gradients(None, *noise.values()), evaluation_mode(model):
             parts.append(model.scm.to_endogenous(noise["eps"]))
     return torch.cat(parts)
 
 
-def _abduct(
-    model: Callable, guide: Callable, x: Tensor, labels: Tensor | None, num_samples: int | None = None
+def abduct_for(
+    model: Callable,
+    guide: Callable,
+    x: Tensor,
+    labels: Tensor | None,
+    num_samples: int | None = None,
+    grad: bool | None = None,
 ) -> dict[str, Tensor]:
     """:func:`abduct` where the model is, in its precision, and with the model in evaluation mode: guides may consult it."""
     x, labels = _moved(x, labels, model)
     with evaluation_mode(model):
-        return abduct(guide, x, labels, num_samples=num_samples)
+        return _infer(guide, x, labels, num_samples, grad)
 
 
 def _is_latent(site: Any) -> bool:
@@ -278,8 +353,9 @@ def _moved(x: Tensor, labels: Tensor | None, module: Callable) -> tuple[Tensor, 
     root = unwrap(module)
     like = next(root.parameters(), None) if isinstance(root, nn.Module) else None
     if like is None:
-        return scale_images(x), labels
-    return scale_images(x, device=like.device, dtype=like.dtype), None if labels is None else labels.to(like)
+        return scale_observations(x, pixels_of(module)), labels
+    x = scale_observations(x, pixels_of(module), device=like.device, dtype=like.dtype)
+    return x, None if labels is None else labels.to(like)
 
 
 def _check_labels(labels: Tensor | None, x: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped
 from causalvae_pyro.interventions.counterfactuals import counterfactual_traces, predict
 from causalvae_pyro.utils.local_params import local_params
-from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.modes import evaluation_mode, gradients
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
 from causalvae_pyro.utils.random_state import kept_rng_state
 from causalvae_pyro.utils.student_t import half_width
@@ -294,7 +294,7 @@ def _reader(model: Any, outcome: Outcome) -> Callable[[Trace], Tensor]:
 
     def read(trace: Trace) -> Tensor:
         world = _world(trace)
-        with torch.no_grad(), evaluation_mode(model):
+        with gradients(None, world.z, world.x_mean), evaluation_mode(model):
             value = prior.to_labels(world.z)[..., index] if isinstance(outcome, str) else outcome(world.x_mean)
         if not isinstance(value, Tensor) or value.shape != world.z.shape[:1]:
             given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -128,6 +128,17 @@ class _Function(SoftIntervention):
 Change = SoftIntervention | Callable[[Tensor, Mapping[str, Tensor]], Tensor | float]
 
 
+class Parents(dict):
+    """The parents' values of a concept, which names what is none of its parents."""
+
+    def __init__(self, name: str, values: Mapping[str, Tensor]) -> None:
+        super().__init__(values)
+        self.name = name
+
+    def __missing__(self, key: str) -> Tensor:
+        raise ValueError(f"do[{self.name!r}]: the function reads {key!r}, which is no parent of it; its parents: {list(self)}")
+
+
 class SoftDoMessenger(Messenger):
     """What :func:`soft_do` wraps a model in; ``with SoftDoMessenger(data):`` does the same for the programs within."""
 
@@ -156,7 +167,7 @@ class SoftDoMessenger(Messenger):
         if name in self.data and not is_replaced_by_do(msg):
             natural = infer.get("_changed", msg["value"])
             # Copies: a function that works in place must not reach the noise that other worlds share.
-            value = self.data[name].apply(natural.clone(), dict(infer["_parents"]), infer["_noise"].clone())
+            value = self.data[name].apply(natural.clone(), Parents(name, infer["_parents"]), infer["_noise"].clone())
             infer["_changed"] = check_result(name, value, natural)
 
     # On the way back, after a trace around it has recorded the natural value.

@@ -9,13 +9,14 @@ from causalvae_pyro.networks.augmentation import RandomBrightness, RandomSymmetr
 from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.critics import LabelPredictor, ProjectionDiscriminator
 from causalvae_pyro.networks.decoders import ConvDecoder, FiLMDecoder, MLPDecoder
-from causalvae_pyro.networks.encoders import AugmentedEncoder, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
+from causalvae_pyro.networks.encoders import AugmentedEncoder, Backbone, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
 from causalvae_pyro.networks.normalised import NormalisedEncoder, ResidualEncoder
 from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
 
 __all__ = [
     "AugmentedEncoder",
+    "Backbone",
     "BrightnessDecoder",
     "ConvDecoder",
     "ConvEncoder",

@@ -125,10 +125,10 @@ class ConvDecoder(_GrowingDecoder):
 
 
 class MLPDecoder(_Decoder):
-    """Two hidden layers to all pixels at once.
+    """Two hidden layers to all pixels at once, or to vectors.
 
     Args:
-        image_shape: ``(C, H, W)``, of any size.
+        image_shape: ``(C, H, W)``, of any size, or ``(G,)`` for vectors.
         num_concepts: Number of concepts ``n``.
         dim: Dimensions of each concept.
         noise_dim: Dimensions of ``eps_x``.

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from causalvae_pyro.networks.shapes import check_any_image_shape, check_image_shape
 from causalvae_pyro.utils.configurable import Configurable
 from causalvae_pyro.utils.images import scale_images
+from causalvae_pyro.utils.modes import evaluation_mode
 
-__all__ = ["AugmentedEncoder", "ConvEncoder", "MLPEncoder", "PooledEncoder", "SpatialEncoder"]
+__all__ = ["AugmentedEncoder", "Backbone", "ConvEncoder", "MLPEncoder", "PooledEncoder", "SpatialEncoder"]
 
 
 class _Encoder(Configurable, nn.Module):
@@ -33,8 +34,9 @@ class _Encoder(Configurable, nn.Module):
             self.register_buffer("label_scale", scale.clone())
 
     def _flat(self, x: Tensor) -> Tensor:
-        if tuple(x.shape[-3:]) != self.image_shape:
-            raise ValueError(f"x: expected images of shape [..., {', '.join(map(str, self.image_shape))}], got {list(x.shape)}")
+        if tuple(x.shape[-len(self.image_shape) :]) != self.image_shape:
+            what = "images" if len(self.image_shape) == 3 else "x"
+            raise ValueError(f"x: expected {what} of shape [..., {', '.join(map(str, self.image_shape))}], got {list(x.shape)}")
         dtype = next(self.parameters()).dtype
         x = scale_images(x, dtype=dtype) if x.dtype == torch.uint8 else x
         if x.dtype != dtype:
@@ -96,15 +98,17 @@ class ConvEncoder(_Encoder):
 
 
 class MLPEncoder(_Encoder):
-    """Two hidden layers on the flattened image, as in the paper's code.
+    """Two hidden layers on the flattened image, as in the paper's code; or on vectors.
 
     Args:
-        image_shape: ``(C, H, W)``, of any size.
+        image_shape: ``(C, H, W)``, of any size, or ``(G,)`` for vectors. Counts that span orders of magnitude are read better
+            with ``log1p``.
         out_features: Width of the output.
         hidden: Width of the first layer.
         label_dim: See :class:`ConvEncoder`.
         label_shift: See :class:`ConvEncoder`.
         label_scale: See :class:`ConvEncoder`.
+        log1p: Take the logarithm of ``1 + x`` first, for counts.
     """
 
     def __init__(
@@ -116,20 +120,65 @@ class MLPEncoder(_Encoder):
         label_dim: int = 0,
         label_shift: float | Sequence[float] = 0.0,
         label_scale: float | Sequence[float] = 1.0,
+        log1p: bool = False,
     ) -> None:
         check_any_image_shape(image_shape)
         super().__init__(image_shape, label_dim, label_shift, label_scale)
-        self.out_features = out_features
+        self.out_features, self.log1p = out_features, log1p
         self.layers = nn.Sequential(
             nn.Linear(torch.Size(image_shape).numel() + label_dim, hidden), nn.ReLU(), nn.Linear(hidden, out_features), nn.ReLU()
         )
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        lead = x.shape[:-3]
+        lead = x.shape[: -len(self.image_shape)]
         h = self._flat(x).flatten(1)
+        if self.log1p:
+            h = h.log1p()
         if self.label_dim:
             h = torch.cat([h, self._labels(labels, lead)], -1)
         return self.layers(h).reshape(*lead, -1)
+
+
+class Backbone(Configurable, nn.Module):
+    """Any network as an encoder ``q(eps | x)``: a torchvision model as it is, a transformer, a multilayer perceptron.
+
+    Its outputs, flattened, are the features; a dry run counts them. It sees one leading dimension, and no labels.
+
+    Args:
+        network: A module from ``x [batch, *x_shape]`` to a tensor ``[batch, ...]``.
+        x_shape: Shape of an image, or of whatever ``x`` is.
+
+    Raises:
+        ValueError: If the network does not take such ``x``, or returns no tensor with one row for each.
+
+    Example:
+        >>> Backbone(nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU()), (3, 16, 16)).out_features
+        128
+    """
+
+    label_dim = 0
+
+    def __init__(self, network: nn.Module, x_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.x_shape = network, tuple(x_shape)
+        if len(self.x_shape) == 3:
+            self.image_shape = self.x_shape
+        like = next(network.parameters(), torch.zeros(()))
+        try:
+            with torch.no_grad(), evaluation_mode(network):
+                output = network(torch.zeros(2, *self.x_shape, dtype=like.dtype, device=like.device))
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"network: it does not take x of shape [2, {', '.join(map(str, self.x_shape))}]: {reason}") from None
+        if not isinstance(output, Tensor) or output.shape[:1] != (2,):
+            given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"network: it returned {given} for a batch of 2; must return a tensor [2, ...]")
+        self.out_features = output[0].numel()
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        lead = x.shape[: x.ndim - len(self.x_shape)]
+        x = scale_images(x) if x.dtype == torch.uint8 else x
+        return self.network(x.reshape(-1, *self.x_shape)).reshape(*lead, self.out_features)
 
 
 class PooledEncoder(_Encoder):

@@ -19,6 +19,7 @@ def check_image_shape(image_shape: Sequence[int], multiple: int = 16) -> None:
 
 
 def check_any_image_shape(image_shape: Sequence[int]) -> None:
-    """Raises a ``ValueError`` unless ``image_shape`` is ``(C, H, W)`` with all of them at least 1."""
-    if len(image_shape) != 3 or any(side < 1 for side in image_shape):
-        raise ValueError(f"image_shape: got {tuple(image_shape)}; expected (channels, height, width), each of them at least 1")
+    """Raises a ``ValueError`` unless ``image_shape`` is ``(C, H, W)``, or another shape, with all of it at least 1."""
+    if not image_shape or any(side < 1 for side in image_shape):
+        expected = "expected (channels, height, width), or (length,) of vectors, each of them at least 1"
+        raise ValueError(f"image_shape: got {tuple(image_shape)}; {expected}")

@@ -9,9 +9,11 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
 from pyro.poutine.messenger import unwrap
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.objectives.divergences import _is_diagonal, kl, kl_endogenous, kl_exogenous
 from causalvae_pyro.objectives.teacher_forcing import TeacherForcingMessenger
 from causalvae_pyro.objectives.terms import Term, Weight
@@ -21,6 +23,8 @@ from causalvae_pyro.utils.compat import is_deterministic
 from causalvae_pyro.utils.missing_labels import MaskedPrior, masked_prior
 
 __all__ = ["CausalELBO"]
+
+_SITES = ("eps", "eps_x", "z", "x")
 
 
 class CausalELBO(Trace_ELBO):
@@ -43,6 +47,10 @@ class CausalELBO(Trace_ELBO):
     With weights (0, 1) and a guide over ``z`` nothing in the bound depends on the causal layer: add :class:`LabelFit` with
     weight 1, which makes the objective a bound on ``log p(x, u)`` up to a constant and fits the causal layer to the labels
     by maximum likelihood, as :func:`~causalvae_pyro.fit` does by default.
+
+    Whatever else the model observes, and every :func:`pyro.factor`, counts in full, under ``observed`` in the history. Latent
+    sites other than ``eps`` and ``eps_x``, such as weights with a prior, are refused: train those with
+    :class:`pyro.infer.Trace_ELBO`.
 
     Where labels are missing (NaN), let ``O`` be an image's known ones and ``c`` its concepts, ``c_i = lambda1(u_i)`` for ``i`` in
     ``O`` and ``c_i = z_i`` elsewhere. In place of ``KL(q(z) || p(z|u))`` it then has
@@ -110,7 +118,7 @@ class CausalELBO(Trace_ELBO):
         given: dict[str, Weight] = {"kl_eps": self.w_eps, "kl_z": self.w_z, "kl_eps_x": self.w_eps_x}
         given |= {term.name: term.weight for term in self.terms}
         weights = {name: weight(self.progress) if callable(weight) else weight for name, weight in given.items()}
-        weights["reconstruction"] = -1.0
+        weights |= {"reconstruction": -1.0, "observed": 1.0}
         labels = kwargs.get("labels", args[1] if len(args) > 1 else None)
         # A vectorised trace sums over all the particles; extra terms average over them by themselves.
         num_traces = 1 if self.vectorize_particles else self.num_particles
@@ -176,7 +184,22 @@ class CausalELBO(Trace_ELBO):
             result["kl_z"] = _sum(value, sites["z"])
         if "eps_x" in q:
             result["kl_eps_x"] = _sum(kl(q["eps_x"]["fn"], sites["eps_x"]["fn"], q["eps_x"]["value"]), sites["eps_x"])
-        return result
+        return result | _other_sites(sites)
+
+
+def _other_sites(sites: Any) -> dict[str, Tensor]:
+    """``-log p`` of what a model observes beside images and labels, ``pyro.factor`` among it, if there is any."""
+    others = [
+        (name, site)
+        for name, site in sites.items()
+        if site["type"] == "sample" and name not in _SITES and not is_deterministic(site) and not site_is_subsample(site)
+    ]
+    latent = [name for name, site in others if not site["is_observed"]]
+    if latent:
+        raise ValueError(
+            f"model: CausalELBO knows the latent sites 'eps' and 'eps_x', the model samples {latent}; use Trace_ELBO for these"
+        )
+    return {"observed": -sum(site["log_prob"].sum() for _, site in others)} if others else {}
 
 
 def _kl_incomplete(q: Distribution, scored: MaskedPrior, p_eps: Any, scm: Any, eps: Tensor, z: Tensor) -> Tensor:
@@ -191,7 +214,7 @@ def _kl_incomplete(q: Distribution, scored: MaskedPrior, p_eps: Any, scm: Any, e
         z: ``scm(eps)``.
     """
     p, known = scored.all_concepts, scored.known
-    completed = torch.where(known[..., None], p.mean.detach(), z)
+    completed = torch.where(known[..., None], prior_mean(p).detach(), z)
     noise = scm.to_exogenous(completed)
     log_scm = p_eps.log_prob(noise) - scm.log_abs_det_jacobian(noise, completed)
     base = endogenous_base(q, scm)

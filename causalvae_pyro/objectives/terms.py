@@ -11,6 +11,7 @@ from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.utils.compat import mask_of
 from causalvae_pyro.utils.missing_labels import MaskedPrior, masked_prior
 
@@ -82,7 +83,7 @@ class LabelFit:
             return trace.nodes["z"]["value"].new_zeros(())
         with torch.no_grad():
             prior = masked_prior(model.prior, labels)
-            target = prior.mean
+            target = prior_mean(prior)
         eps = model.scm.to_exogenous(target)
         log_prob = -0.5 * (eps.square() + math.log(2 * math.pi)).sum((-2, -1))
         # A prior that masks images masks them here too.

@@ -10,6 +10,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from causalvae_pyro.checkpoints.runs import Run
+from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.guides import AmortizedGuide, IterativeGuide, PosteriorGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
@@ -186,7 +187,7 @@ class Recipe:
 def _concepts(prior: LabelPrior, labels: Tensor) -> Tensor:
     """What labels mean in the latent space, NaN where one is missing."""
     known = ~labels.isnan()
-    return torch.where(known[..., None], prior(labels.nan_to_num()).mean, torch.nan)
+    return torch.where(known[..., None], prior_mean(prior(labels.nan_to_num())), torch.nan)
 
 
 def _spread(images: Tensor) -> float:

@@ -3,6 +3,7 @@
 from causalvae_pyro.scm.additive_noise import AdditiveNoiseSCM
 from causalvae_pyro.scm.base import AdditiveNoiseLayer, CausalLayer, CausalTransform
 from causalvae_pyro.scm.flows import AffineFlowSCM, ConditionalFlowLayer, SplineFlowSCM
+from causalvae_pyro.scm.given_labels import NoiseGivenLabels
 from causalvae_pyro.scm.linear import LinearSCM
 from causalvae_pyro.scm.mask import MaskLayer
 from causalvae_pyro.scm.networks import NetworkLayer
@@ -17,5 +18,6 @@ __all__ = [
     "LinearSCM",
     "MaskLayer",
     "NetworkLayer",
+    "NoiseGivenLabels",
     "SplineFlowSCM",
 ]

@@ -16,7 +16,9 @@ from torch.distributions.transforms import Transform
 
 from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.scm.indexing import take
-from causalvae_pyro.utils.compat import deterministic_infer, version_of
+from causalvae_pyro.scm.pairing import ANOTHER_LAYER
+from causalvae_pyro.scm.sites import as_given, computed_from
+from causalvae_pyro.utils.compat import deterministic_infer, random_attributes, version_of
 from causalvae_pyro.utils.configurable import Configurable
 
 __all__ = ["AdditiveNoiseLayer", "CausalLayer", "CausalTransform", "endogenous_base"]
@@ -194,21 +196,11 @@ class CausalLayer(Configurable, nn.Module):
     def _site(self, name: str, natural: Tensor, parents: dict[str, Tensor], noise: Tensor) -> Tensor:
         if not am_i_wrapped():
             return natural
+        natural = computed_from(natural, noise, *parents.values())
         # What pyro.deterministic does, which takes no infer of its own.
         delta = dist.Delta(natural, event_dim=1).mask(False)
         value = pyro.sample(name, delta, obs=natural, infer=deterministic_infer(_parents=parents, _noise=noise))
-        if value is natural:
-            return value
-        # An intervened value replaces the natural one as it was given: a number, [d] or [..., d].
-        try:
-            shape = torch.broadcast_shapes(value.shape, natural.shape)
-        except RuntimeError:
-            shape = torch.Size()
-        if shape[-1:] != natural.shape[-1:]:
-            raise ValueError(
-                f"do[{name!r}]: a value of shape {tuple(value.shape)} does not broadcast to the concept's {tuple(natural.shape)}"
-            )
-        return value.to(natural).expand(shape)
+        return as_given(name, value, natural, event_dim=1)
 
     def _check_shape(self, argument: str, value: Tensor) -> None:
         expected = (len(self.graph), self.dim)
@@ -274,6 +266,9 @@ class CausalTransform(Transform):
     def __init__(self, scm: CausalLayer) -> None:
         # The cache makes log_prob of a fresh sample free of a second solve.
         super().__init__(cache_size=1)
+        if random := [name for _, name in random_attributes(scm)]:
+            # The guide would draw them on its own, from their prior.
+            raise ValueError(f"scm: its {random} are random; must be parameters for a guide over z: use one over eps instead")
         self.scm = scm
 
     def __eq__(self, other: object) -> bool:
@@ -298,9 +293,15 @@ class CausalTransform(Transform):
 
 
 def endogenous_base(q: Distribution, scm: Any) -> Distribution | None:
-    """``q(z)`` where ``q(eps)`` is its image under the inverse of this causal layer, else ``None``."""
+    """``q(z)`` where ``q(eps)`` is its image under the inverse of this causal layer, else ``None``.
+
+    Raises:
+        ValueError: If it is its image under the inverse of another layer: a guide of another model.
+    """
     if isinstance(q, TransformedDistribution) and len(q.transforms) == 1:
         forward = q.transforms[0].inv
-        if isinstance(forward, CausalTransform) and forward.scm is scm:
+        if isinstance(forward, CausalTransform):
+            if forward.scm is not scm:
+                raise ValueError(ANOTHER_LAYER)
             return q.base_dist
     return None

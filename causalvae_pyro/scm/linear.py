@@ -41,7 +41,7 @@ class LinearSCM(AdditiveNoiseLayer):
         return self.weight * self.mask
 
     def means(self, z: Tensor, concepts: list[int] | None = None) -> Tensor:
-        adjacency = take(self.adjacency, concepts, 1)
+        adjacency = take(self.adjacency, concepts, -1)
         return adjacency.mT @ z
 
     def matrix(self) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from causalvae_pyro.utils.images import check_images
+from causalvae_pyro.utils.images import check_observations
 from causalvae_pyro.utils.missing_labels import any_missing
 
 __all__ = ["LoaderBatches", "TensorBatches", "make_batches", "parts_of"]
@@ -81,9 +81,16 @@ class TensorBatches(_Batches):
 class LoaderBatches(_Batches):
     """Shuffled batches from a dataset of ``(image, labels)`` pairs."""
 
-    def __init__(self, data: Dataset, batch_size: int, device: torch.device, part: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self,
+        data: Dataset,
+        batch_size: int,
+        device: torch.device,
+        part: tuple[int, int] = (0, 1),
+        pixels: bool | None = True,
+    ) -> None:
         super().__init__(len(data), batch_size, part)  # type: ignore[arg-type]
-        self.data, self.device = data, device
+        self.data, self.device, self.pixels = data, device, pixels
         self.checked = False
 
     def __call__(self, generator: torch.Generator, done: int = 0) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
@@ -92,7 +99,7 @@ class LoaderBatches(_Batches):
         for x, labels in DataLoader(self.data, batch_sampler=batches, generator=torch.Generator()):
             # Before they are on the device, where a test would be a device sync; for images already on one, the first batch only.
             if not self.checked or not isinstance(x, Tensor) or x.device.type == "cpu":
-                check_images(x, "images")
+                check_observations(x, self.pixels, "images")
                 self.checked = True
             yield x.to(self.device), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
 
@@ -111,7 +118,13 @@ def _is_dataset(data: Any) -> bool:
 
 
 def make_batches(
-    data: Any, batch_size: int, repeats: int, device: torch.device, graph: Any, part: tuple[int, int] = (0, 1)
+    data: Any,
+    batch_size: int,
+    repeats: int,
+    device: torch.device,
+    graph: Any,
+    part: tuple[int, int] = (0, 1),
+    pixels: bool | None = True,
 ) -> TensorBatches | LoaderBatches:
     """Batches of what :func:`~causalvae_pyro.fit` takes as ``data``: its arguments of the same names.
 
@@ -122,6 +135,7 @@ def make_batches(
         device: Where the batches lie.
         graph: The model's graph, for the number of labels and their names in errors; ``None`` for a model without.
         part: Number of this process and of all processes, which share each batch.
+        pixels: Whether these are images; see :func:`~causalvae_pyro.utils.images.pixels_of`.
 
     Returns:
         A callable from a generator, which orders the data, and the number of batches to skip, to an epoch's triples of images
@@ -149,8 +163,8 @@ def make_batches(
     if images is None:
         if repeats > 1:
             raise ValueError(f"labelled_repeats: got {repeats}, but which images have labels is known of tensors only; must be 1")
-        return LoaderBatches(data, batch_size, device, part)
-    check_images(images, "images")
+        return LoaderBatches(data, batch_size, device, part, pixels)
+    check_observations(images, pixels, "images")
     if labels is not None:
         expected = [size, labels.shape[-1] if graph is None else len(graph)]
         if list(labels.shape) != expected:

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.objectives.terms import LabelFit
+from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.training.batches import TensorBatches, make_batches
 from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.devices import networks_of, prepare_networks, reproducible, training_accelerator
@@ -30,6 +31,7 @@ from causalvae_pyro.training.optimizers import parameter_groups
 from causalvae_pyro.training.resuming import TrainingCheckpoint
 from causalvae_pyro.training.schedules import cosine_schedule
 from causalvae_pyro.utils.configurable import check_count
+from causalvae_pyro.utils.images import pixels_of
 from causalvae_pyro.utils.local_params import local_params
 
 __all__ = ["fit"]
@@ -113,9 +115,9 @@ def fit(
         The history, one row per epoch.
 
     Raises:
-        ValueError: If an argument is out of range, images or labels are malformed, model or guide were made under
-            ``torch.inference_mode()``, or the state to go on from is damaged or that of another training, or another training is
-            writing to the directory at this moment.
+        ValueError: If an argument is out of range, the guide maps through another model's causal layer, images or labels are
+            malformed, model or guide were made under ``torch.inference_mode()``, or the state to go on from is damaged or that of
+            another training, or another training is writing to the directory at this moment.
         NonFiniteLossError: If a term of the loss or a parameter becomes NaN or infinite.
         KeyboardInterrupt: On Ctrl-C, after the callbacks' ``on_interrupt``.
     """
@@ -127,6 +129,7 @@ def fit(
             )
         if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
             raise ValueError(f"{argument}: got one made under torch.inference_mode(), which cannot be trained; make it outside")
+    check_pair(model, guide)
     counts = {"epochs": epochs, "batch_size": batch_size, "labelled_repeats": labelled_repeats, "micro_batches": micro_batches}
     for argument, count in counts.items():
         check_count(argument, count)
@@ -143,7 +146,9 @@ def fit(
             accelerator = stack.enter_context(training_accelerator(device, mixed_precision))
         place, processes = accelerator.device, accelerator.num_processes
         graph = getattr(getattr(model, "scm", None), "graph", None)
-        batches = make_batches(data, batch_size, labelled_repeats, place, graph, (accelerator.process_index, processes))
+        batches = make_batches(
+            data, batch_size, labelled_repeats, place, graph, (accelerator.process_index, processes), pixels_of(model)
+        )
         if isinstance(batches, TensorBatches) and batches.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
             raise ValueError("labels: some are missing, but the guide's encoder reads them; give it label_dim=0, for q(eps | x)")
         objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective

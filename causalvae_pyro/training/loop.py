@@ -24,7 +24,8 @@ from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_fin
 from causalvae_pyro.training.objective import Objective
 from causalvae_pyro.training.resuming import TrainingCheckpoint
 from causalvae_pyro.training.statistics import BatchStatistics
-from causalvae_pyro.utils.images import scale_images
+from causalvae_pyro.training.untrained import LayerWatch
+from causalvae_pyro.utils.images import pixels_of, scale_observations
 from causalvae_pyro.utils.missing_labels import declare_missing
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
 from causalvae_pyro.utils.random_state import rng_state, set_rng_state
@@ -95,6 +96,8 @@ class Loop:
         # Places in the data: the batches of this epoch that are done, and the generator as it was when the epoch began.
         self.done, self.order_at_start = 0, self.order.get_state()
         self.first_step, self.stopping = 0, False
+        self.layer = LayerWatch(state.model)
+        self.pixels = pixels_of(state.model)
 
     def run(self, resume: bool) -> History:
         """Trains, from the start or from the state that was kept, with no other training in the same place."""
@@ -167,6 +170,7 @@ class Loop:
             if hasattr(term, "on_epoch_end"):
                 term.on_epoch_end(state)
         self._check_parameters()
+        self.layer.check()
         with self._averaged():
             for callback in self.callbacks:
                 callback.on_epoch_end(state)
@@ -210,7 +214,7 @@ class Loop:
         for i, (images, known) in enumerate(pieces):
             # Gradients are exchanged with the last part only.
             with accelerator.no_sync(self.wrapped) if i + 1 < len(pieces) else nullcontext():
-                value = self._loss(scale_images(images, dtype=torch.get_default_dtype()), known, missing)
+                value = self._loss(scale_observations(images, self.pixels, dtype=torch.get_default_dtype()), known, missing)
                 # Processes average their gradients, and accelerate those of steps that it is told to accumulate; the loss is a
                 # sum over images.
                 if self.plain:

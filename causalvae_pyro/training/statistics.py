@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from causalvae_pyro.training.batches import LoaderBatches, TensorBatches, parts_of
-from causalvae_pyro.utils.images import scale_images
+from causalvae_pyro.utils.images import pixels_of, scale_observations
 from causalvae_pyro.utils.missing_labels import declare_missing
 from causalvae_pyro.utils.modes import evaluation_mode
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
@@ -81,7 +81,7 @@ class BatchStatistics:
     def _pass(self) -> None:
         for x, labels, missing in self.batches(torch.Generator().manual_seed(0)):
             for images, known in parts_of(x, labels, self.parts):
-                images = scale_images(images, dtype=torch.get_default_dtype())
+                images = scale_observations(images, pixels_of(self.model), dtype=torch.get_default_dtype())
                 with pyro.validation_enabled(False), declare_missing(missing):
                     trace = poutine.trace(self.guide).get_trace(images, known)
                     poutine.replay(self.model, trace=trace)(images, known)

@@ -23,6 +23,8 @@ __all__ = [
     "is_pyro_attribute",
     "is_replaced_by_do",
     "mask_of",
+    "random_attributes",
+    "rename_root",
     "version_of",
 ]
 
@@ -83,10 +85,26 @@ def ensure_local_params(module: nn.Module) -> None:
             part._pyro_context.param_state = {"params": {}, "constraints": {}}
 
 
+def rename_root(module: PyroModule, old: str, new: str) -> None:
+    """Renames a root module, and with it its parts, in Pyro's parameter store.
+
+    ``PyroModule`` keeps its full name in ``_pyro_name`` and can only be renamed before it has run.
+    """
+    for part in module.modules():
+        if isinstance(part, PyroModule) and (part._pyro_name == old or part._pyro_name.startswith(f"{old}.")):
+            part._pyro_name = new + part._pyro_name.removeprefix(old)
+
+
 def is_pyro_attribute(module: PyroModule, name: str) -> bool:
     """Whether an attribute is a parameter or sample of Pyro's, listed in ``_pyro_params`` and ``_pyro_samples``."""
     own = module.__dict__
     return name in own.get("_pyro_params", ()) or name in own.get("_pyro_samples", ())
+
+
+def random_attributes(module: Any) -> list[tuple[PyroModule, str]]:
+    """Which attributes of a module and its parts are a ``PyroSample``; ``PyroModule`` lists them in ``_pyro_samples``."""
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    return [(part, name) for part in parts if isinstance(part, PyroModule) for name in part._pyro_samples]
 
 
 def is_replaced_by_do(message: Mapping[str, Any]) -> bool:

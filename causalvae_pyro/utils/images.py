@@ -5,9 +5,71 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from pyro.poutine.messenger import unwrap
+from torch import Tensor, nn
 
-__all__ = ["as_images", "check_images", "scale_images"]
+__all__ = ["as_images", "check_images", "check_observations", "pixels_of", "scale_images", "scale_observations"]
+
+
+def pixels_of(module: Any) -> bool | None:
+    """Whether a model or a guide takes images, uint8 or in [0, 1]; ``None`` where it does not say.
+
+    A model's likelihood says so by ``pixels``, a guide's encoder by the length of its ``image_shape``.
+    """
+    module = unwrap(module)
+    likelihood = getattr(module, "likelihood", None)
+    if likelihood is not None:
+        return getattr(likelihood, "pixels", None)
+    for part in module.modules() if isinstance(module, nn.Module) else ():
+        if isinstance(shape := getattr(part, "image_shape", None), tuple):
+            return len(shape) == 3
+    return None
+
+
+def check_observations(x: Any, pixels: bool | None, argument: str = "x") -> None:
+    """Refuses what is no batch of observations: of images where the model says so, else of real numbers of any shape.
+
+    Args:
+        x: What was given.
+        pixels: See :func:`pixels_of`.
+        argument: Its name, for errors.
+
+    Raises:
+        ValueError: See :func:`check_images`; or if it is no tensor ``[N, ...]`` of finite numbers with ``N >= 1``.
+    """
+    if pixels:
+        check_images(x, argument)
+        return
+    if not isinstance(x, Tensor) or x.ndim < 2 or x.is_complex():
+        given = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{argument}: expected a tensor of real numbers [N, ...], got {given}")
+    if not x.numel():
+        raise ValueError(f"{argument}: got no {'entries' if len(x) else 'rows'}")
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{argument}: got a number that is not finite")
+
+
+def scale_observations(
+    x: Tensor,
+    pixels: bool | None,
+    argument: str = "x",
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Images as :func:`scale_images` has them, and other observations as they are, in a floating point precision.
+
+    Args:
+        x: Observations.
+        pixels: See :func:`pixels_of`; where it is ``None`` bytes ``[N, C, H, W]`` are pixels.
+        argument: Its name, for errors.
+        device: Where the result lies; by default where ``x`` does.
+        dtype: Its precision; by default that of ``x``, or the default one.
+    """
+    if pixels or (pixels is None and x.dtype == torch.uint8 and x.ndim >= 4):
+        return scale_images(x, argument, device=device, dtype=dtype)
+    dtype = dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
+    return x.to(device=device, dtype=dtype)
 
 
 def as_images(x: Tensor, argument: str = "x", *, like: Tensor | None = None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +14,9 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import unwrap
 from torch import nn
 
-from causalvae_pyro.utils.compat import ensure_local_params, is_pyro_attribute
+from causalvae_pyro.utils.compat import ensure_local_params, is_pyro_attribute, random_attributes, rename_root
 
-__all__ = ["LocalParamModule", "local_params"]
+__all__ = ["LocalParamModule", "local_params", "sample_attributes"]
 
 
 class _Quiet(threading.local):
@@ -24,6 +26,7 @@ class _Quiet(threading.local):
 
 
 _quiet = _Quiet()
+_numbers = itertools.count()
 # Pyro's setting is the process's. The first who needs it switches it on, and the last puts back what was there, in whatever
 # order threads come and go.
 _guard = threading.Lock()
@@ -35,7 +38,25 @@ class LocalParamModule(PyroModule):
 
     Each access to a module or parameter of a ``PyroModule`` emits a param statement for every parameter below it, dozens in a
     training step. Under ``local_params(..., quiet=True)`` attribute access emits none.
+
+    Pyro's parameter store is keyed by a root's name, so each module gets a name that no other in the process has, and a deep
+    copy one of its own: under one name, the second of two models would silently train the first.
+
+    Args:
+        kind: What the name begins with.
     """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"{kind}_{next(_numbers)}")
+        self._kind, self._root = kind, self._pyro_name
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        new = memo[id(self)] = type(self).__new__(type(self))
+        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        if self._pyro_name == self._root:  # the parts of another module are named by it
+            new._root = f"{self._kind}_{next(_numbers)}"
+            rename_root(new, self._root, new._root)
+        return new
 
     def __getattr__(self, name: str) -> Any:
         if _quiet.on and not is_pyro_attribute(self, name):
@@ -43,6 +64,16 @@ class LocalParamModule(PyroModule):
             if not isinstance(found, PyroModule):
                 return found
         return super().__getattr__(name)
+
+
+def sample_attributes(module: Any) -> None:
+    """Draws all attributes of a module and its parts that are a :class:`pyro.nn.PyroSample`; later access gets the same values.
+
+    Args:
+        module: A module, or anything else, which has none.
+    """
+    for part, name in random_attributes(module):
+        getattr(part, name)
 
 
 @contextmanager

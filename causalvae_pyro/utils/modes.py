@@ -6,10 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from pyro.poutine.messenger import unwrap
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["evaluation_mode", "frozen"]
+__all__ = ["evaluation_mode", "frozen", "gradients", "keeps_gradients"]
+
+
+def keeps_gradients(grad: bool | None, *values: Any) -> bool:
+    """Whether to record gradients: as told, else where the grad mode is on and one of the values requires a gradient."""
+    if grad is not None:
+        return grad
+    return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in values)
+
+
+def gradients(grad: bool | None, *values: Any) -> Any:
+    """A context that records gradients, or does not; see :func:`keeps_gradients`."""
+    return torch.set_grad_enabled(keeps_gradients(grad, *values))
 
 
 @contextmanager

@@ -222,7 +222,7 @@ def test_shared_weights_are_saved(tmp_path):
 def test_arguments_that_json_cannot_hold(tmp_path):
     model = CausalVAE(LinearSCM(GRAPH), FixedPrior(3), Doubling(object(), SHAPE, 3), GaussianLikelihood())
     with pytest.raises(ValueError, match=r"^run: a module was made with <object object at .*config\.json cannot hold"):
-        save(Run(model, make().guide), tmp_path)
+        save(Run(model, make("paper").guide), tmp_path)
     assert os.listdir(tmp_path) == []
 
 

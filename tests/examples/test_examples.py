@@ -23,6 +23,8 @@ EXAMPLES = {
     "discover_graph.py": [*TINY, "--out", "{tmp}/run"],
     "counterfactual_pendulum.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
     "soft_interventions.py": ["--run", "{run}", "--count", "3", "--average", "20", "--out", "{tmp}/picture.png"],
+    "optimise_intervention.py": ["--run", "{run}", "--count", "3", "--steps", "3", "--out", "{tmp}/picture.png"],
+    "gene_counts.py": ["--epochs", "1", "--cells", "200", "--genes", "8"],
     "chirho_worlds.py": ["--run", "{run}", "--count", "3", "--out", "{tmp}/picture.png"],
     "swap_prior.py": TINY,
     "swap_guide.py": TINY,
@@ -79,6 +81,21 @@ def test_example(name, tmp_path, tiny_run, monkeypatch, capsys):
     if name == "discover_graph.py":
         assert matplotlib.image.imread(tmp_path / "run" / "discovery.png").std() > 0.01
         assert load(tmp_path / "run").model.graph.names == Pendulum.graph.names
+
+
+@pytest.mark.thorough
+def test_svi_by_hand_learns_what_causes_what(monkeypatch, capsys):
+    """On its own budget of epochs, at half the size."""
+    monkeypatch.setattr(sys, "argv", ["svi_by_hand.py", "--size", "32"])
+    runpy.run_path(str(ROOT / "examples" / "svi_by_hand.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    strengths = re.findall(r"strength of .*: learned (\S+), least squares (\S+)", out)
+    assert len(strengths) == len(Pendulum.graph.edges)
+    for learned, least_squares in strengths:
+        assert float(learned) == pytest.approx(float(least_squares), abs=0.05)
+    for error, moved in re.findall(r"mean error (\S+); it moves by (\S+)", out):
+        assert float(error) < 0.1 * float(moved)
+    assert float(re.search(r"CF-score (\S+)", out)[1]) >= 0.9
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from causalvae_pyro import Shift, abduct, counterfactual
+from causalvae_pyro import CausalGraph, GaussianLikelihood, Shift, abduct, counterfactual
 from causalvae_pyro.interventions import soft_do
-from tests.builders import SPACES
+from causalvae_pyro.likelihoods import LaplaceLikelihood
+from tests.builders import SPACES, make_pair
 from tests.interventions.test_counterfactuals import LEAF, MID, SHAPE, N, make
 
 pytest.importorskip("chirho")
@@ -17,6 +18,7 @@ pytest.importorskip("chirho")
 from chirho.counterfactual.handlers import MultiWorldCounterfactual, TwinWorldCounterfactual
 from chirho.indexed.ops import IndexSet, gather
 from chirho.interventional.handlers import do
+from chirho.observational.handlers import condition
 
 # Above the data's plate.
 WORLDS = {"first_available_dim": -2}
@@ -96,3 +98,15 @@ def test_soft_interventions_act_in_every_world(case):
         do(model, {"root": lambda natural: natural + 0.5})(num_samples=N)
     shifted = counterfactual(*pair, x, {"root": Shift(0.5)}, latent=True, return_latents=True)[1]
     assert_close(latents_and_images(tracer.trace)[0][1], shifted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("likelihood", [GaussianLikelihood(), LaplaceLikelihood(), GaussianLikelihood(event_dim=1)], ids=str)
+def test_an_image_is_seen_in_the_factual_world(likelihood):
+    shape = SHAPE if likelihood.event_dim == 3 else (5,)
+    model, _ = make_pair(CausalGraph(["a", "b"], [("a", "b")]), shape, likelihood=likelihood)
+    x = torch.rand(N, *shape)
+    with MultiWorldCounterfactual(**WORLDS), torch.no_grad():
+        both = do(condition(model, data={"x": x}), {"a": torch.ones(N, 1)})(num_samples=N)
+        factual, counterfactual = (gather(both, IndexSet(a={i}), event_dim=len(shape)).reshape(x.shape) for i in (0, 1))
+    assert torch.equal(factual, x)
+    assert (counterfactual != x).any()

@@ -377,7 +377,8 @@ def test_the_modules_own_weights_are_used_and_the_parameter_store_is_left_alone(
     # Another model of the same name, with other weights, has left its parameters in the store.
     other = copy.deepcopy(pair)
     with torch.no_grad():
-        for module in other:
+        for module, own in zip(other, pair, strict=True):
+            module._pyro_name = own._pyro_name
             for parameter in module.parameters():
                 parameter.add_(1.0)
     other[1](x)
@@ -401,7 +402,7 @@ def test_the_modules_own_weights_are_used_and_the_parameter_store_is_left_alone(
 def test_functions_work_on_modules_of_any_provenance(x):
     model, q = make()
     expected = counterfactual(model, q, x, {"mid": 1.0})
-    twin_model, twin_q = copy.deepcopy(model), copy.deepcopy(q)
+    twin_model, twin_q = copy.deepcopy((model, q))
     assert torch.equal(counterfactual(twin_model, twin_q, x, {"mid": 1.0}), expected)
     # After a run under Pyro's own store, and while modules are wrapped by handlers.
     model(x)

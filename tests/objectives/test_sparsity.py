@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from causalvae_pyro import CausalELBO, CausalGraph, LinearSCM, fit
 from causalvae_pyro.networks import SpriteDecoder
-from causalvae_pyro.objectives import EffectSparsity
+from causalvae_pyro.objectives import EffectSparsity, LabelFit
 from tests.builders import make_pair
 
 N, SIZE, SHAPE = 3, 6, (1, 8, 8)
@@ -142,7 +142,7 @@ def test_in_the_objective(options):
 
 def test_fit_reports_it():
     model, guide = make()
-    objective = CausalELBO(terms=[EffectSparsity(lambda progress: 10.0 * progress)])
+    objective = CausalELBO(terms=[LabelFit(), EffectSparsity(lambda progress: 10.0 * progress)])
     data = torch.rand(SIZE, *SHAPE), torch.randn(SIZE, N)
     history = fit(model, guide, data, objective=objective, epochs=2, batch_size=SIZE, device="cpu", progress=False)
     assert [row["effect_sparsity"] > 0 for row in history.rows] == [False, True]

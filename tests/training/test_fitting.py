@@ -13,7 +13,6 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
 from causalvae_pyro import (
-    AdditiveNoiseSCM,
     AmortizedGuide,
     CausalELBO,
     fit,
@@ -207,8 +206,9 @@ def test_images_with_labels_are_shown_as_often_as_told(data, repeats):
     assert torch.equal(shown.sum(0), counts)
     # Each with its own labels, and with those that are missing still missing.
     assert torch.equal(u.nan_to_num(-9), hidden[shown.int().argmax(1)].nan_to_num(-9).float())
-    again = Spy(make(data)[1])
-    run((make(data)[0], again), (images, hidden), epochs=2, labelled_repeats=repeats)
+    model, guide = make(data)
+    again = Spy(guide)
+    run((model, again), (images, hidden), epochs=2, labelled_repeats=repeats)
     orders = [torch.cat([x for x, _ in half]) for half in (again.seen[: len(spy.seen)], again.seen[len(spy.seen) :])]
     assert torch.equal(orders[0], x)
     assert not torch.equal(*orders)
@@ -226,9 +226,11 @@ def test_whether_labels_are_missing_is_looked_up_outside_of_the_steps(pendulum, 
             return super().forward(x, labels)
 
     for given in (data, (images, hidden)):
-        run((make(data)[0], Declared(make(data)[1])), given, epochs=1)
+        model, guide = make(data)
+        run((model, Declared(guide)), given, epochs=1)
         loaded.images, loaded.labels = given
-        run((make(data)[0], Declared(make(data)[1])), loaded, epochs=1, batch_size=2)
+        model, guide = make(data)
+        run((model, Declared(guide)), loaded, epochs=1, batch_size=2)
     assert all(said is truth for said, truth in declared)
     assert {said for said, _ in declared} == {True, False}
     assert missing_labels._declared.get() is None
@@ -271,10 +273,10 @@ def test_a_dataset_may_lack_labels(pendulum, data):
 
 def test_an_encoder_that_reads_labels_has_to_have_them(data):
     images, labels = data
-    scm = AdditiveNoiseSCM(Pendulum.graph, hidden=8)
-    guide = AmortizedGuide(MLPEncoder((3, 16, 16), 16, hidden=32, label_dim=4), scm)
+    model, _ = make(data)
+    guide = AmortizedGuide(MLPEncoder((3, 16, 16), 16, hidden=32, label_dim=4), model.scm)
     with pytest.raises(ValueError, match=r"^labels: some are missing, but the guide's encoder reads them; give it label_dim=0"):
-        run((make(data)[0], guide), (images, spoilt(labels, (5, 2), math.nan)))
+        run((model, guide), (images, spoilt(labels, (5, 2), math.nan)))
 
 
 # History and schedule ------------------------------------------------------------------------------------------------
@@ -369,6 +371,7 @@ def infinite(p):
     return pyro.distributions.Normal(p.mean, p.base_dist.scale + math.inf).to_event(2)
 
 
+@pytest.mark.filterwarnings("ignore:objective. it gives the causal layer no gradient")
 @pytest.mark.parametrize(
     ("part", "spoil", "objective", "culprit"),
     [
