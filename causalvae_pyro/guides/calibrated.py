@@ -59,7 +59,7 @@ class CalibratedGuide(GuideWrapper):
 
 @torch.no_grad()
 def calibrate(
-    model: Any, guide: nn.Module, x: Tensor, labels: Tensor, *, level: float = 0.95, batch_size: int = 256
+    model: Any, guide: Any, x: Tensor, labels: Tensor, *, level: float = 0.95, batch_size: int = 256
 ) -> CalibratedGuide:
     """Finds the temperatures at which intervals of the guide hold the labels of held-out images as often as they should.
 
