@@ -2,6 +2,7 @@
 
 from causalvae_pyro.metrics.axioms import composition, effectiveness, minimality, reversibility
 from causalvae_pyro.metrics.counterfactual import cf_errors, cf_score, cf_score_of_errors
+from causalvae_pyro.metrics.coverage import interval_coverage
 from causalvae_pyro.metrics.dci import DCI, dci
 from causalvae_pyro.metrics.disentanglement import irs, mcc, mig, sap
 from causalvae_pyro.metrics.efficiency import efficiency_curve, sample_efficiency
@@ -33,6 +34,7 @@ __all__ = [
     "effectiveness",
     "efficiency_curve",
     "fid",
+    "interval_coverage",
     "irs",
     "mcc",
     "mic",
