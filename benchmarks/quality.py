@@ -68,7 +68,7 @@ def summarised(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     first = metrics[0]
     summary = {
         key: over_seeds([m[key] for m in metrics])
-        for key in ("r2", "cf_score", "ceiling", "cf_baselines", "predicted")
+        for key in ("r2", "accuracy", "cf_score", "ceiling", "cf_baselines", "predicted")
         if key in first
     }
     if "cf_r2" in first:

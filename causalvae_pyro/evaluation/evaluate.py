@@ -64,6 +64,7 @@ def evaluate(
         - ``images``: number of images scored.
         - ``reconstruction_mse``: mean squared error per pixel and channel, in [0, 1] units.
         - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one.
+        - ``accuracy``: of the same, per binary concept (labels 0 and 1); left out where there is none.
         - ``representation``: see :func:`~causalvae_pyro.metrics.representation_scores`; left out below 8 images, or
           where a class is too rare for it.
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.

@@ -116,6 +116,12 @@ class Scorer:
             "graph": _graph_scores(self.run.graph, self.data.graph),
             "intervals": {},
         }
+        right = {
+            name: ((read > 0.5) == (label > 0.5)).double().mean().item()
+            for name, read, label in zip(names, self.read.T, self.labels.T, strict=True)
+            if _is_binary(label)
+        }
+        result |= {"accuracy": right} if right else {}
         if len(self.x) >= _FEWEST:
             # A class so rare that one part of the samples is without it has no DCI.
             with suppress(ValueError):
@@ -294,7 +300,7 @@ class Scorer:
 
     def _values(self, name: str, generator: torch.Generator | None = None) -> Tensor:
         column = self.labels[:, self.data.graph.index(name)]
-        if bool(((column == 0) | (column == 1)).all()):
+        if _is_binary(column):
             # The other value: a random one leaves half of the images as they are.
             return 1 - column
         generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
@@ -304,6 +310,10 @@ class Scorer:
         # No interval where a resample has no score: one without the few images of a rare class, or on which nothing changes.
         with suppress(ValueError), np.errstate(divide="ignore", invalid="ignore"):
             intervals[key] = bootstrap_interval(arrays, statistic, seed=self.seed, **options)["interval"]
+
+
+def _is_binary(labels: Tensor) -> bool:
+    return bool(((labels == 0) | (labels == 1)).all())
 
 
 def _always(images: Tensor) -> Callable[[Tensor], Tensor]:

@@ -61,11 +61,21 @@ def _aligned(title: str, *cells: str) -> list[str]:
 def _concepts(metrics: dict[str, Any]) -> Section:
     scores, intervals = metrics.get("representation", {}), metrics["intervals"].get("r2", {})
     undone = metrics.get("reversibility")
-    columns = ["concept", "R^2", _INTERVAL] + (["MIC", "TIC", "undone"] if scores else ["undone"])
+    right = metrics.get("accuracy", {})
+    columns = ["concept", "R^2", _INTERVAL, "accuracy"] + (["MIC", "TIC", "undone"] if scores else ["undone"])
     rows = []
     for name, r2 in metrics["r2"].items():
         own = [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
-        rows.append([name, f"{r2:.4f}", _span(intervals.get(name), 4), *own, f"{undone[name]:.4f}" if undone else ""])
+        rows.append(
+            [
+                name,
+                f"{r2:.4f}",
+                _span(intervals.get(name), 4),
+                f"{right[name]:.3f}" if name in right else "",
+                *own,
+                f"{undone[name]:.4f}" if undone else "",
+            ]
+        )
     return _section("Concepts read from test images; mean absolute pixel error after do and undo", columns, rows)
 
 
