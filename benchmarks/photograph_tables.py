@@ -25,8 +25,8 @@ def faces() -> list[str]:
     lines = [
         f"Faces of CelebA, its first 10,000 images at half size, split by person (8,016 to train, 1,984 to test), {seeds}"
         f" seed{'s' if seeds > 1 else ''}",
-        f"(`python benchmarks/quality.py --data celeba --seeds {seeds} -- --root DIR --group smile`). Each concept is set to its other",
-        "value. A predictor of another architecture, trained on images that no classifier of the training saw, reads the result:",
+        f"(`python benchmarks/quality.py --data celeba --seeds {seeds} -- --root DIR --group smile`). Each concept is set to its",
+        "other value. A predictor of another architecture, trained on images that no classifier of the training saw, reads it:",
         "",
         f"| | {' | '.join(_COLUMNS)} |",
         f"|---|{'---|' * len(_COLUMNS)}",
@@ -45,5 +45,6 @@ def faces() -> list[str]:
         f" {value(predicted['left_alone']['identity'], 3)};",
         f"error after ten null interventions {value(result['composition_growth'], 2)} times that after one. MIC {labels['mic']},"
         f" TIC {labels['tic']}, in brackets what",
-        f"the labels themselves have. Training and scoring take {result['seconds']['mean'] / 60:.0f} minutes of one core in half precision.",
+        f"the labels themselves have. Training and scoring take {result['seconds']['mean'] / 60:.0f} minutes of one core, in half"
+        " precision.",
     ]
