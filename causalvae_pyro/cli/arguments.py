@@ -173,6 +173,14 @@ def _make_parser() -> argparse.ArgumentParser:
         "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
     )
     cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
+    cf.add_argument(
+        "--pixel-noise",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the difference from the reconstruction that is kept, in [0, 1]: grain and fine detail, "
+        "and old edges where something moves",
+    )
     cf.add_argument("--out", type=user_path, default=Path("counterfactual.png"), help="image file: rows factual, model's, true")
     _moved_data(cf)
     _device_option(cf)

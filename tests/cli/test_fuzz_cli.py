@@ -141,6 +141,7 @@ COMMANDS = {
         {
             "--do": ["light=12", "pendulum=0.3", "sun=1", "light", "=", "light=", "=1", "light=1e30", "light=-1e300"],
             "--count": ["2"],
+            "--pixel-noise": ["0", "1"],
             "--device": ["cpu"],
             "--out": ["HERE/a/b.png", "HERE/a.pdf", "HERE/a.xyz", "HERE", "HERE/labels.csv/x.png"],
         },

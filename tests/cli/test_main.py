@@ -305,6 +305,20 @@ def test_counterfactual_draws(run, tmp_path, capsys, monkeypatch):
     assert matplotlib.image.imread(out)[..., :3].std() > 0.05
 
 
+def test_counterfactual_keeps_pixel_noise(run, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "causalvae_pyro.cli.counterfactual.plot_comparison", lambda rows: drawn.update(rows) or plot_comparison(rows)
+    )
+    test = Small("test", size=16, noise=0.1, seed=3)
+    do = f"light={test.labels[0, 1].item()}"
+    arguments = ["--do", do, "--count", "1", "--out", str(tmp_path / "cf.png"), "--device", "cpu", "--pixel-noise", "1"]
+    assert main(["counterfactual", str(run), *arguments]) == 0
+    pair = load(run)
+    expected = counterfactual(pair.model, pair.guide, test.images[:1], {"light": test.labels[:1, 1]}, pixel_noise=1.0)
+    torch.testing.assert_close(next(images for name, images in drawn.items() if name.endswith("model")), expected)
+
+
 @pytest.mark.thorough
 def test_a_fresh_process_gives_the_same_counterfactuals(finished, tmp_path):
     program = """
@@ -367,6 +381,7 @@ BAD = {
     "not a number": (None, ["counterfactual", "RUN", "--do", "light=far"], "--do: got 'light=far'; expected CONCEPT=NUMBER"),
     "nan": (None, ["counterfactual", "RUN", "--do", "light=nan"], "do['light']: got a value that is not finite"),
     "twice": (None, ["counterfactual", "RUN", *DO, "--do", "light=13"], "--do: 'light' is given twice"),
+    "pixel noise": (None, ["counterfactual", "RUN", *DO, "--pixel-noise", "2"], "--pixel-noise: got 2.0; must lie in [0, 1]"),
     "count": (None, ["counterfactual", "RUN", *DO, "--count", "0"], "--count: got 0; must be at least 1"),
     "picture's format": (None, ["counterfactual", "RUN", *DO, "--out", "TMP/a.xyz"], "xyz"),
     "missing run": (None, ["evaluate", "TMP/nothing"], "nothing/config.json does not exist"),
