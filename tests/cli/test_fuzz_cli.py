@@ -113,6 +113,7 @@ COMMANDS = {
             "--seed": ["5"],
             "--limit": ["9"],
             "--label-share": ["0.5"],
+            "--validation-share": ["0.3"],
             "--dim": ["2"],
             "--decoder": ["conv", "sprites"],
             "--encoder": ["conv", "spatial"],
