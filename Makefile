@@ -57,6 +57,7 @@ quality-best: $(STAMP)  ## the same with --preset best, mechanism noise and held
 	  $(BIN)/python benchmarks/quality.py --data $$data --runs runs/split --out benchmarks/results/$${data}_split.json -- --partition compositional || exit 1; \
 	done
 	$(BIN)/python benchmarks/ablation.py
+	$(BIN)/python benchmarks/pixel_noise.py --out benchmarks/results/pixel_noise.json
 
 table1: $(STAMP)  ## the paper's table 1, all methods over 5 seeds (hours; goes on where it was stopped)
 	$(BIN)/python -m benchmarks.table1

@@ -107,6 +107,9 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
+    train.add_argument(
+        "--validation-share", type=float, default=0.0, help="hold out so many of the training images, for the history's columns"
+    )
     train.add_argument("--label-share", type=float, default=1.0, help="use the labels of so many images only, chosen at random")
     train.add_argument("--dim", type=int, default=RECIPE["dim"], help="dimensions of each concept")
     train.add_argument(
@@ -135,7 +138,11 @@ def _make_parser() -> argparse.ArgumentParser:
     earlier.add_argument("--overwrite", action="store_true", help="replace a finished run in --out, which is refused otherwise")
     engine.add_argument("--ema", type=float, metavar="DECAY", help="train on, but keep an average of the weights, e.g. 0.999")
     engine.add_argument("--max-grad-norm", type=float, help="scale larger gradients down to this norm")
-    engine.add_argument("--patience", type=int, help="stop after so many epochs without a lower loss; not with sprites")
+    engine.add_argument(
+        "--patience",
+        type=int,
+        help="stop after so many epochs without a lower loss, that of the images held out where there are some; not with sprites",
+    )
     engine.add_argument(
         "--mixed-precision", choices=("no", "fp16", "bf16"), help="of encoder and decoder, on devices that have it"
     )
@@ -173,6 +180,14 @@ def _make_parser() -> argparse.ArgumentParser:
         "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
     )
     cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
+    cf.add_argument(
+        "--pixel-noise",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the difference from the reconstruction that is kept, in [0, 1]: grain and fine detail, "
+        "and old edges where something moves",
+    )
     cf.add_argument("--out", type=user_path, default=Path("counterfactual.png"), help="image file: rows factual, model's, true")
     _moved_data(cf)
     _device_option(cf)

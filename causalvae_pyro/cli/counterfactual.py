@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments: Of the command.
 
     Raises:
-        ValueError: If ``--do`` or ``--count`` is not as stated in the help.
+        ValueError: If ``--do``, ``--count`` or ``--pixel-noise`` is not as stated in the help.
     """
     found = load_run(arguments.path, device=resolve_device(arguments.device))
     do: dict[str, float] = {}
@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
         do[name] = value
     if arguments.count < 1:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
+    if not 0 <= arguments.pixel_noise <= 1:
+        raise ValueError(f"--pixel-noise: got {arguments.pixel_noise}; must lie in [0, 1]")
     check_target(arguments.out, "--out")
     check_writable(arguments.out.parent, "--out")
     data = load_dataset(data_of(found, arguments), "test")
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     # The run may hold the concepts in another order than the data, and more of them.
     handed = labels.new_full((len(labels), len(found.graph)), torch.nan)
     handed[:, [found.graph.index(name) for name in data.graph.names]] = labels
-    images = counterfactual(found.model, found.guide, x, do, handed).cpu()
+    images = counterfactual(found.model, found.guide, x, do, handed, pixel_noise=arguments.pixel_noise).cpu()
     rows = [("factual", x), (f"{do_label(do, units_of(data) or found.units)}\nmodel", images)]
     truth = _truth(data, chosen, labels, do)
     if truth is not None:

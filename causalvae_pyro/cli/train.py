@@ -12,6 +12,7 @@ from typing import Any
 
 import pyro
 import torch
+from torch import Tensor
 
 import causalvae_pyro
 from causalvae_pyro.checkpoints.runs import WEIGHTS, SaveCheckpoint, load
@@ -49,6 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
     if not 0 < arguments.label_share <= 1:
         raise ValueError(f"--label-share: got {arguments.label_share}; must lie in (0, 1]")
+    if not 0 <= arguments.validation_share < 1:
+        raise ValueError(f"--validation-share: got {arguments.validation_share}; must lie in [0, 1)")
     description = describe(arguments)
     out = arguments.out or Path("runs") / description["name"]
     if not arguments.resume:
@@ -58,13 +61,19 @@ def run(arguments: argparse.Namespace) -> None:
     count = min(arguments.limit or len(train_data), len(train_data))
     # Evenly spaced: the first scenes of the grid share one value of the first concept.
     chosen = evenly_spaced(count, len(train_data))
+    held = chosen.new_empty(0)
+    if arguments.validation_share:
+        chosen, held = _hold_out(chosen, arguments.validation_share, arguments.seed)
     images, labels = train_data.images[chosen], train_data.labels[chosen]
+    validation = (train_data.images[held], train_data.labels[held]) if len(held) else None
     recipe, reason = choose(arguments, images, labels)
     batch_size = arguments.batch_size or (32 if recipe.decoder == "hierarchical" else 64)
     precision = arguments.mixed_precision or ("bf16" if recipe.decoder == "hierarchical" and has_bf16(device) else None)
     semi: dict[str, Any] = {}
     if arguments.label_share < 1:
         labels = keep_labels(labels, arguments.label_share, seed=arguments.seed)
+        if validation is not None:
+            validation = validation[0], keep_labels(validation[1], arguments.label_share, seed=arguments.seed)
         labelled = len(labels) - int(labels.isnan().any(1).sum())
         semi = {"label_share": arguments.label_share, "labelled": labelled, "labelled_repeats": recipe.labelled_repeats(labels)}
     config = {
@@ -76,6 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
             "seed": arguments.seed,
             "images": len(images),
             "device": str(device),
+            **({"validation": len(held)} if len(held) else {}),
             **semi,
         },
         **({"units": units} if (units := units_of(train_data)) else {}),
@@ -100,6 +110,8 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"training on {count}{train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
         if reason:
             say(reason)
+        if len(held):
+            say(f"{len(held)} images are held out for validation")
         if semi:
             say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
             fit_mechanisms(pair.model, labels)
@@ -114,6 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
             pair.model,
             pair.guide,
             (images, labels),
+            validation=validation,
             objective=recipe.objective(pair),
             epochs=arguments.epochs,
             batch_size=batch_size,
@@ -136,6 +149,15 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"trained in {time.perf_counter() - started:.0f} s; scoring")
         score(load(out, device=device), out, history.rows, train_data=train_data)
         say(f"done in {time.perf_counter() - started:.0f} s")
+
+
+def _hold_out(rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Some rows for training and a random share of them, two at least, for validation, in the order of the data."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    cut = max(2, round(share * len(rows)))
+    if cut >= len(rows):
+        raise ValueError(f"--validation-share: got {share}, which leaves no training image of {len(rows)}; must be less")
+    return rows[order[cut:].sort().values], rows[order[:cut].sort().values]
 
 
 def _silent(*values: Any) -> None:

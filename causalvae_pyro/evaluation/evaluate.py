@@ -12,6 +12,7 @@ from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.scorecard import CounterfactualData, Scorer, has_truth
 from causalvae_pyro.evaluation.tables import score_table
+from causalvae_pyro.interventions.pixels import check_pixel_noise
 from causalvae_pyro.metrics import PhotographPredictor, Predictor
 from causalvae_pyro.utils.random_state import kept_rng_state
 
@@ -30,6 +31,7 @@ def evaluate(
     pairs: bool = True,
     intervals: bool = True,
     axioms: bool = True,
+    pixel_noise: float = 0.0,
     limit: int | None = None,
 ) -> dict[str, Any]:
     """The score card of a run.
@@ -56,12 +58,14 @@ def evaluate(
         pairs: Score interventions on every pair of concepts too.
         intervals: Compute the intervals over the images, which takes longer than all scores of the representation.
         axioms: Compute ``composition`` and ``reversibility``, half of the time of all scores.
+        pixel_noise: Share of the images' own pixel noise that all counterfactuals keep; see
+            :func:`~causalvae_pyro.counterfactual`. With 1 composition is 0 whatever the model; reconstructions stay the mean.
         limit: Use so many images only, evenly spaced.
 
     Returns:
         A JSON-able mapping:
 
-        - ``images``: number of images scored.
+        - ``images``: number of images scored; ``pixel_noise``, where some is kept.
         - ``reconstruction_mse``: mean squared error per pixel and channel, in [0, 1] units.
         - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one.
         - ``accuracy``: of the same, per binary concept (labels 0 and 1); left out where there is none.
@@ -78,7 +82,7 @@ def evaluate(
           (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
         - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
           pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
-        - ``ceiling``: what that score would be with the reconstruction's error alone.
+        - ``ceiling``: what that score would be with the reconstruction's error alone, of which pixel noise takes its share.
         - ``cf_baselines``, where ``data`` has trivial answers (:class:`CounterfactualData`): by name their counterfactual scores.
           The image left alone has 0, by definition.
         - ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.
@@ -92,14 +96,17 @@ def evaluate(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: got {limit}; must be at least 1")
+    check_pixel_noise(pixel_noise)
     count = len(data.labels) if limit is None else min(limit, len(data.labels))
     # Evenly spaced: neighbours on a grid of labels are alike.
     chosen = evenly_spaced(count, len(data.labels))
     x, labels = data.images[chosen], data.labels[chosen]
-    scorer = Scorer(run, data, x, labels, seed, intervals, chosen)
+    scorer = Scorer(run, data, x, labels, seed, intervals, chosen, pixel_noise)
     # First, because it fails where its network cannot be had.
     distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
     result = scorer.representation() | (scorer.axioms() if axioms else {})
+    if pixel_noise:
+        result["pixel_noise"] = pixel_noise
     if predictor is not None:
         result["effectiveness"] = scorer.effectiveness(predictor)
     if photograph_predictor is not None:

@@ -15,6 +15,7 @@ from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.predicted import predicted_scores
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.interventions.actions import Interventions
 from causalvae_pyro.interventions.counterfactuals import counterfactual, counterfactual_traces, encode, reconstruct
 from causalvae_pyro.metrics import (
     FID,
@@ -84,19 +85,28 @@ class Scorer:
         seed: Fixes the intervention values and the resamples.
         intervals: Whether scores get intervals.
         index: Which images of the data they are, ``[N]``; by default all of them.
+        pixel_noise: See :func:`~causalvae_pyro.counterfactual`.
 
     Raises:
         ValueError: If the data has a concept that the run has not, or pixels out of range.
     """
 
     def __init__(
-        self, run: Run, data: Any, x: Tensor, labels: Tensor, seed: int, intervals: bool = True, index: Tensor | None = None
+        self,
+        run: Run,
+        data: Any,
+        x: Tensor,
+        labels: Tensor,
+        seed: int,
+        intervals: bool = True,
+        index: Tensor | None = None,
+        pixel_noise: float = 0.0,
     ) -> None:
         names, own = data.graph.names, run.graph.names
         if not set(names) <= set(own):
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
         x = as_images(x, "data.images")
-        self.run, self.data, self.x, self.labels, self.seed = run, data, x, labels, seed
+        self.run, self.data, self.x, self.labels, self.seed, self.pixel_noise = run, data, x, labels, seed, pixel_noise
         self.true_rows = self._draw_true_rows(torch.arange(len(x)) if index is None else index)
         self.with_intervals = intervals and len(x) >= _FEWEST
         # The run may hold the concepts in another order, and more of them; all but what the guide is handed follows the data's.
@@ -150,19 +160,18 @@ class Scorer:
 
     def axioms(self) -> dict[str, Any]:
         """Composition and reversibility."""
-        model, guide = self.run.model, self.run.guide
         some = evenly_spaced(min(_AXIOMS, len(self.x)), len(self.x))
         x, labels, handed = self.x[some], self.labels[some], self.handed[some]
 
         def set_to(do: dict[str, Tensor], handed: Tensor) -> Callable[[Tensor], Tensor]:
-            return lambda x: counterfactual(model, guide, x, do, handed).cpu().clamp(0, 1)
+            return lambda x: self._counterfactual(x, do, handed)[0].clamp(0, 1)
 
         result: dict[str, Any] = {"composition": composition(set_to({}, handed), x).tolist()}
         reversal = {}
         for column, name in enumerate(self.data.graph.names):
             do = {name: self._values(name)[some]}
-            images, z = counterfactual(model, guide, x, do, handed, return_latents=True)
-            images = images.cpu().clamp(0, 1)
+            images, z = self._counterfactual(x, do, handed)
+            images = images.clamp(0, 1)
             # The counterfactual image is abducted with its own labels: with the factual ones a guide that uses labels would
             # undo the intervention by itself. Effects follow the cause in both directions.
             undo = set_to({name: labels[:, column]}, self._hand(self._intended(do, z, some)))
@@ -174,8 +183,8 @@ class Scorer:
         found = {}
         for name in self.data.graph.names:
             values = self._values(name)
-            images, z = counterfactual(self.run.model, self.run.guide, self.x, {name: values}, self.handed, return_latents=True)
-            found[name] = values, images.cpu(), self._intended({name: values}, z)
+            images, z = self._counterfactual(self.x, {name: values}, self.handed)
+            found[name] = values, images, self._intended({name: values}, z)
         return predicted_scores(predictor, self.data.graph, self.x, self.labels, self.reconstruction.clamp(0, 1), found)
 
     def effectiveness(self, predictor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
@@ -188,10 +197,10 @@ class Scorer:
         result: dict[str, Any] = {"factual": score(self.x, self.labels), "do": {}}
         for name in names:
             do = {name: self._values(name)}
-            images, z = counterfactual(self.run.model, self.run.guide, self.x, do, self.handed, return_latents=True)
+            images, z = self._counterfactual(self.x, do, self.handed)
             # Where nobody knows the truth: what the model itself says follows from the factual labels.
             intended = self._intended(do, z)
-            result["do"][name] = score(images.cpu().clamp(0, 1), intended)
+            result["do"][name] = score(images.clamp(0, 1), intended)
         return result
 
     def minimality(self, features: Callable[[Tensor], Tensor]) -> dict[str, float]:
@@ -200,8 +209,8 @@ class Scorer:
         factual = features(self.x).cpu()
         for column, name in enumerate(self.data.graph.names):
             values = self._values(name)
-            images = counterfactual(self.run.model, self.run.guide, self.x, {name: values}, self.handed)
-            found = features(images.cpu().clamp(0, 1)).cpu()
+            images, _ = self._counterfactual(self.x, {name: values}, self.handed)
+            found = features(images.clamp(0, 1)).cpu()
             result[name] = minimality(factual, found, self.labels[:, column].contiguous(), values)
         return result
 
@@ -212,9 +221,8 @@ class Scorer:
         distance = FID(self.x.to(device), feature=features)
         result: dict[str, Any] = {"reconstructions": distance(self.reconstruction.clamp(0, 1)), "do": {}}
         for name in self.data.graph.names:
-            do = {name: self._values(name)}
-            images = counterfactual(self.run.model, self.run.guide, self.x, do, self.handed)
-            result["do"][name] = distance(images.cpu().clamp(0, 1))
+            images, _ = self._counterfactual(self.x, {name: self._values(name)}, self.handed)
+            result["do"][name] = distance(images.clamp(0, 1))
         return result
 
     def counterfactuals(self, pairs: bool) -> dict[str, Any]:
@@ -226,13 +234,15 @@ class Scorer:
         read: list[list[tuple[Tensor, Tensor]]] = [[] for _ in targets]
         start = 0
         # All worlds of a few images at a time: their noise is abducted once.
-        for (count,), traces in counterfactual_traces(run.model, run.guide, self.x, dos, self.handed):
+        worlds = counterfactual_traces(run.model, run.guide, self.x, dos, self.handed, pixel_noise=self.pixel_noise)
+        for (count,), traces in worlds:
             part = slice(start, start + count)
             start += count
-            x, residual = self.x[part], self.reconstruction[part] - self.x[part]
+            x = self.x[part]
+            residual = (1 - self.pixel_noise) * (self.reconstruction[part] - x)
             for k, (do, trace) in enumerate(zip(dos, traces, strict=True)):
                 true_labels, true = self._true({name: values[part] for name, values in do.items()}, part)
-                images = cast(Tensor, trace.nodes["x_mean"]["value"]).cpu()
+                images = cast(Tensor, trace.nodes["x"]["value"]).cpu()
                 errors[k].append((*cf_errors(images, true, x), *cf_errors(true + residual, true, x)))
                 again = self._read(encode(run.model, run.guide, images.clamp(0, 1), self._hand(true_labels)))
                 read[k].append((again, true_labels))
@@ -253,6 +263,12 @@ class Scorer:
                 name: {key: cf_score_of_errors(*cf_errors(images, true, self.x))} for name, images in answers.items()
             }
         return result
+
+    def _counterfactual(self, x: Tensor, do: Interventions, handed: Tensor) -> tuple[Tensor, Tensor]:
+        """Images, on the CPU, and concepts."""
+        model, guide = self.run.model, self.run.guide
+        images, z = counterfactual(model, guide, x, do, handed, pixel_noise=self.pixel_noise, return_latents=True)
+        return images.cpu(), z
 
     def _draw_true_rows(self, index: Tensor) -> Tensor | None:
         """For each image another one of the data that is its true counterfactual; ``None`` where the data draw the truth."""

@@ -3,6 +3,7 @@
 from causalvae_pyro.interventions.actions import InterventionSet, intervene
 from causalvae_pyro.interventions.counterfactuals import (
     abduct,
+    abduct_pixels,
     counterfactual,
     counterfactual_traces,
     encode,
@@ -34,6 +35,7 @@ __all__ = [
     "TwinWorlds",
     "World",
     "abduct",
+    "abduct_pixels",
     "ate",
     "counterfactual",
     "counterfactual_traces",

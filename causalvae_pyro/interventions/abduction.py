@@ -53,7 +53,7 @@ def abduct(
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
     check_rows(labels, x)
-    return _infer(guide, *_moved(x, labels, guide), num_samples, grad)
+    return _infer(guide, *moved(x, labels, guide), num_samples, grad)
 
 
 def abduct_for(
@@ -65,7 +65,7 @@ def abduct_for(
     grad: bool | None = None,
 ) -> dict[str, Tensor]:
     """:func:`abduct` where the model is, in its precision, and with the model in evaluation mode: guides may consult it."""
-    x, labels = _moved(x, labels, model)
+    x, labels = moved(x, labels, model)
     with evaluation_mode(model):
         return _infer(guide, x, labels, num_samples, grad)
 
@@ -123,7 +123,7 @@ def _is_latent(site: Any) -> bool:
     return site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
 
 
-def _moved(x: Tensor, labels: Tensor | None, module: Callable) -> tuple[Tensor, Tensor | None]:
+def moved(x: Tensor, labels: Tensor | None, module: Callable) -> tuple[Tensor, Tensor | None]:
     """Images in [0, 1], and labels, where a module is and in its precision."""
     root = unwrap(module)
     like = next(root.parameters(), None) if isinstance(root, nn.Module) else None

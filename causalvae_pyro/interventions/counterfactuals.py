@@ -14,13 +14,13 @@ from typing import Any, Literal, cast, overload
 
 import pyro.poutine as poutine
 import torch
-from pyro.poutine.messenger import Messenger, unwrap
+from pyro.poutine.messenger import unwrap
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from causalvae_pyro.distributions import mean_of
-from causalvae_pyro.interventions.abduction import NOISE_SITES, abduct, abduct_for, as_rows, check_rows, samples_plate
+from causalvae_pyro.interventions.abduction import NOISE_SITES, abduct, abduct_for, as_rows, check_rows, moved, samples_plate
 from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped, intervene, values_of
+from causalvae_pyro.interventions.pixels import HeldPixels, check_pixel_noise, standardised
 from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.utils.configurable import check_count
 from causalvae_pyro.utils.images import check_observations, pixels_of
@@ -28,19 +28,22 @@ from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode, gradients, keeps_gradients
 from causalvae_pyro.utils.pyro_lock import one_at_a_time, pyro_lock
 
-__all__ = ["abduct", "counterfactual", "counterfactual_traces", "encode", "intervene", "predict", "reconstruct"]
-
-
-class _PixelsAtMean(Messenger):
-    """Replaces the image by its mean: sampling noise for every pixel takes a good part of the decoder's time."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] == "x" and not msg["is_observed"]:
-            msg["value"], msg["done"] = mean_of(msg["fn"]), True
+__all__ = [
+    "abduct",
+    "abduct_pixels",
+    "counterfactual",
+    "counterfactual_traces",
+    "encode",
+    "intervene",
+    "predict",
+    "reconstruct",
+]
 
 
 @one_at_a_time
-def predict(model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool = True, grad: bool | None = None) -> Trace:
+def predict(
+    model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool | Tensor = True, grad: bool | None = None
+) -> Trace:
     """Prediction: the model's trace with the exogenous noise held at given values.
 
     Args:
@@ -48,7 +51,8 @@ def predict(model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool =
         noise: Values of the noise sites, e.g. from :func:`abduct`: ``eps [N, n, d]`` and perhaps ``eps_x [N, r]``. Samples of
             them, from ``abduct(..., num_samples=k)`` or :meth:`pyro.infer.MCMC.get_samples`, have ``[k]`` in front; so have
             then those of other sites, such as weights with a prior.
-        pixel_noise: Sample the site ``x`` from the likelihood; without, it is the likelihood's mean, which takes less time.
+        pixel_noise: Sample the site ``x`` from the likelihood; without, it is the likelihood's mean, which takes less time. A
+            tensor, e.g. from :func:`abduct_pixels`, is the noise ``e`` itself: ``x = mean + scale * e``.
         grad: See :func:`counterfactual`.
 
     Returns:
@@ -60,14 +64,41 @@ def predict(model: Callable, noise: Mapping[str, Tensor], *, pixel_noise: bool =
     copies = len(noise["eps"]) if noise["eps"].ndim == 4 else None
     if copies is not None and not noise.keys() <= NOISE_SITES:
         draws = [{name: value[k] for name, value in noise.items()} for k in range(copies)]
-        return _joined([predict(model, draw, pixel_noise=pixel_noise, grad=grad) for draw in draws], torch.stack)
-    pixels = nullcontext() if pixel_noise else _PixelsAtMean()
+        pixels_of_draws = pixel_noise if isinstance(pixel_noise, Tensor) else [pixel_noise] * copies
+        worlds = [predict(model, draw, pixel_noise=e, grad=grad) for draw, e in zip(draws, pixels_of_draws, strict=True)]
+        return _joined(worlds, torch.stack)
+    given = pixel_noise if isinstance(pixel_noise, Tensor) else None
+    pixels = nullcontext() if given is None and pixel_noise else HeldPixels(given)
     with gradients(grad, *noise.values()), evaluation_mode(model), local_params(model), pixels:
         # As new tensors, of which the layer does not remember what they were computed from: all worlds take the same path.
         conditioned = poutine.condition(model, data={name: value.view_as(value) for name, value in noise.items()})
         with poutine.trace() as tracer, samples_plate(copies):
             conditioned(num_samples=noise["eps"].shape[-3])
         return tracer.get_trace()
+
+
+@one_at_a_time
+def abduct_pixels(model: Callable, noise: Mapping[str, Tensor], x: Tensor, *, grad: bool | None = None) -> Tensor:
+    """Abduction of the pixels' own noise: ``e = (x - mean) / scale``, given all other noise.
+
+    Args:
+        model: The model, as it is: not intervened on. Its likelihood has a location and a scale, as
+            :class:`~causalvae_pyro.likelihoods.GaussianLikelihood` and
+            :class:`~causalvae_pyro.likelihoods.LaplaceLikelihood` have.
+        noise: Values of the noise sites, from :func:`abduct`.
+        x: The images ``[N, C, H, W]`` that it was abducted from, uint8 or in [0, 1].
+        grad: See :func:`counterfactual`.
+
+    Returns:
+        ``e [N, C, H, W]``, or ``[k, N, C, H, W]`` with samples, for ``predict(..., pixel_noise=e)``.
+
+    Raises:
+        ValueError: If the likelihood is of another kind.
+    """
+    x, _ = moved(x, None, model)
+    with gradients(grad, x, *noise.values()):
+        site = predict(model, noise, pixel_noise=False, grad=grad).nodes["x"]
+        return standardised(site["fn"], x)
 
 
 def _joined(traces: Sequence[Trace], join: Callable[[list[Tensor]], Tensor]) -> Trace:
@@ -88,6 +119,7 @@ def counterfactual(
     *,
     num_samples: int | None = None,
     latent: bool = False,
+    pixel_noise: float = 0.0,
     batch_size: int = 256,
     grad: bool | None = None,
     return_latents: Literal[False] = False,
@@ -102,6 +134,7 @@ def counterfactual(
     *,
     num_samples: int | None = None,
     latent: bool = False,
+    pixel_noise: float = 0.0,
     batch_size: int = 256,
     grad: bool | None = None,
     return_latents: Literal[True],
@@ -116,15 +149,16 @@ def counterfactual(
     *,
     num_samples: int | None = None,
     latent: bool = False,
+    pixel_noise: float = 0.0,
     batch_size: int = 256,
     grad: bool | None = None,
     return_latents: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """What the images would have looked like, had the concepts in ``do`` had other values or mechanisms.
 
-    Abduction (``eps`` from the guide), action (:func:`intervene`), prediction (the decoder's mean). The natural value that a
-    soft intervention changes is what the concept's own mechanism gives with the abducted noise and the parents as they are
-    after all interventions.
+    Abduction (``eps`` from the guide), action (:func:`intervene`), prediction (by default the decoder's mean). The natural value
+    that a soft intervention changes is what the concept's own mechanism gives with the abducted noise and the parents as they
+    are after all interventions.
 
     Args:
         model: A :class:`~causalvae_pyro.CausalVAE`.
@@ -135,6 +169,10 @@ def counterfactual(
         labels: Factual labels ``[N, n]``, for guides that use them.
         num_samples: Number ``k`` of posterior samples; ``None`` uses the posterior mean.
         latent: The values in ``do`` are values of ``z`` (a number, ``[d]`` or ``[N, d]``) instead of labels.
+        pixel_noise: Share in [0, 1] of the image's own pixel noise that is kept: the difference from its reconstruction is added,
+            so that with 1 an intervention that changes nothing returns the image itself. It keeps grain and detail that no
+            concept explains, and where something moves the edges of the factual image too. Pixels may then lie outside of
+            [0, 1]. Needs a likelihood with a location and a scale.
         batch_size: Images per pass, each posterior sample counted as one.
         grad: Record gradients, for ``backward`` and ``torch.func.jacrev``. By default where the grad mode is on and an image, a
             label or a value in ``do`` requires one; what a function in ``do`` uses is not seen.
@@ -145,18 +183,20 @@ def counterfactual(
         ``[k, N, n, d]``.
 
     Raises:
-        ValueError: If an image, a label or a value has a wrong shape or is out of range, or a concept is unknown.
+        ValueError: If an image, a label or a value has a wrong shape or is out of range, a concept is unknown, or pixel noise
+            is asked for that the likelihood has not.
 
     Example:
         >>> run = load("runs/pendulum")                                               # doctest: +SKIP
         >>> images = counterfactual(run.model, run.guide, x, do={"light": 12.0})      # doctest: +SKIP
     """
     images, latents = [], []
-    options: dict[str, Any] = {"num_samples": num_samples, "latent": latent, "batch_size": batch_size, "grad": grad}
+    options: dict[str, Any] = {"num_samples": num_samples, "latent": latent, "pixel_noise": pixel_noise}
+    options |= {"batch_size": batch_size, "grad": grad}
     axis = 0 if num_samples is None else 1
     with nullcontext() if grad is None else torch.set_grad_enabled(grad):
         for lead, (trace,) in counterfactual_traces(model, guide, x, [do], labels, **options):
-            images.append(cast(Tensor, trace.nodes["x_mean"]["value"]).unflatten(0, lead))
+            images.append(cast(Tensor, trace.nodes["x"]["value"]).unflatten(0, lead))
             latents.append(cast(Tensor, trace.nodes["z"]["value"]).unflatten(0, lead))
         return (torch.cat(images, axis), torch.cat(latents, axis)) if return_latents else torch.cat(images, axis)
 
@@ -170,6 +210,7 @@ def counterfactual_traces(
     *,
     num_samples: int | None = None,
     latent: bool = False,
+    pixel_noise: float = 0.0,
     batch_size: int = 256,
     grad: bool | None = None,
 ) -> Iterator[tuple[tuple[int, ...], list[Trace]]]:
@@ -183,17 +224,19 @@ def counterfactual_traces(
         labels: Factual labels ``[N, n]``, for guides that use them.
         num_samples: Number ``k`` of posterior samples; ``None`` uses the posterior mean.
         latent: See :func:`intervene`.
+        pixel_noise: See :func:`counterfactual`.
         batch_size: Images per pass, each posterior sample counted as one.
         grad: See :func:`counterfactual`.
 
     Yields:
         For each batch of ``B`` images the leading shape, ``(B,)`` or ``(k, B)``, and one trace per world, with ``B`` or
-        ``k * B`` rows. The site ``x`` holds the mean.
+        ``k * B`` rows. The site ``x`` holds the images: the mean, with what pixel noise is kept.
     """
     check_observations(x, pixels_of(model))
     check_count("batch_size", batch_size)
     check_unwrapped(model)
     check_pair(model, guide)
+    check_pixel_noise(pixel_noise)
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
     check_rows(labels, x)
@@ -209,10 +252,15 @@ def counterfactual_traces(
         count = len(x[part])
         lead = (count,) if num_samples is None else (num_samples, count)
         rows = as_rows(noise, num_samples)
+        pixels: list[bool | Tensor] = [False] * len(rows)
+        if pixel_noise:
+            again = x[part].repeat(copies // len(rows), *[1] * (x.ndim - 1))
+            pixels = [pixel_noise * abduct_pixels(model, row, again, grad=grad) for row in rows]
         traces = []
         for action in actions:
             world = action.select(part, copies // len(rows)).apply(model)
-            traces.append(_joined([predict(world, row, pixel_noise=False, grad=grad) for row in rows], torch.cat))
+            worlds = [predict(world, row, pixel_noise=e, grad=grad) for row, e in zip(rows, pixels, strict=True)]
+            traces.append(_joined(worlds, torch.cat))
         yield lead, traces
 
 

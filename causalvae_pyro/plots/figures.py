@@ -32,6 +32,7 @@ from causalvae_pyro.plots.style import (
 )
 from causalvae_pyro.plots.sweeps import sweeps
 from causalvae_pyro.training import History
+from causalvae_pyro.training.validation import PREFIX
 from causalvae_pyro.utils.images import as_images, scale_images
 
 __all__ = [
@@ -50,13 +51,18 @@ _LETTER = MIN_FONT * 0.55 / 72
 
 @figure_style()
 def plot_history(history: History | Sequence[dict[str, Any]]) -> Figure:
-    """Draws the loss and each of its terms per image against the epoch."""
+    """Draws the loss and each of its terms per image against the epoch; those of images held out beside them, dashed."""
     rows = history.rows if isinstance(history, History) else list(history)
     skip = {"epoch", "step", "seconds", "images_per_second", "lr"}
-    names = [name for name in rows[0] if name not in skip]
+    names = [name for name in rows[0] if name not in skip and not name.startswith(PREFIX)]
     figure, panels = _panels(len(names), 1.8)
+    epochs = [row["epoch"] for row in rows]
     for axes, name in zip(panels, names, strict=True):
-        axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker="o", markersize=2)
+        axes.plot(epochs, [row[name] for row in rows], marker="o", markersize=2, label="training")
+        if PREFIX + name in rows[0]:
+            held_out = [row[PREFIX + name] for row in rows]
+            axes.plot(epochs, held_out, marker="s", markersize=2, linestyle="--", label="validation")
+            axes.legend()
         axes.set_title(readable(name.replace("kl_", "KL ")))
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)

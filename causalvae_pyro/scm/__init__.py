@@ -2,6 +2,7 @@
 
 from causalvae_pyro.scm.additive_noise import AdditiveNoiseSCM
 from causalvae_pyro.scm.base import AdditiveNoiseLayer, CausalLayer, CausalTransform
+from causalvae_pyro.scm.binary_effects import BinaryEffectSCM
 from causalvae_pyro.scm.flows import AffineFlowSCM, ConditionalFlowLayer, SplineFlowSCM
 from causalvae_pyro.scm.given_labels import NoiseGivenLabels
 from causalvae_pyro.scm.linear import LinearSCM
@@ -12,6 +13,7 @@ __all__ = [
     "AdditiveNoiseLayer",
     "AdditiveNoiseSCM",
     "AffineFlowSCM",
+    "BinaryEffectSCM",
     "CausalLayer",
     "CausalTransform",
     "ConditionalFlowLayer",

@@ -123,13 +123,17 @@ class CausalLayer(Configurable, nn.Module):
         """
         z = z.detach().requires_grad_(True)
         with torch.enable_grad():
-            means = self.means(z)
+            means = self._centres(z)
             # One gradient per output: summing a concept's dimensions first would let them cancel.
             gradients = [
                 torch.stack([torch.autograd.grad(means[..., i, k].sum(), z, retain_graph=True)[0] for k in range(self.dim)])
                 for i in range(len(self.graph))
             ]
         return torch.stack([g.abs().reshape(-1, len(self.graph), self.dim).mean((0, -1)) for g in gradients], -1)
+
+    def _centres(self, z: Tensor) -> Tensor:
+        """What the strength of an edge is measured on, ``[..., n, d]`` to ``[..., n, d]``."""
+        return self.means(z)
 
     def remember(self, eps: Tensor, z: Tensor) -> None:
         """Notes that ``eps`` is ``f^-1(z)``, so that training the model on a guide's sample need not solve for ``z`` again.

@@ -69,12 +69,12 @@ class EarlyStopping(Callback):
     """Ends the training when a column of the history has not improved for a while.
 
     Args:
-        column: The column, lower is better.
+        column: The column, lower is better; by default ``validation_loss`` where there are images held out, else ``loss``.
         patience: Epochs without an improvement that are tolerated, at least 1.
         min_delta: Smallest change that counts as one, >= 0.
     """
 
-    def __init__(self, column: str = "loss", *, patience: int = 3, min_delta: float = 0.0) -> None:
+    def __init__(self, column: str | None = None, *, patience: int = 3, min_delta: float = 0.0) -> None:
         if patience < 1:
             raise ValueError(f"patience: got {patience}; must be at least 1")
         if not 0 <= min_delta < math.inf:
@@ -84,10 +84,11 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, state: TrainingState) -> None:
         row = state.history.rows[-1]
-        if self.column not in row:
-            raise ValueError(f"column: got {self.column!r}; the history has {list(row)}")
-        if row[self.column] < self.best - self.min_delta:
-            self.best, self.waited = row[self.column], 0
+        column = self.column or ("validation_loss" if "validation_loss" in row else "loss")
+        if column not in row:
+            raise ValueError(f"column: got {column!r}; the history has {list(row)}")
+        if row[column] < self.best - self.min_delta:
+            self.best, self.waited = row[column], 0
         else:
             self.waited += 1
             if self.waited >= self.patience:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.objectives.terms import LabelFit
 from causalvae_pyro.scm.pairing import check_pair
-from causalvae_pyro.training.batches import TensorBatches, make_batches
+from causalvae_pyro.training.batches import LoaderBatches, TensorBatches, make_batches
 from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.devices import networks_of, prepare_networks, reproducible, training_accelerator
 from causalvae_pyro.training.ema import MovingAverage
@@ -43,6 +43,7 @@ def fit(
     guide: nn.Module,
     data: Dataset | tuple[Tensor, Tensor | None],
     *,
+    validation: Dataset | tuple[Tensor, Tensor | None] | None = None,
     objective: ELBO | None = None,
     epochs: int = 30,
     batch_size: int = 64,
@@ -80,6 +81,10 @@ def fit(
             ``(images, labels)`` (``labels`` may be ``None``), or a dataset of ``(image, labels)`` pairs with a length. Images are
             uint8 or in [0, 1]. Tensors stay on the device as they are. A missing label is NaN: an image
             may have none of its labels, or some of them.
+        validation: Images held out, in any of these forms. After each epoch the history gets their loss and its terms, as
+            ``validation_loss`` and so on: in evaluation mode, with the weights that the callbacks see and the same random numbers
+            each time. The training takes the same steps as without them. :class:`~causalvae_pyro.training.EarlyStopping`
+            then watches their loss.
         objective: Any Pyro ELBO. By default :class:`~causalvae_pyro.CausalELBO` with weights (0, 1) and
             :class:`~causalvae_pyro.objectives.LabelFit`: a bound on ``log p(x, u)``. Terms that are modules are trained too, and
             told of every epoch's end where they have ``on_epoch_end``.
@@ -149,8 +154,13 @@ def fit(
         batches = make_batches(
             data, batch_size, labelled_repeats, place, graph, (accelerator.process_index, processes), pixels_of(model)
         )
-        if isinstance(batches, TensorBatches) and batches.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
-            raise ValueError("labels: some are missing, but the guide's encoder reads them; give it label_dim=0, for q(eps | x)")
+        held = None
+        if validation is not None:
+            held = _held_out(validation, batch_size, place, graph, (accelerator.process_index, processes), pixels_of(model))
+        for argument, given in (("labels", batches), ("validation: labels", held)):
+            if isinstance(given, TensorBatches) and given.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
+                cure = "but the guide's encoder reads them; give it label_dim=0, for q(eps | x)"
+                raise ValueError(f"{argument}: some are missing, {cure}")
         objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
         # Each process has its own random numbers; the order of the data is the same for all.
         pyro.set_rng_seed((seed + accelerator.process_index) % 2**32)
@@ -177,6 +187,7 @@ def fit(
             "seed": seed,
             "images": batches.count,
             "data": batches.digest(),
+            "validation": None if held is None else [held.count, held.digest()],
             "device": place.type,
             "mixed_precision": accelerator.mixed_precision,
             "labelled_repeats": labelled_repeats,
@@ -191,6 +202,7 @@ def fit(
             loss=loss,
             state=state,
             batches=batches,
+            validation=held,
             settings=settings,
             accelerator=accelerator,
             schedule=schedule,
@@ -199,3 +211,15 @@ def fit(
             checkpoint=keep,
             progress=progress,
         ).run(resume)
+
+
+def _held_out(
+    validation: Any, batch_size: int, device: torch.device, graph: Any, part: tuple[int, int], pixels: bool | None
+) -> TensorBatches | LoaderBatches:
+    """Batches of the images held out, of which there may be fewer than a batch has."""
+    try:
+        images = validation[0] if isinstance(validation, tuple) and validation else validation
+        size = len(images) if hasattr(images, "__len__") else batch_size
+        return make_batches(validation, min(batch_size, max(size, 1)), 1, device, graph, part, pixels)
+    except ValueError as error:
+        raise ValueError(f"validation: {error}") from None

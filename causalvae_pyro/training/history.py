@@ -16,6 +16,8 @@ __all__ = ["History"]
 class History:
     """One row per epoch: ``epoch``, ``step``, ``seconds``, ``images_per_second``, ``lr``, ``loss`` and the loss's terms.
 
+    With images held out also ``validation_loss`` and ``validation_`` with each term's name, by the weights at the epoch's end.
+
     Losses and terms are means per image over the epoch. ``seconds`` count from the start of the training, without the time
     between a stop and the resumption.
     """

@@ -25,6 +25,7 @@ from causalvae_pyro.training.objective import Objective
 from causalvae_pyro.training.resuming import TrainingCheckpoint
 from causalvae_pyro.training.statistics import BatchStatistics
 from causalvae_pyro.training.untrained import LayerWatch
+from causalvae_pyro.training.validation import Validation
 from causalvae_pyro.utils.images import pixels_of, scale_observations
 from causalvae_pyro.utils.missing_labels import declare_missing
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
@@ -40,6 +41,7 @@ class Loop:
         loss: The loss.
         state: What callbacks see, with the optimiser.
         batches: The data.
+        validation: Of images held out, or ``None``.
         settings: What makes this training this one; a state of another is refused.
         accelerator: Device, processes and precision.
         schedule: See :func:`~causalvae_pyro.fit`.
@@ -55,6 +57,7 @@ class Loop:
         loss: Objective,
         state: TrainingState,
         batches: TensorBatches | LoaderBatches,
+        validation: TensorBatches | LoaderBatches | None,
         settings: Mapping[str, Any],
         accelerator: Any,
         schedule: Callable[[float], float] | None,
@@ -66,7 +69,7 @@ class Loop:
         self.loss, self.state, self.batches, self.settings = loss, state, batches, dict(settings)
         self.accelerator, self.schedule, self.average, self.checkpoint = accelerator, schedule, average, checkpoint
         self.statistics = BatchStatistics(state.model, state.guide, batches, settings["micro_batches"], accelerator.device)
-        self.watched = bool(callbacks)
+        self.watched = bool(callbacks) or validation is not None
         # The main process speaks for all.
         self.callbacks = list(callbacks) if accelerator.is_main_process else []
         #: One process in full precision needs nothing of accelerate's in its steps, and its checks take their time.
@@ -84,12 +87,17 @@ class Loop:
             self.wrapped = DistributedDataParallel(
                 loss, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True
             )
-        self.monitor = Monitor(
-            loss.objective,
-            state,
-            check_every=1 if device.type == "cpu" else 50,
-            total=(lambda t: accelerator.reduce(t.to(device, torch.float32)).to(t)) if several else lambda t: t,
-        )
+
+        def total(value: Tensor) -> Tensor:
+            return accelerator.reduce(value.to(device, torch.float32)).to(value) if several else value
+
+        self.monitor = Monitor(loss.objective, state, check_every=1 if device.type == "cpu" else 50, total=total)
+        self.pixels = pixels_of(state.model)
+        self.validation: Validation | None = None
+        if validation is not None:
+            seed = (settings["seed"] + accelerator.process_index) % 2**32
+            options = {"pixels": self.pixels, "parts": settings["micro_batches"], "seed": seed}
+            self.validation = Validation(loss, validation, **options, device=device, total=total)
         self.order = torch.Generator().manual_seed(self.settings["seed"])
         self.total = self.settings["epochs"] * len(batches)
         self.progress = progress and accelerator.is_main_process
@@ -97,7 +105,6 @@ class Loop:
         self.done, self.order_at_start = 0, self.order.get_state()
         self.first_step, self.stopping = 0, False
         self.layer = LayerWatch(state.model)
-        self.pixels = pixels_of(state.model)
 
     def run(self, resume: bool) -> History:
         """Trains, from the start or from the state that was kept, with no other training in the same place."""
@@ -172,6 +179,8 @@ class Loop:
         self._check_parameters()
         self.layer.check()
         with self._averaged():
+            if self.validation is not None:
+                state.history.rows[-1] |= self.validation.columns()
             for callback in self.callbacks:
                 callback.on_epoch_end(state)
         if self.accelerator.num_processes > 1:

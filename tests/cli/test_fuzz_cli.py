@@ -113,6 +113,7 @@ COMMANDS = {
             "--seed": ["5"],
             "--limit": ["9"],
             "--label-share": ["0.5"],
+            "--validation-share": ["0.3"],
             "--dim": ["2"],
             "--decoder": ["conv", "sprites"],
             "--encoder": ["conv", "spatial"],
@@ -141,6 +142,7 @@ COMMANDS = {
         {
             "--do": ["light=12", "pendulum=0.3", "sun=1", "light", "=", "light=", "=1", "light=1e30", "light=-1e300"],
             "--count": ["2"],
+            "--pixel-noise": ["0", "1"],
             "--device": ["cpu"],
             "--out": ["HERE/a/b.png", "HERE/a.pdf", "HERE/a.xyz", "HERE", "HERE/labels.csv/x.png"],
         },

@@ -200,6 +200,31 @@ def test_train_with_a_share_of_the_labels(share, labelled, repeats, tmp_path, ca
     torch.testing.assert_close(load(tmp_path).model.prior.shift, labels[known].mean(0).float())
 
 
+def test_train_with_images_held_out(tmp_path, capsys, monkeypatch):
+    given = {}
+
+    def spy(model, guide, data, **options):
+        given.update(options, data=data)
+        return fit(model, guide, data, **options)
+
+    monkeypatch.setattr("causalvae_pyro.cli.train.fit", spy)
+    assert train(tmp_path, "--validation-share", "0.25", "--seed", "3", "--label-share", "0.5", "--batch-size", "16") == 0
+    assert "16 images are held out for validation\n" in capsys.readouterr().out
+    every = Small("train", size=16, seed=3)
+    chosen = torch.arange(64) * len(every) // 64
+    parts = [[tuple(image.flatten().tolist()) for image in images] for images, _ in (given["data"], given["validation"])]
+    assert list(map(len, parts)) == [48, 16]
+    assert set(parts[0]) | set(parts[1]) == {tuple(image.flatten().tolist()) for image in every.images[chosen]}
+    # They have labels to the same share.
+    assert [int((~labels.isnan()).all(1).sum()) for _, labels in (given["data"], given["validation"])] == [24, 8]
+    training = json.loads((tmp_path / "config.json").read_text())["training"]
+    assert (training["images"], training["validation"]) == (48, 16)
+    with open(tmp_path / "history.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["validation_loss"]) != float(row["loss"])
+    assert (tmp_path / "training.png").exists()
+
+
 @pytest.mark.thorough
 def test_all_labels_are_the_default(finished, run, capsys):
     config = json.loads((finished / "config.json").read_text())
@@ -305,6 +330,20 @@ def test_counterfactual_draws(run, tmp_path, capsys, monkeypatch):
     assert matplotlib.image.imread(out)[..., :3].std() > 0.05
 
 
+def test_counterfactual_keeps_pixel_noise(run, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "causalvae_pyro.cli.counterfactual.plot_comparison", lambda rows: drawn.update(rows) or plot_comparison(rows)
+    )
+    test = Small("test", size=16, noise=0.1, seed=3)
+    do = f"light={test.labels[0, 1].item()}"
+    arguments = ["--do", do, "--count", "1", "--out", str(tmp_path / "cf.png"), "--device", "cpu", "--pixel-noise", "1"]
+    assert main(["counterfactual", str(run), *arguments]) == 0
+    pair = load(run)
+    expected = counterfactual(pair.model, pair.guide, test.images[:1], {"light": test.labels[:1, 1]}, pixel_noise=1.0)
+    torch.testing.assert_close(next(images for name, images in drawn.items() if name.endswith("model")), expected)
+
+
 @pytest.mark.thorough
 def test_a_fresh_process_gives_the_same_counterfactuals(finished, tmp_path):
     program = """
@@ -367,6 +406,7 @@ BAD = {
     "not a number": (None, ["counterfactual", "RUN", "--do", "light=far"], "--do: got 'light=far'; expected CONCEPT=NUMBER"),
     "nan": (None, ["counterfactual", "RUN", "--do", "light=nan"], "do['light']: got a value that is not finite"),
     "twice": (None, ["counterfactual", "RUN", *DO, "--do", "light=13"], "--do: 'light' is given twice"),
+    "pixel noise": (None, ["counterfactual", "RUN", *DO, "--pixel-noise", "2"], "--pixel-noise: got 2.0; must lie in [0, 1]"),
     "count": (None, ["counterfactual", "RUN", *DO, "--count", "0"], "--count: got 0; must be at least 1"),
     "picture's format": (None, ["counterfactual", "RUN", *DO, "--out", "TMP/a.xyz"], "xyz"),
     "missing run": (None, ["evaluate", "TMP/nothing"], "nothing/config.json does not exist"),
@@ -391,6 +431,8 @@ BAD = {
     "batch size": (None, [*TRAIN, "--batch-size", "65"], "batch_size: got 65, the data has 64 images; must be at most that"),
     "no batch": (None, [*TRAIN, "--batch-size", "0"], "batch_size: got 0; must be at least 1"),
     "lr": (None, [*TRAIN, "--lr", "-1"], "lr: got -1.0; must be > 0"),
+    "validation share": (None, [*TRAIN, "--validation-share", "1"], "--validation-share: got 1.0; must lie in [0, 1)"),
+    "all held out": (None, [*TRAIN, "--limit", "2", "--validation-share", "0.1"], "--validation-share: got 0.1, which leaves no"),
     "limit": (None, [*TRAIN, "--limit", "0"], "--limit: got 0; must be at least 1"),
     "one image": (None, [*TRAIN, "--limit", "1", "--batch-size", "1"], "labels: got 1 "),
     "size": (None, [*TRAIN, "--size", "24"], "image_shape: got (3, 24, 24)"),

@@ -386,6 +386,14 @@ def test_history_figure():
         assert [axes.get_title() for axes in figure.axes] == ["loss", "KL z"]
         assert {(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes} == {("epoch", "nats per image")}
         assert figure.axes[1].lines[0].get_xydata().tolist() == [[1, 2], [2, 1]]
+    # What is held out lies in the panel of its term.
+    both = [{**row, "validation_loss": 7.0 + row["epoch"]} for row in HISTORY]
+    axes = plot_history(both).axes
+    assert [panel.get_title() for panel in axes] == ["loss", "KL z"]
+    assert [line.get_label() for line in axes[0].lines] == ["training", "validation"]
+    assert axes[0].lines[1].get_xydata()[:, 1].tolist() == [row["validation_loss"] for row in both]
+    assert axes[0].get_legend() is not None
+    assert axes[1].get_legend() is None
     # Terms are kept as they are before their weights, and a price is nothing in nats.
     figure = plot_history([{"epoch": 1, "loss": 3.0, "effect_sparsity": 0.5}])
     assert [axes.get_ylabel() for axes in figure.axes] == ["nats per image", "per image, unweighted"]

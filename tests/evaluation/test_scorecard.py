@@ -28,6 +28,7 @@ from causalvae_pyro.metrics import (
     sap,
     subsampling_interval,
 )
+from tests.builders import raises
 from tests.evaluation.test_evaluate import GAIN, SIDE, Clerk, Photos, Reordered, Stripes, draw, make
 
 NAMES, EDGES = ("a", "b", "c", "d"), (("a", "b"), ("a", "c"))
@@ -194,6 +195,30 @@ def test_an_offset_adds_up_over_interventions_that_change_nothing(data):
     # Setting a back leaves the offset of one image on a; b would have that of two, but the first image's a, too bright as well,
     # explains twice as much of b, and what is left is none. Setting b back leaves two on a, which nothing set.
     assert scores["reversibility"] == pytest.approx({"a": offset / 2, "b": 1.5 * offset}, rel=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_pixel_noise_takes_its_share_of_every_error_that_is_the_reconstructions(share, data):
+    offset = 0.01
+    without = evaluate(make(data, offset=offset), data, limit=20)
+    scores = evaluate(make(data, offset=offset), data, limit=20, pixel_noise=share)
+    assert scores["pixel_noise"] == share
+    assert "pixel_noise" not in without
+    left = 1 - share
+    assert scores["composition"] == pytest.approx([left * offset * times for times in range(1, 11)], rel=1e-4, abs=1e-7)
+    # What is read off the image, and the image that the concepts alone give, stay as they were.
+    assert scores["r2"] == without["r2"]
+    assert scores["reconstruction_mse"] == without["reconstruction_mse"]
+    for name in data.graph.names:
+        assert 1 - scores["ceiling"][name] == pytest.approx(left**2 * (1 - without["ceiling"][name]), rel=1e-3, abs=1e-6)
+        assert scores["cf_score"][name] >= without["cf_score"][name]
+    if share == 1:
+        assert scores["cf_score"] == pytest.approx(dict.fromkeys(scores["cf_score"], 1.0), abs=1e-5)
+
+
+def test_a_bad_share_of_pixel_noise(data):
+    with raises("pixel_noise", "2"):
+        evaluate(make(data), data, pixel_noise=2.0)
 
 
 def test_images_stay_in_range(data):

@@ -19,6 +19,7 @@ from causalvae_pyro.interventions import soft_do
 from causalvae_pyro.scm import (
     AdditiveNoiseLayer,
     AffineFlowSCM,
+    BinaryEffectSCM,
     CausalLayer,
     CausalTransform,
     ConditionalFlowLayer,
@@ -104,6 +105,7 @@ def rational_quadratic_spline(x, widths, heights, slopes, bound, slope=1e-3):
 MECHANISMS = {
     LinearSCM: linear_mechanism,
     AdditiveNoiseSCM: network_mechanism,
+    BinaryEffectSCM: network_mechanism,
     AffineFlowSCM: affine_mechanism,
     SplineFlowSCM: spline_mechanism,
     MaskLayer: one_pass_mechanism,
@@ -113,6 +115,8 @@ FLOWS = [cls for cls in MECHANISMS if issubclass(cls, ConditionalFlowLayer)]
 # Few units and bins, for speed. Normal noise leaves this bound every eighth time: the battery covers the spline's tails too.
 OPTIONS = {cls: {"min_noise": 0.05} for cls in (*ADDITIVE, *FLOWS)} | {MaskLayer: {"hidden": 8}}
 OPTIONS[AdditiveNoiseSCM] |= {"hidden": 8}
+# Without binary effects, which have a file of their own.
+OPTIONS[BinaryEffectSCM] |= {"hidden": 8}
 OPTIONS[AffineFlowSCM] |= {"hidden": 8}
 OPTIONS[SplineFlowSCM] |= {"hidden": 8, "bins": 4, "bound": 1.5}
 

@@ -115,6 +115,11 @@ def sprites(data):
     return pair, data, {"objective": CausalELBO(teacher_forcing=1.0, terms=terms)}
 
 
+def held_out(data):
+    """Another loss beside the training's, and an early end that watches it."""
+    return make(data), data, {"validation": (data[0][::3], data[1][::3]), "callbacks": [Draws(), EarlyStopping(patience=99)]}
+
+
 def batch_norm(data):
     torch.manual_seed(1)
     return make(data, encoder=SpatialEncoder((3, 16, 16), 16, channels=4)), data, {}
@@ -134,7 +139,7 @@ def sgd(data):
     return make(data), data, {"optimizer": lambda p: torch.optim.SGD(p, lr=1e-6, momentum=0.9), "schedule": None}
 
 
-CASES = [plain, everything, graph_search, sprites, batch_norm, missing_labels, loader, sgd]
+CASES = [plain, everything, graph_search, sprites, held_out, batch_norm, missing_labels, loader, sgd]
 
 
 def train(case, data, path, *, every=2, kill=None, resume=False, epochs=EPOCHS):
