@@ -39,6 +39,11 @@ _CAPTIONS = {
         "they are not 0 where labels depend on each other.",
     ),
     "concepts": ("Concepts read from test images", "Posterior mean in label units against the true label."),
+    "coverage": (
+        "Calibration",
+        "How many of the test labels the guide's central intervals cover, against the share that they should; on the diagonal the "
+        "intervals are right, below it too narrow. Dashed: before calibration, where the guide is calibrated.",
+    ),
     "reconstructions": ("Reconstructions", "Test image, the decoder's mean at the posterior mean, and their difference."),
     "graph": (
         "Causal graph",
@@ -87,6 +92,9 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
         if "representation" in metrics:
             matrices = {"MIC": metrics["representation"]["mic_matrix"], "TIC": metrics["representation"]["tic_matrix"]}
             figures["information"] = plots.plot_matrix(matrices, data.graph.names)
+        if "calibration" in metrics:
+            found = metrics["calibration"]
+            figures["coverage"] = plots.plot_coverage(found["levels"], found["guide"], found.get("uncalibrated"))
         if history:
             figures["training"] = plots.plot_history(history)
         pictures = {}
