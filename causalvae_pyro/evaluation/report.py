@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ _CAPTIONS = {
         "Beside each edge: by how many standard deviations the learned mechanism moves the effect when the cause moves by one, "
         "averaged over the test labels.",
     ),
+    "program": (
+        "The model as a program",
+        "Each site of the Pyro program and what it is computed from, as Pyro tracks it: the causal graph (blue), the noise behind "
+        "each concept, and the image from the concepts. Filled: observed in training.",
+    ),
     "true_graph": ("The data's graph", "Edges that differ from it are counted under Structural Hamming distance above."),
     "training": (
         "Training",
@@ -84,6 +90,9 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
             "reconstructions": plots.plot_reconstructions(run, data.images, labels),
             "graph": plots.plot_graph(run.graph, _sensitivity(run, labels), title="the run's graph"),
         }
+        # Decoders of one's own may do what Pyro cannot track.
+        with suppress(Exception):
+            figures["program"] = plots.plot_model(run.model, data.images[:1], labels[:1])
         if set(run.graph.edges) != set(data.graph.edges):
             figures["true_graph"] = plots.plot_graph(data.graph, title="the data's graph")
         if "cf_score" in metrics:

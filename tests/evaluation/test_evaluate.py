@@ -552,6 +552,7 @@ ALTS = {
     "coverage.png": "Calibration",
     "reconstructions.png": "Reconstructions",
     "graph.png": "Causal graph",
+    "program.png": "The model as a program",
     "true_graph.png": "The data's graph",
     "scores.png": "Counterfactual scores",
     "information.png": "Information",
@@ -625,7 +626,14 @@ def test_report_of_few_images(data, tmp_path):
 def test_report_hands_the_guide_its_labels(data, tmp_path, monkeypatch):
     shown = []
     original = plots.plot_concepts
-    monkeypatch.setattr(plots, "plot_concepts", lambda *arguments: shown.append(original(*arguments)) or shown[-1])
+
+    def spy(*arguments):
+        figure = original(*arguments)
+        # The report clears it when it is written.
+        shown.append([(axes.get_xlabel(), np.asarray(axes.collections[0].get_offsets())) for axes in figure.axes])
+        return figure
+
+    monkeypatch.setattr(plots, "plot_concepts", spy)
     concepts = []
     sensitivity = LinearSCM.sensitivity
     monkeypatch.setattr(LinearSCM, "sensitivity", lambda scm, z: concepts.append(z) or sensitivity(scm, z))
@@ -636,10 +644,11 @@ def test_report_hands_the_guide_its_labels(data, tmp_path, monkeypatch):
         # Another order is not another graph.
         assert not (tmp_path / "true_graph.png").exists()
     # The same, whatever the order of the data's labels.
-    for figure in shown:
-        assert [axes.get_xlabel() for axes in figure.axes] == ["label: a (A)", "label: b (B)"]
-        for column, axes in enumerate(figure.axes):
-            np.testing.assert_allclose(axes.collections[0].get_offsets(), data.labels[:, [column, column]], atol=1e-5)
+    assert len(shown) == 2
+    for panels in shown:
+        assert [label for label, _ in panels] == ["label: a (A)", "label: b (B)"]
+        for column, (_, points) in enumerate(panels):
+            np.testing.assert_allclose(points, data.labels[:, [column, column]], atol=1e-5)
 
 
 @pytest.mark.thorough
