@@ -42,8 +42,8 @@ _CAPTIONS = {
     "concepts": ("Concepts read from test images", "Posterior mean in label units against the true label."),
     "coverage": (
         "Calibration",
-        "How many of the test labels the guide's central intervals cover, against the share that they should; on the diagonal the "
-        "intervals are right, below it too narrow. Dashed: before calibration, where the guide is calibrated.",
+        "How many of the test labels the guide's central intervals cover, against the share that they should; on the diagonal "
+        "they are right, below it too narrow. Dashed: before calibration, where the guide is calibrated.",
     ),
     "reconstructions": ("Reconstructions", "Test image, the decoder's mean at the posterior mean, and their difference."),
     "graph": (
@@ -53,8 +53,8 @@ _CAPTIONS = {
     ),
     "program": (
         "The model as a program",
-        "Each site of the Pyro program and what it is computed from, as Pyro tracks it: the causal graph (blue), the noise behind "
-        "each concept, and the image from the concepts. Filled: observed in training.",
+        "Each site of the Pyro program and what it is computed from, as Pyro tracks it: the causal graph (blue), the noise "
+        "behind each concept, and the image from the concepts. Filled: observed in training.",
     ),
     "true_graph": ("The data's graph", "Edges that differ from it are counted under Structural Hamming distance above."),
     "training": (

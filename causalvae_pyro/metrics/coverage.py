@@ -35,6 +35,8 @@ def interval_coverage(samples: Tensor, truth: Tensor, *, level: float | Sequence
     levels = torch.as_tensor(level, dtype=samples.dtype, device=samples.device)
     if not bool(((levels > 0) & (levels < 1)).all()):
         raise ValueError(f"level: got {level}; must lie in (0, 1)")
-    low, high = torch.quantile(samples, torch.stack([1 - levels, 1 + levels]).flatten() / 2, dim=0).unflatten(0, (2, *levels.shape))
+    low, high = torch.quantile(samples, torch.stack([1 - levels, 1 + levels]).flatten() / 2, dim=0).unflatten(
+        0, (2, *levels.shape)
+    )
     inside = ((low <= truth) & (truth <= high)).to(samples.dtype)
     return inside.masked_fill(truth.isnan(), torch.nan).nanmean(-2)

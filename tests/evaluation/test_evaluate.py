@@ -289,7 +289,9 @@ def test_untrained_pendulum_model(pendulum):
     scores = evaluate(run, data, limit=60)
     names = data.graph.names
     keys = [*names, *(f"{a}+{b}" for i, a in enumerate(names) for b in names[i + 1 :])]
-    sections = "images reconstruction_mse r2 representation graph calibration composition reversibility intervals directions summary"
+    sections = (
+        "images reconstruction_mse r2 representation graph calibration composition reversibility intervals directions summary"
+    )
     assert set(scores) == {*sections.split(), "cf_score", "ceiling", "cf_r2"}
     assert list(scores["r2"]) == list(scores["reversibility"]) == list(scores["intervals"]["r2"]) == list(names)
     assert list(scores["intervals"]["cf_score"]) == list(scores["intervals"]["ceiling"]) == keys

@@ -17,7 +17,9 @@ def drawn(monkeypatch):
     calls = {}
     for name in ("draw_networkx_nodes", "draw_networkx_edges"):
         draw = getattr(nx, name)
-        monkeypatch.setattr(graphs.nx, name, lambda *a, _draw=draw, _name=name, **k: calls.update({_name: (a, k)}) or _draw(*a, **k))
+        monkeypatch.setattr(
+            graphs.nx, name, lambda *a, _draw=draw, _name=name, **k: calls.update({_name: (a, k)}) or _draw(*a, **k)
+        )
     return calls
 
 

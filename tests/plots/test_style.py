@@ -94,7 +94,9 @@ FIGURES = {
     "plot_matrix": lambda run, data: plots.plot_matrix({"MIC": torch.eye(4), "TIC": torch.eye(4)}, data.graph.names),
     "plot_scores": lambda run, data: plots.plot_scores(SCORES, {"pendulum": [0.25, 0.75]}, dict.fromkeys(SCORES, 0.9)),
     "plot_model": lambda run, data: plots.plot_model(run.model, data.images[:1], data.labels[:1]),
-    "plot_coverage": lambda run, data: plots.plot_coverage([0.5, 0.95], dict.fromkeys("abcd", [0.4, None]), dict.fromkeys("abcd", [0, 1])),
+    "plot_coverage": lambda run, data: plots.plot_coverage(
+        [0.5, 0.95], {key: [0.4, None] for key in "abcd"}, {key: [0.0, 1.0] for key in "abcd"}
+    ),
     "plot_answer": answer,
     "mic_cost.png": script("benchmarks", "metrics", "metrics"),
     "label_efficiency.png": script("benchmarks", "label_efficiency", "label_efficiency"),
