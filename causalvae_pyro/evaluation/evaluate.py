@@ -72,6 +72,8 @@ def evaluate(
         - ``representation``: see :func:`~causalvae_pyro.metrics.representation_scores`; left out below 8 images, or
           where a class is too rare for it.
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
+        - ``calibration``: how often intervals of the guide hold the labels, on 500 images at most: see
+          :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
           ``reversibility``: per concept, after setting it and setting it back. On 500 images at most; none without ``axioms``.
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
@@ -104,7 +106,7 @@ def evaluate(
     scorer = Scorer(run, data, x, labels, seed, intervals, chosen, pixel_noise)
     # First, because it fails where its network cannot be had.
     distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
-    result = scorer.representation() | (scorer.axioms() if axioms else {})
+    result = scorer.representation() | {"calibration": scorer.calibration()} | (scorer.axioms() if axioms else {})
     if pixel_noise:
         result["pixel_noise"] = pixel_noise
     if predictor is not None:

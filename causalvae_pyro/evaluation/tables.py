@@ -62,21 +62,21 @@ def _concepts(metrics: dict[str, Any]) -> Section:
     scores, intervals = metrics.get("representation", {}), metrics["intervals"].get("r2", {})
     undone = metrics.get("reversibility")
     right = metrics.get("accuracy", {})
-    columns = ["concept", "R^2", _INTERVAL, "accuracy"] + (["MIC", "TIC", "undone"] if scores else ["undone"])
+    columns = ["concept", "R^2", _INTERVAL, "accuracy", *(["MIC", "TIC"] if scores else []), "covered", "uncalibrated", "undone"]
     rows = []
     for name, r2 in metrics["r2"].items():
-        own = [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
-        rows.append(
-            [
-                name,
-                f"{r2:.4f}",
-                _span(intervals.get(name), 4),
-                f"{right[name]:.3f}" if name in right else "",
-                *own,
-                f"{undone[name]:.4f}" if undone else "",
-            ]
-        )
-    return _section("Concepts read from test images; mean absolute pixel error after do and undo", columns, rows)
+        own = [f"{right[name]:.3f}" if name in right else ""]
+        own += [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
+        own += [_covered(metrics, part, name) for part in ("guide", "uncalibrated")]
+        rows.append([name, f"{r2:.4f}", _span(intervals.get(name), 4), *own, f"{undone[name]:.4f}" if undone else ""])
+    title = "Concepts read from test images; how many labels the guide's 95 % intervals cover; pixel error after do and undo"
+    return _section(title, columns, rows)
+
+
+def _covered(metrics: dict[str, Any], part: str, name: str) -> str:
+    found = metrics.get("calibration", {})
+    share = found[part][name][found["levels"].index(0.95)] if part in found else None
+    return "" if share is None else f"{share:.3f}"
 
 
 def _counterfactuals(metrics: dict[str, Any]) -> Section:

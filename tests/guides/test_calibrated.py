@@ -77,6 +77,7 @@ def test_coverage_by_hand():
     truth = torch.tensor([[0.0, torch.nan], [0.94, 0.0], [0.96, torch.nan], [-2.0, torch.nan]])
     assert interval_coverage(samples, truth).tolist() == [0.5, 1.0]
     assert interval_coverage(samples, truth, level=0.5).tolist() == [0.25, 1.0]
+    assert interval_coverage(samples, truth, level=(0.5, 0.95)).tolist() == [[0.25, 1.0], [0.5, 1.0]]
 
 
 def test_errors():
