@@ -38,6 +38,10 @@ _CHANNELS, _NOISE = (128, 96, 48, 24), (32, 16, 8)
 _BINARY_STD, _STD = 0.3, 0.05
 # Of the labels in each counterfactual that the classifiers see; of two values a third of them change then.
 _SWAPPED = 0.7
+# A likelihood of smaller scale puts ever finer details into the noise, against which concepts and critics count for ever less.
+_MIN_SCALE = 0.05
+# Gradients of classifiers that see through noise are smooth: changes that please them look less like noise.
+_GRAIN = 0.2
 
 
 def is_binary(labels: Tensor) -> list[bool]:
@@ -72,7 +76,8 @@ def build(recipe: Any, graph: CausalGraph, images: Tensor, labels: Tensor, confi
     decoder.initialise_background(images)
     scm = AdditiveNoiseSCM(graph, recipe.dim, learn_noise=True)
     # From about the spread of the pixels on.
-    model = CausalVAE(scm, prior, decoder, GaussianLikelihood(0.25, learn_scale=True), noise_dim=decoder.noise_dim)
+    likelihood = GaussianLikelihood(0.25, learn_scale=True, min_scale=_MIN_SCALE)
+    model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=decoder.noise_dim)
     encoder = AugmentedEncoder(NormalisedEncoder(shape), RandomView(mirror=recipe.mirror))
     return Run(model, HierarchicalGuide(encoder, model, init_scale=_BINARY_STD), {**config, "binary": binary})
 
@@ -86,7 +91,7 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
     """
     shape, n, binary = run.model.decoder.image_shape, len(run.graph), run.config["binary"]
     classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
-    views = [RandomView(mirror=recipe.mirror), RandomView(mirror=recipe.mirror, grain=0.1)]
+    views = [RandomView(mirror=recipe.mirror, grain=_GRAIN) for _ in classifiers]
     terms: list[Term] = [
         LabelFit(),
         ClassifierFit(classifiers, augmentations=views, binary=binary),

@@ -89,9 +89,9 @@ class Recipe:
     sparsity_weight_growth: float = 20.0
     refinements: int = 1
     noise_dim: int = 0
-    consistency: float = 100.0
-    realism: float = 1.3
-    minimality: float = 0.003
+    consistency: float = 60.0
+    realism: float = 2.0
+    minimality: float = 0.005
     mirror: bool = True
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from causalvae_pyro import (
     save,
 )
 from causalvae_pyro.guides import (
+    CalibratedGuide,
     BlockDiagonalNormal,
     DiagonalNormal,
     FullRankNormal,
@@ -65,7 +66,12 @@ def data():
 
 def test_every_public_wrapper_is_tested():
     public = {getattr(causalvae_pyro.guides, name) for name in causalvae_pyro.guides.__all__}
-    assert {cls for cls in public if issubclass(cls, GuideWrapper)} == {GuideWrapper, IterativeGuide, LabelConditionedGuide}
+    assert {cls for cls in public if isinstance(cls, type) and issubclass(cls, GuideWrapper)} == {
+        CalibratedGuide,
+        GuideWrapper,
+        IterativeGuide,
+        LabelConditionedGuide,
+    }
 
 
 @every_wrapper
