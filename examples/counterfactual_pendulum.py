@@ -39,14 +39,22 @@ def main():
         by_hand = trace.nodes["x_mean"]["value"]
 
     # The same with the posterior mean instead of one sample of eps, and with every value checked.
-    images = counterfactual(run.model, run.guide, x, do={"light": args.light})
+    images, z = counterfactual(run.model, run.guide, x, do={"light": args.light}, return_latents=True)
 
     true_labels, true = data.counterfactual(labels, do={"light": args.light})
     what = do_label({"light": args.light}, units_of(data))
     rows = [("factual", x), (f"{what}\npoutine.do", by_hand), (f"{what}\ncounterfactual()", images), (f"{what}\ntrue", true)]
     save_figure(plot_comparison(rows), args.out)
-    print(f"shadow positions: factual {labels[:3, 3].tolist()}, counterfactual {true_labels[:3, 3].tolist()}")
-    print(f"mean squared error to the true counterfactual: {(images - true).square().mean().item():.5f}; wrote {args.out}")
+    # The light was set; its effects follow by what the model has learned.
+    found = run.model.prior.to_labels(z)
+    for name in ("light", *data.graph.descendants("light")):
+        column = data.graph.index(name)
+        factual, model, truth = (values[:3, column].tolist() for values in (labels, found, true_labels))
+        for what, numbers in (("factual", factual), ("counterfactual", model), ("true counterfactual", truth)):
+            print(f"{name}, {what}: {', '.join(f'{number:.2f}' for number in numbers)}")
+    error, alone = ((answer - true).square().mean().item() for answer in (images, x / 255))
+    print(f"mean squared error to the true counterfactual: {error:.5f}; of leaving the images alone: {alone:.5f}")
+    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 import causalvae_pyro as cv
 from causalvae_pyro.datasets import Flow, Pendulum
 from causalvae_pyro.discovery import GraphSearch, allowed_edges, discover_graph, refine_graph, with_graph
-from causalvae_pyro.metrics import shd
+from causalvae_pyro.metrics import cf_score, shd
 from causalvae_pyro.plots.style import MIN_FONT, figure_style, readable, save_figure, subplots
 
 
@@ -62,6 +62,16 @@ def main() -> None:
     # The graph is frozen: from here on interventions reach every descendant.
     model, guide = with_graph(model, guide, graph)
     cv.fit(model, guide, (images, labels), epochs=args.epochs, seed=args.seed)
+    test = source("test", noise=args.noise, size=args.size, seed=args.seed)
+    x, factual = test.images[:: len(test) // 64], test.labels[:: len(test) // 64]
+    for name in names:
+        do = {name: factual[:, names.index(name)].flip(0)}
+        true_labels, true = test.counterfactual(factual, do)
+        made, z = cv.counterfactual(model, guide, x, do, return_latents=True)
+        effects = [names.index(effect) for effect in truth.descendants(name)]
+        error, moved = ((u - true_labels)[:, effects].abs().mean().item() for u in (model.prior.to_labels(z), factual))
+        what = f"; its effects: mean error {error:.2f}, they move by {moved:.2f}" if effects else ""
+        print(f"do({name}): CF-score {cf_score(made, true, x):.3f} (0: the image left alone, 1: the true one){what}")
     args.out.mkdir(parents=True, exist_ok=True)
     cv.save(cv.Run(model, guide, {}), args.out)
     path = args.out / "discovery.png"

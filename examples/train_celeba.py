@@ -53,16 +53,25 @@ def main():
     rows = [("factual", x[:8])]
     for column, name in enumerate(test.concepts):
         label, other = truth[:, column], 1 - truth[:, column]
-        changed = counterfactual(run.model, run.guide, x, {name: other}).cpu().clamp(0, 1)
+        changed, z = counterfactual(run.model, run.guide, x, {name: other}, return_latents=True)
+        changed, meant = changed.cpu().clamp(0, 1), run.model.prior.to_labels(z).cpu()
         rows.append((f"do({name} = the other)", changed[:8]))
 
-        def right(seen, meant, column=column):
-            return f"{100 * ((seen[:, column] > 0.5) == (meant > 0.5)).float().mean().item():.1f} %"
+        def right(seen, wanted, column=column):
+            return f"{100 * ((seen[:, column] > 0.5) == (wanted > 0.5)).float().mean().item():.1f} %"
 
+        seen = predictor.predict(changed)
         print(
             f"{name}: read correctly from {right(read, label)} of test images; set to the other value, seen by the predictor in "
-            f"{right(predictor.predict(changed), other)} (in images left alone {right(predictor.predict(x), other)})"
+            f"{right(seen, other)} (in images left alone {right(predictor.predict(x), other)})"
         )
+        # Nobody knows the truth of its effects: whether they follow at all, and whether the picture shows what the model means.
+        for effect in test.graph.descendants(name):
+            k = test.graph.index(effect)
+            follows = 100 * ((meant[:, k] > 0.5) != (truth[:, k] > 0.5)).float().mean().item()
+            print(
+                f"  its effect {effect}: the model changes it in {follows:.1f} %, seen as meant in {right(seen, meant[:, k], k)}"
+            )
     save_figure(plot_comparison(rows), f"{args.out}/counterfactuals.png")
     print(f"wrote {args.out}/counterfactuals.png")
 

@@ -123,6 +123,7 @@ def main():
     for column, name in enumerate(test.graph.names):
         do = {name: test.labels[order, column]}
         truth = MorphoMNIST.counterfactual_labels(test.labels, do)
+        scores[f"do({name}), image left alone"] = read_errors(judge, x, truth)
         for what, reading in guides.items():
             after = counterfactual(model, reading, x, do, test.labels).cpu().clamp(0, 1)
             scores[f"do({name}), {what}"] = read_errors(judge, after, truth)
@@ -130,7 +131,7 @@ def main():
             rows.append((do_label({name: value}, units_of(test)), counterfactual(model, guide, x[:10], {name: value})))
     print(f"mean absolute errors after {seconds:.0f} s of training:")
     for name, errors in scores.items():
-        print(f"{name:<28}" + ", ".join(f"{what.replace('_', ' ')} {error:.3f}" for what, error in errors.items()))
+        print(f"{name:<32}" + ", ".join(f"{what.replace('_', ' ')} {error:.3f}" for what, error in errors.items()))
     Path(args.out, "metrics.json").write_text(json.dumps({"seconds": seconds, **scores}, indent=1) + "\n")
     save_figure(plot_comparison(rows), f"{args.out}/counterfactuals.png")
     print(f"wrote {args.out}/counterfactuals.png")

@@ -40,6 +40,7 @@ from causalvae_pyro.metrics import (
     subsampling_interval,
 )
 from causalvae_pyro.utils.images import as_images
+from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.modes import evaluation_mode
 
 __all__ = ["CounterfactualData", "Scorer", "has_truth"]
@@ -105,6 +106,7 @@ class Scorer:
         index: Tensor | None = None,
         pixel_noise: float = 0.0,
     ) -> None:
+        one_label_each(run.model.prior, "the score card")
         names, own = data.graph.names, run.graph.names
         if not set(names) <= set(own):
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")

@@ -20,6 +20,7 @@ from causalvae_pyro.interventions.actions import InterventionSet
 from causalvae_pyro.interventions.counterfactuals import abduct, predict
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.utils.images import as_images
+from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
@@ -156,6 +157,7 @@ class Explorer:
     def __init__(self, run: Run, data: Any, *, samples: int = 16, seed: int = 0) -> None:
         if samples < 2:
             raise ValueError(f"samples: got {samples}; a standard deviation takes at least 2")
+        one_label_each(run.model.prior, "the live page")
         if set(run.graph.names) != set(data.graph.names):
             raise ValueError(f"data: has the concepts {list(data.graph.names)}, the run has {list(run.graph.names)}")
         self.run, self.data, self.samples, self.seed = run, data, samples, seed

@@ -14,6 +14,7 @@ from torch.distributions import Independent, Normal
 from causalvae_pyro.distributions import BlockNormal, prior_mean
 from causalvae_pyro.guides.wrapper import GuideWrapper
 from causalvae_pyro.utils.images import check_observations, pixels_of, scale_observations
+from causalvae_pyro.utils.label_columns import known_concepts, label_columns
 from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode
 
@@ -84,7 +85,7 @@ def calibrate(
     if not 0 < level < 1:
         raise ValueError(f"level: got {level}; must lie in (0, 1)")
     check_observations(x, pixels_of(model))
-    expected = [len(x), len(model.graph)]
+    expected = [len(x), getattr(model.prior, "num_labels", len(model.graph))]
     if list(labels.shape) != expected:
         raise ValueError(f"labels: expected shape {expected}, got {list(labels.shape)}")
     calibrated, parts = CalibratedGuide(guide, model).to(model.zero), []
@@ -93,11 +94,15 @@ def calibrate(
             images = scale_observations(images, pixels_of(model), device=model.zero.device, dtype=model.zero.dtype)
             q = calibrated._endogenous(guide.posterior(images))
             distance = (prior_mean(model.prior(known.nan_to_num())) - q.mean).abs() / q.variance.sqrt()
-            parts.append(distance.masked_fill(known.isnan()[..., None], torch.nan))
+            parts.append(distance.masked_fill(~known_concepts(model.prior, known)[..., None], torch.nan))
     found = []
     width = NormalDist().inv_cdf(0.5 + level / 2)
-    for name, column in zip(model.graph.names, torch.cat(parts).unbind(1), strict=True):
+    columns = label_columns(model.prior, len(model.graph))
+    for name, own, column in zip(model.graph.names, columns, torch.cat(parts).unbind(1), strict=True):
         column = column[~column.isnan()]
+        if not own:
+            found.append(1.0)  # nothing says how well it is read
+            continue
         if len(column) < 20:
             raise ValueError(f"labels: the concept {name!r} has {len(column)} of them; calibration takes at least 20")
         found.append(max(1e-6, torch.quantile(column, level).item() / width))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from causalvae_pyro.guides.wrapper import GuideWrapper
+from causalvae_pyro.utils.label_columns import known_concepts
 
 __all__ = ["LabelConditionedGuide"]
 
@@ -39,6 +40,6 @@ class LabelConditionedGuide(GuideWrapper):
             raise TypeError(f"guide: its distribution of z is {type(q).__name__}; must be a diagonal Gaussian")
         with self._running_model() as model:
             prior = model.prior(labels.nan_to_num())
-        known = ~labels.isnan()[..., None]
+        known = known_concepts(self.model.prior, labels)[..., None]
         mean, std = torch.where(known, prior.mean, q.mean), torch.where(known, prior.stddev, q.stddev)
         return posterior | {"eps": self._exogenous(dist.Normal(mean, std).to_event(2))}

@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 
 from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.interventions.handlers import Change, Parents, SoftIntervention, Value, as_soft, check_result, soft_do
+from causalvae_pyro.utils.label_columns import label_columns
 from causalvae_pyro.utils.modes import evaluation_mode, gradients
 from causalvae_pyro.utils.numbers import number_tensor
 
@@ -29,7 +30,8 @@ def intervene(model: Callable, do: Interventions, *, size: int | None = None, la
     Args:
         model: A :class:`~causalvae_pyro.CausalVAE`.
         do: Concept name to what becomes of it. Hard: a number, or one value per image ``[N]``, in label units, mapped by the
-            prior's mean ``lambda1``. Soft: :class:`Shift`, :class:`Scale`, :class:`Replace` or ``fn(natural, parents)``, on
+            prior's mean ``lambda1``; where the prior has several label columns for a concept, as many numbers ``[k]`` or
+            ``[N, k]``. Soft: :class:`Shift`, :class:`Scale`, :class:`Replace` or ``fn(natural, parents)``, on
             labels ``[N]``. With ``latent=True`` all of them in units of ``z``: values are a number, ``[d]`` or ``[N, d]``, and
             functions see ``[N, d]``. A distribution of values is drawn from: once for each image where ``size`` is known, else
             once for all. NaN among the hard values of several images leaves the concept of that image as it is.
@@ -178,11 +180,16 @@ def latent_values(
     for name, given in do.items():
         if _is_soft(given):
             raise ValueError(f"do[{name!r}]: expected a number or one value per image, got {given!r}; soft ones go to intervene")
-        value = _value(f"do[{name!r}]", given, model, size, latent, partial)
+        index = model.graph.index(name)
+        columns = () if latent else label_columns(model.prior, len(model.graph))[index]
+        if len(columns) == 1 or latent:
+            value = _value(f"do[{name!r}]", given, model, size, latent, partial)
+        else:
+            value = _group(f"do[{name!r}]", given, model, size, len(columns), partial)
         if not latent:
-            left = value.isnan()[..., None]
+            left = value.isnan()[..., None] if len(columns) == 1 else value.isnan().all(-1, keepdim=True)
             with gradients(None, value), evaluation_mode(model.prior):
-                value = _lambda1(model.prior, len(model.graph), model.graph.index(name), value.nan_to_num())
+                value = _lambda1(model.prior, len(model.graph), index, value.nan_to_num())
             value = value.masked_fill(left, torch.nan) if partial else value
         values[name] = value
     return values
@@ -212,7 +219,8 @@ def _drawn(name: str, given: Any, model: Any, size: int | None, latent: bool) ->
     if not isinstance(given, Distribution):
         return given
     inner = given.batch_shape + given.event_shape
-    per_image = (len(inner) == 2 if latent else len(inner) == 1) and inner[0] == size
+    several = latent or len(label_columns(model.prior, len(model.graph))[model.graph.index(name)]) > 1
+    per_image = (len(inner) == 2 if several else len(inner) == 1) and inner[0] == size
     value = (given.rsample if given.has_rsample else given.sample)(() if per_image or size is None else (size,))
     # In units of z, the same for all dimensions of a concept.
     return value[..., None] if latent and not inner and size is not None else value
@@ -245,8 +253,30 @@ def _value(where: str, value: Any, model: Any, size: int | None, latent: bool, p
     return tensor
 
 
+def _group(where: str, value: Any, model: Any, size: int | None, columns: int, partial: bool) -> Tensor:
+    """The value of a concept with none or several label columns ``k``: ``[k]`` or ``[N, k]``."""
+    if not columns:
+        raise ValueError(f"{where}: the concept has no label; pass latent=True, and values in units of z")
+    like = next(model.parameters(), torch.zeros(()))
+    try:
+        tensor = number_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{where}: expected {columns} numbers, one for each label column, got {value!r}") from None
+    shape = tuple(tensor.shape)
+    if len(shape) not in (1, 2) or shape[-1] != columns or (len(shape) == 2 and size is not None and len(tensor) != size):
+        rows = "N" if size is None else size
+        raise ValueError(f"{where}: expected shape ({columns},) or ({rows}, {columns}), one for each label column, got {shape}")
+    left = tensor.isnan().all(-1, keepdim=True)  # NaN in all columns leaves an image alone
+    allowed = left if partial and len(shape) == 2 and not bool(left.all()) else torch.zeros_like(left)
+    if not bool((tensor.isfinite() | allowed).all()):
+        raise ValueError(f"{where}: got a value that is not finite")
+    return tensor
+
+
 def _lambda1(prior: Any, count: int, index: int, value: Tensor) -> Tensor:
-    # lambda1 acts on each concept's own label, so the other columns do not matter.
-    labels = value.new_zeros(*value.shape, count)
-    labels[..., index] = value
+    # lambda1 acts on each concept's own labels, so the other columns do not matter.
+    columns = label_columns(prior, count)[index]
+    value = value[..., None] if len(columns) == 1 else value
+    labels = value.new_zeros(*value.shape[:-1], getattr(prior, "num_labels", count))
+    labels[..., list(columns)] = value
     return prior_mean(prior(labels))[..., index, :]

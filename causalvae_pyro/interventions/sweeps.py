@@ -14,6 +14,7 @@ from causalvae_pyro.interventions.counterfactuals import predict
 from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.utils.configurable import check_count
 from causalvae_pyro.utils.images import check_observations, pixels_of
+from causalvae_pyro.utils.label_columns import label_columns
 from causalvae_pyro.utils.modes import keeps_gradients
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
 
@@ -66,6 +67,11 @@ def sweep(
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
     check_rows(labels, x)
+    if not latent and any(
+        len(group) != 1 and name in do
+        for name, group in zip(model.graph.names, label_columns(model.prior, len(model.graph)), strict=True)  # type: ignore[attr-defined]
+    ):
+        raise ValueError("do: got a concept with none or several label columns; a sweep takes numbers: pass latent=True")
     grad = keeps_gradients(grad, x, labels, *do.values())
     with torch.set_grad_enabled(grad):
         points, shape = _grid(do)

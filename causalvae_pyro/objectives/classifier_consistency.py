@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.objectives.classifier_fit import check_classifiers, label_loss, reserved
 from causalvae_pyro.objectives.consistency import ramp
+from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
 from causalvae_pyro.utils.modes import frozen
 
@@ -84,6 +85,7 @@ class ClassifierConsistency(nn.Module):
         nothing = trace.nodes["z"]["value"].new_zeros(())
         if labels is None:
             return nothing
+        one_label_each(model.prior, "ClassifierConsistency")
         x, eps_x = (trace.nodes[site]["value"] for site in ("x", "eps_x"))
         noise = eps_x.detach().reshape(-1, *eps_x.shape[-2:])[0]
         # A counterfactual needs all labels; a judge's images are not for training classifiers of any kind.

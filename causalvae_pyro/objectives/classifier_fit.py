@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causalvae_pyro.objectives.terms import Weight
+from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
 from causalvae_pyro.utils.modes import frozen
 
@@ -106,6 +107,7 @@ def label_loss(read: Tensor, labels: Tensor, prior: Any, binary: Tensor) -> Tens
         prior: Its ``shift`` and ``scale`` standardise labels.
         binary: ``[n]``.
     """
+    one_label_each(prior, "a classifier's term")
     known = ~labels.isnan() if any_missing(labels) else None
     target = labels if known is None else labels.nan_to_num()
     squared = 0.5 * (read - (target - prior.shift) / prior.scale).square()

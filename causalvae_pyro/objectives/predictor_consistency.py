@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.objectives.consistency import decode_swapped, ramp
+from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.modes import frozen
 
 __all__ = ["PredictorConsistency"]
@@ -61,6 +62,7 @@ class PredictorConsistency:
         self.weight = ramp if weight is None else weight
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+        one_label_each(model.prior, "PredictorConsistency")
         z = trace.nodes["z"]["value"]
         images, swapped, *_ = decode_swapped(model, trace)
         # Chosen on the CPU, so that no device waits.

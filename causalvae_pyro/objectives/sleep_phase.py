@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from causalvae_pyro.distributions import sample_detached
 from causalvae_pyro.objectives.consistency import swap_concepts
 from causalvae_pyro.objectives.divergences import kl_endogenous
+from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing, masked_prior
 
 __all__ = ["SleepPhase"]
@@ -51,6 +52,7 @@ class SleepPhase:
         self.noisy = noisy
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+        one_label_each(model.prior, "SleepPhase")
         complete: Any = slice(None)
         if labels is not None and any_missing(labels):
             complete = ~labels.isnan().any(-1)

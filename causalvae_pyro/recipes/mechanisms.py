@@ -7,6 +7,7 @@ from torch import Tensor
 
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.objectives.terms import LabelFit
+from causalvae_pyro.utils.label_columns import one_label_each
 
 __all__ = ["fit_mechanisms"]
 
@@ -30,6 +31,7 @@ def fit_mechanisms(model: CausalVAE, labels: Tensor, *, steps: int = 1000, lr: f
         raise ValueError(f"steps: got {steps}; must be at least 1")
     if not lr > 0:
         raise ValueError(f"lr: got {lr}; must be > 0")
+    one_label_each(model.prior, "fit_mechanisms")
     labels = labels[~labels.isnan().any(1)].to(model.zero)
     if len(labels) < 2:
         raise ValueError(f"labels: {len(labels)} images have all of them; mechanisms take at least 2")

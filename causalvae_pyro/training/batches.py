@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -122,7 +122,7 @@ def make_batches(
     batch_size: int,
     repeats: int,
     device: torch.device,
-    graph: Any,
+    names: Sequence[str] | None,
     part: tuple[int, int] = (0, 1),
     pixels: bool | None = True,
 ) -> TensorBatches | LoaderBatches:
@@ -133,7 +133,7 @@ def make_batches(
         batch_size: Images per batch.
         repeats: ``labelled_repeats``.
         device: Where the batches lie.
-        graph: The model's graph, for the number of labels and their names in errors; ``None`` for a model without.
+        names: Of the label columns; ``None`` for a model without a graph.
         part: Number of this process and of all processes, which share each batch.
         pixels: Whether these are images; see :func:`~causalvae_pyro.utils.images.pixels_of`.
 
@@ -166,7 +166,7 @@ def make_batches(
         return LoaderBatches(data, batch_size, device, part, pixels)
     check_observations(images, pixels, "images")
     if labels is not None:
-        expected = [size, labels.shape[-1] if graph is None else len(graph)]
+        expected = [size, labels.shape[-1] if names is None else len(names)]
         if list(labels.shape) != expected:
             raise ValueError(f"labels: expected shape {expected} (images x concepts), got {list(labels.shape)}")
         if bool(labels.isinf().any()):
@@ -175,6 +175,6 @@ def make_batches(
             raise ValueError(f"labels: got {value} in row {row}, column {column}; must be finite, or NaN where missing")
         for i, count in enumerate((~labels.isnan()).sum(0).tolist()):
             if count < min(2, size):
-                name = f"in column {i}" if graph is None else repr(graph.names[i])
+                name = f"in column {i}" if names is None else repr(names[i])
                 raise ValueError(f"labels: the concept {name} has {count} of them; each concept takes at least 2")
     return TensorBatches(images, labels, batch_size, repeats, device, part)

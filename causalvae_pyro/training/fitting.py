@@ -32,6 +32,7 @@ from causalvae_pyro.training.resuming import TrainingCheckpoint
 from causalvae_pyro.training.schedules import cosine_schedule
 from causalvae_pyro.utils.configurable import check_count
 from causalvae_pyro.utils.images import pixels_of
+from causalvae_pyro.utils.label_columns import label_names
 from causalvae_pyro.utils.local_params import local_params
 
 __all__ = ["fit"]
@@ -150,9 +151,9 @@ def fit(
         if accelerator is None:
             accelerator = stack.enter_context(training_accelerator(device, mixed_precision))
         place, processes = accelerator.device, accelerator.num_processes
-        graph = getattr(getattr(model, "scm", None), "graph", None)
+        names = label_names(model)
         batches = make_batches(
-            data, batch_size, labelled_repeats, place, graph, (accelerator.process_index, processes), pixels_of(model)
+            data, batch_size, labelled_repeats, place, names, (accelerator.process_index, processes), pixels_of(model)
         )
         held = None
         if validation is not None:

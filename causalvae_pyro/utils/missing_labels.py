@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from causalvae_pyro.utils.compat import mask_of
+from causalvae_pyro.utils.label_columns import known_concepts, label_columns
 
 __all__ = ["MaskedPrior", "any_missing", "declare_missing", "keep_labels", "masked_prior"]
 
@@ -54,21 +55,30 @@ def masked_prior(prior: Callable[[Tensor], Any], labels: Tensor) -> Any:
     """``p(z | u)`` where all labels are known, else ``prod_i p(z_i | u_i)`` over the known ones.
 
     The prior itself never sees a missing label. In its place it gets another image's label of the same concept, which has no
-    effect; 0 where the batch has none.
+    effect; 0 where the batch has none. A concept for which the prior's ``label_columns`` name no column is never known.
 
     Args:
         prior: From labels ``[batch, n]`` to a distribution over ``[n, d]``, independent between concepts where labels are
             missing.
-        labels: ``[batch, n]``, NaN where missing.
+        labels: ``[batch, n]``, or what columns the prior takes, NaN where missing.
 
     Raises:
-        ValueError: If labels are missing and the prior's concepts are not independent.
+        ValueError: If a column that belongs to no concept has missing values, or labels are missing and the prior's concepts
+            are not independent.
     """
-    if not any_missing(labels):
+    columns = label_columns(prior, labels.shape[-1])
+    missing = any_missing(labels)
+    if not missing and all(columns):
         return prior(labels)
-    known = ~labels.isnan()
-    other = labels.gather(0, known.int().argmax(0, keepdim=True)).nan_to_num()
-    p = prior(torch.where(known, labels, other))
+    known = known_concepts(prior, labels)
+    if missing:
+        there = ~labels.isnan()
+        covariates = sorted(set(range(labels.shape[-1])) - {column for group in columns for column in group})
+        if covariates and not bool(there[:, covariates].all()):
+            raise ValueError(f"labels: columns {covariates} belong to no concept and have missing values; must be known")
+        other = labels.gather(0, there.int().argmax(0, keepdim=True)).nan_to_num()
+        labels = torch.where(there, labels, other)
+    p = prior(labels)
     inner = p.reinterpreted_batch_ndims if isinstance(p, Independent) else 0
     if not inner or p.base_dist.batch_shape[-inner:][:1] != known.shape[-1:]:
         raise ValueError(

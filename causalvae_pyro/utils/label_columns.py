@@ -1,0 +1,41 @@
+"""Which columns of the labels speak of which concept: one each, unless the prior has ``label_columns``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["known_concepts", "label_columns", "label_names", "one_label_each"]
+
+
+def label_columns(prior: Any, count: int) -> tuple[tuple[int, ...], ...]:
+    """For each of ``count`` concepts its columns."""
+    given = getattr(prior, "label_columns", None)
+    return tuple((k,) for k in range(count)) if given is None else tuple(map(tuple, given))
+
+
+def known_concepts(prior: Any, labels: Tensor) -> Tensor:
+    """Which concepts have all their labels, ``[..., n]``; one without columns has none."""
+    known = ~labels.isnan()
+    if getattr(prior, "label_columns", None) is None:
+        return known
+    groups = label_columns(prior, 0)
+    return torch.stack([known[..., list(group)].all(-1) if group else torch.zeros_like(known[..., 0]) for group in groups], -1)
+
+
+def label_names(model: Any) -> tuple[str, ...] | None:
+    """What each column is called in errors: by its concept. ``None`` for a model without a graph."""
+    graph = getattr(getattr(model, "scm", None), "graph", None)
+    prior = getattr(model, "prior", None)
+    if graph is None or getattr(prior, "label_columns", None) is None:
+        return None if graph is None else graph.names
+    concepts = {column: name for name, group in zip(graph.names, label_columns(prior, 0), strict=True) for column in group}
+    return tuple(concepts.get(column, f"covariate {column}") for column in range(prior.num_labels))  # type: ignore[union-attr]
+
+
+def one_label_each(prior: Any, what: str) -> None:
+    """Refuses a prior whose labels are not one for each concept."""
+    if getattr(prior, "label_columns", None) is not None:
+        raise ValueError(f"prior: got {type(prior).__name__} with label_columns; {what} needs one label for each concept")
