@@ -1,16 +1,19 @@
-"""A simulator's job over several seeds: scores with 95 % intervals, wall time and peak memory.
+"""The job of a simulator or of a published data set over several seeds: scores with 95 % intervals, wall time and peak memory.
 
 Each seed is one ``causalvae train DATA`` in a process of its own, with its own split, weights and data order. A seed
 that has finished is not run again, so a stopped benchmark goes on where it was.
 
 python benchmarks/quality.py --seeds 5 --out benchmarks/results/pendulum.json
+python benchmarks/quality.py --data celeba --seeds 3 --out benchmarks/results/celeba_smile.json -- --root PATH --group smile
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from environment import describe, write_json
 from seeds import run_seed
@@ -20,7 +23,7 @@ from causalvae_pyro.metrics import seeds_interval as interval
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="pendulum", choices=["pendulum", "flow"])
+    parser.add_argument("--data", default="pendulum", choices=["pendulum", "flow", "celeba", "morphomnist", "yaleb"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="seeds at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="where the runs are kept")
@@ -48,29 +51,56 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         results = list(pool.map(run, range(args.seeds)))
     metrics = [result["metrics"] for result in results]
-    summary = {
-        "r2": {name: interval([m["r2"][name] for m in metrics]) for name in metrics[0]["r2"]},
-        "cf_score": {key: interval([m["cf_score"][key] for m in metrics]) for key in metrics[0]["cf_score"]},
-        "ceiling": {key: interval([m["ceiling"][key] for m in metrics]) for key in metrics[0]["ceiling"]},
-        "cf_r2": interval([min(m["cf_r2"].values()) for m in metrics]),
-        "composition_growth": interval([m["composition"][-1] / m["composition"][0] for m in metrics]),
-        "mic": interval([m["representation"]["mic_mean"] for m in metrics]),
-        "tic": interval([m["representation"]["tic_mean"] for m in metrics]),
-        "reconstruction_mse": interval([m["reconstruction_mse"] for m in metrics]),
+    summary = summarised(metrics) | {
         "seconds": interval([result["seconds"] for result in results]),
         "peak_memory_gib": max(result["peak_memory_gib"] for result in results),
     }
     write_json(out, {"data": args.data, "seeds": args.seeds, "options": args.options, **summary, **describe()})
-    print(f"\n{'':<36}{'mean':>10}   95 % interval over {args.seeds} seeds")
-    rows = [(f"R^2 {name}", value) for name, value in summary["r2"].items()]
-    rows += [(f"CF-score do({key.replace('+', ', ')})", value) for key, value in summary["cf_score"].items()]
-    rows += [("R^2 of the counterfactual, worst", summary["cf_r2"]), ("MAE growth over 10 nulls", summary["composition_growth"])]
-    rows += [("MIC", summary["mic"]), ("TIC", summary["tic"])]
-    rows += [("reconstruction MSE", summary["reconstruction_mse"]), ("seconds", summary["seconds"])]
-    for name, value in rows:
+    print(f"\n{'':<44}{'mean':>10}   95 % interval over {args.seeds} seeds")
+    for name, value in flat({name: value for name, value in summary.items() if name != "peak_memory_gib"}):
         span = " to ".join(f"{end:.4g}" for end in value.get("interval", []))
-        print(f"{name:<36}{value['mean']:>10.4g}   {span}")
+        print(f"{name:<44}{value['mean']:>10.4g}   {span}")
     print(f"peak memory {summary['peak_memory_gib']:.2f} GiB; wrote {out}")
+
+
+def summarised(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Intervals over the seeds of the scores that all of them have."""
+    first = metrics[0]
+    summary = {
+        key: over_seeds([m[key] for m in metrics])
+        for key in ("r2", "accuracy", "cf_score", "ceiling", "cf_baselines", "predicted")
+        if key in first
+    }
+    if "cf_r2" in first:
+        summary["cf_r2"] = interval([min(m["cf_r2"].values()) for m in metrics])
+    if "composition" in first:
+        summary["composition_growth"] = interval([m["composition"][-1] / m["composition"][0] for m in metrics])
+    if "representation" in first:
+        summary["mic"] = interval([m["representation"]["mic_mean"] for m in metrics])
+        summary["tic"] = interval([m["representation"]["tic_mean"] for m in metrics])
+        for key in ("mic", "tic"):
+            # Labels of few classes allow no more.
+            if f"{key}_mean" in first["representation"]["of_the_labels"]:
+                values = [m["representation"]["of_the_labels"][f"{key}_mean"] for m in metrics]
+                summary[f"{key}_of_the_labels"] = interval(values)
+    return summary | {"reconstruction_mse": interval([m["reconstruction_mse"] for m in metrics])}
+
+
+def over_seeds(values: list[Any]) -> Any:
+    """Nested dictionaries of numbers, one per seed, as one of intervals."""
+    if isinstance(values[0], dict):
+        return {key: over_seeds([value[key] for value in values]) for key in values[0] if all(key in value for value in values)}
+    return interval(values)
+
+
+def flat(summary: dict[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Its intervals, each with the path to it."""
+    for key, value in summary.items():
+        name = f"{before} {key}".strip().replace("_", " ")
+        if "mean" in value:
+            yield name, value
+        else:
+            yield from flat(value, name)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalvae_pyro import CausalELBO, Run
+from causalvae_pyro import Run
 from causalvae_pyro.baselines import METHODS, Method, PaperRecipe
-from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.recipes import Recipe
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-import train_celeba
 import train_morphomnist
 
 __all__ = ["OURS", "SOURCES", "Row", "Source", "rows_of"]
@@ -79,7 +77,7 @@ _DIGITS = _of_example(
     lambda images, labels, graph, noise_dim: train_morphomnist.make(images, labels, graph, noise_dim, 0.01),
     train_morphomnist.make_objective,
 )
-_FACES = _of_example(train_celeba.make, lambda guide: CausalELBO(terms=[LabelFit()]))
+_FACES = _of_recipe(OURS, Recipe(decoder="hierarchical"))
 
 SOURCES: dict[str, Source] = {
     "pendulum": Source("Pendulum", {"name": "pendulum"}, _SPRITES),

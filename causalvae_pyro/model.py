@@ -14,7 +14,7 @@ from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.actions import latent_values
 from causalvae_pyro.scm import CausalLayer
 from causalvae_pyro.scm.given_labels import NoiseGivenLabels
-from causalvae_pyro.scm.sites import as_given, computed_from, observes, without_provenance
+from causalvae_pyro.scm.sites import as_given, check_plate, computed_from, observes, without_provenance
 from causalvae_pyro.utils.images import pixels_of, scale_observations
 from causalvae_pyro.utils.local_params import LocalParamModule, sample_attributes
 from causalvae_pyro.utils.missing_labels import masked_prior
@@ -52,6 +52,7 @@ class CausalVAE(LocalParamModule):
         likelihood: Any callable from the decoder's output to a distribution over images ``[C, H, W]``, or over vectors or
             anything else: what ``x`` is, is the likelihood's matter.
         noise_dim: Dimensions ``r`` of the image's own exogenous noise; 0 leaves ``eps_x`` out.
+        plate: Name of the plate over the images, for programs that have another plate of that name.
     """
 
     # Any module will do for each of these, so their methods are not known to a type checker.
@@ -62,7 +63,14 @@ class CausalVAE(LocalParamModule):
     zero: Tensor
 
     def __init__(
-        self, scm: CausalLayer, prior: nn.Module, decoder: nn.Module, likelihood: nn.Module, *, noise_dim: int = 0
+        self,
+        scm: CausalLayer,
+        prior: nn.Module,
+        decoder: nn.Module,
+        likelihood: nn.Module,
+        *,
+        noise_dim: int = 0,
+        plate: str = "data",
     ) -> None:
         super().__init__("causalvae")
         for argument, part in (("scm", scm), ("prior", prior), ("decoder", decoder), ("likelihood", likelihood)):
@@ -71,7 +79,8 @@ class CausalVAE(LocalParamModule):
         _check_agreement("prior", prior, dim=scm.dim)
         _check_agreement("decoder", decoder, dim=scm.dim, noise_dim=noise_dim)
         self.scm, self.prior, self.decoder, self.likelihood = scm, prior, decoder, likelihood
-        self.noise_dim = noise_dim
+        check_plate(plate, scm.graph.names)
+        self.noise_dim, self.plate = noise_dim, plate
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     @property
@@ -94,7 +103,7 @@ class CausalVAE(LocalParamModule):
         x = x if x is None else scale_observations(x, pixels_of(self), dtype=self.zero.dtype)
         scm = self.scm  # once: attribute access on a PyroModule emits a Pyro statement for each parameter
         noise = self.standard_normal(len(scm.graph), scm.dim)
-        images = pyro.plate("data", _batch(x, labels, num_samples))
+        images = pyro.plate(self.plate, _batch(x, labels, num_samples))
         # Outside of the plate: what prior, layer, decoder and likelihood sample of their own is the same for all images.
         prior = None if labels is None else self._prior_of(labels)
         sample_attributes(scm)

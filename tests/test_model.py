@@ -1,6 +1,7 @@
 """The generative program: its sites, its densities, Pyro's handlers on it, and parts of the user's own."""
 
 import math
+import warnings
 
 import pyro
 import pyro.distributions as dist
@@ -237,10 +238,26 @@ def test_condition_on_a_concept_is_no_conditioning():
     model, _ = make()
     natural = poutine.trace(model).get_trace(num_samples=BATCH)
     noise, setting = {"eps": value(natural, "eps")}, torch.randn(BATCH, 1)
-    conditioned = poutine.trace(poutine.condition(model, noise | {"mid": setting})).get_trace(num_samples=BATCH)
+    with pytest.warns(UserWarning, match=r"^condition: the concept 'mid' .* as do does.*; condition eps"):
+        conditioned = poutine.trace(poutine.condition(model, noise | {"mid": setting})).get_trace(num_samples=BATCH)
     done = poutine.trace(poutine.do(poutine.condition(model, noise), {"mid": setting})).get_trace(num_samples=BATCH)
     assert torch.equal(value(conditioned, "z"), value(done, "z"))
     assert conditioned.nodes["mid"]["fn"].log_prob(setting).sum() == 0
+    # What puts back all that was drawn, as Predictive does, sets nothing; do and the image's own observation neither.
+    everything = {name: value(natural, name) for name in ("eps", *model.graph.names)}
+    again = poutine.trace(poutine.condition(model, everything)).get_trace(num_samples=BATCH)
+    assert torch.equal(value(again, "z"), value(natural, "z"))
+    poutine.do(poutine.condition(model, {"x": value(natural, "x")}), {"mid": setting})(num_samples=BATCH)
+
+
+def test_the_warning_comes_once():
+    model, _ = make()
+    program = poutine.condition(model, {"mid": torch.ones(BATCH, 1)})
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            program(num_samples=BATCH)
+    assert len(seen) == 1
 
 
 def test_the_image_is_of_what_site_z_holds():

@@ -113,7 +113,7 @@ def test_counts_are_read_by_their_logarithm():
         (torch.full((N, 5), torch.nan), ["not finite"]),
         (torch.rand(N, 6), [r"\[\.\.\., 5\]", r"\[12, 6\]"]),
     ],
-    ids=str,
+    ids=["one row", "an array", "no rows", "not a number", "another width"],
 )
 def test_errors(bad, words):
     model, guide, _, labels = make("counts")

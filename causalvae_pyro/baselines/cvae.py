@@ -66,7 +66,7 @@ class CVAE(CausalVAE):
             The images ``[batch, C, H, W]``.
         """
         scm = self.scm
-        with pyro.plate("data", _batch(x, labels, num_samples)):
+        with pyro.plate(self.plate, _batch(x, labels, num_samples)):
             given = self.standard_normal(len(scm.graph), scm.dim) if labels is None else _known(self.prior, labels)
             z = scm(pyro.sample("eps", given))
             pyro.deterministic("z", z, event_dim=2)

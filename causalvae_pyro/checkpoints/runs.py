@@ -27,6 +27,7 @@ from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.training import Callback, History, TrainingState
 from causalvae_pyro.training.monitor import non_finite, shortened
+from causalvae_pyro.utils.compat import uncompiled, uncompiled_name
 from causalvae_pyro.utils.configurable import Configurable
 from causalvae_pyro.utils.files import write_bytes, write_text
 
@@ -95,10 +96,13 @@ def save(run: Run, path: str | os.PathLike) -> None:
     directory = Path(path)
     directory.mkdir(parents=True, exist_ok=True)
     names = ("scm", "prior", "decoder", "likelihood")
+    options: dict[str, Any] = {"noise_dim": run.model.noise_dim}
+    if run.model.plate != "data":
+        options["plate"] = run.model.plate
     modules = {
         "model": {
             "class": type(run.model).__name__,
-            "args": {name: _describe(getattr(run.model, name)) for name in names} | {"noise_dim": run.model.noise_dim},
+            "args": {name: _describe(getattr(run.model, name)) for name in names} | options,
         },
         "guide": _describe(run.guide, {"scm": run.model.scm, "model": run.model}),
     }
@@ -254,8 +258,9 @@ class _UnknownClassError(ValueError):
 
 def _weights_of(run: Run) -> dict[str, torch.Tensor]:
     return {
+        # Names as they are without torch.compile, which load does not do.
         # safetensors holds no two tensors in one memory, as tied weights are.
-        f"{prefix}.{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        f"{prefix}.{uncompiled_name(name)}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for prefix, module in (("model", run.model), ("guide", run.guide))
         for name, tensor in module.state_dict().items()
     }
@@ -284,8 +289,9 @@ def _own_classes() -> dict[str, Callable[..., Any]]:
 
 
 def _describe(value: Any, references: Mapping[str, Any] | None = None) -> Any:
+    value = uncompiled(value)
     for name, target in (references or {}).items():
-        if value is target:
+        if value is uncompiled(target):
             return {"ref": name}
     if isinstance(value, CausalGraph):
         return {"graph": value.to_config()}

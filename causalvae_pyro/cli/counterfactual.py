@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from causalvae_pyro.cli.runs import data_of, load_run
 from causalvae_pyro.datasets.registry import load_dataset
@@ -47,14 +49,29 @@ def run(arguments: argparse.Namespace) -> None:
     handed[:, [found.graph.index(name) for name in data.graph.names]] = labels
     images = counterfactual(found.model, found.guide, x, do, handed, pixel_noise=arguments.pixel_noise).cpu()
     rows = [("factual", x), (f"{do_label(do, units_of(data) or found.units)}\nmodel", images)]
-    if has_truth(data):
-        true_labels, true = data.counterfactual(labels, do)
+    truth = _truth(data, chosen, labels, do)
+    if truth is not None:
+        true_labels, true = truth
         rows.append(("true", true))
         for i, before, after in zip(chosen.tolist(), labels.tolist(), true_labels.tolist(), strict=True):
             pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(data.graph.names, before, after, strict=True))
             print(f"image {i}: {', '.join(pairs)}")
     save_figure(plot_comparison(rows), arguments.out)
     print(f"wrote {arguments.out}")
+
+
+def _truth(data: Any, chosen: Tensor, labels: Tensor, do: dict[str, float]) -> tuple[Tensor, Tensor] | None:
+    """True labels and images, where there are some."""
+    if not has_truth(data):
+        return None
+    if not hasattr(data, "counterfactual_targets"):
+        return data.counterfactual(labels, do)
+    try:
+        # Photographs, which exist for the labels of other images only.
+        return data.counterfactual(chosen, do)
+    except ValueError as error:
+        print(f"without the truth ({error})")
+        return None
 
 
 def _assignment(text: str) -> tuple[str, float]:

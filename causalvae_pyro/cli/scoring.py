@@ -9,12 +9,12 @@ from typing import Any
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.evaluation.evaluate import evaluate, has_truth, score_table, train_predictor
-from causalvae_pyro.evaluation.judged import train_judge
+from causalvae_pyro.evaluation.predicted import train_photograph_predictor
 from causalvae_pyro.evaluation.report import write_report
 
 __all__ = ["score"]
 
-_JUDGE_STEPS = 1000
+_PREDICTOR_STEPS = 1000
 
 
 def score(
@@ -50,17 +50,17 @@ def score(
     options: dict[str, Any] = {"fid_features": 2048} if fid == "inception" else {}
     binary = run.config.get("binary")
     if predict and binary is not None and not any(side % 16 for side in data.images.shape[-2:]):
-        # Photographs: a judge that saw other images than the readers of the training.
+        # Photographs: a predictor that saw other images than the classifiers of the training.
         train_data = load_dataset(description, "train") if train_data is None else train_data
         order = [run.graph.names.index(name) for name in data.graph.names]
         mirror = run.config.get("recipe", {}).get("mirror", True)
-        print("training a judge on the images that no reader of the training saw")
-        options["judge"] = train_judge(
+        print("training a predictor on the images that no classifier of the training saw")
+        options["photograph_predictor"] = train_photograph_predictor(
             train_data.images,
             train_data.labels,
             [binary[k] for k in order],
             mirror=mirror,
-            steps=_JUDGE_STEPS,
+            steps=_PREDICTOR_STEPS,
             device=run.model.zero.device,
             progress=True,
         )

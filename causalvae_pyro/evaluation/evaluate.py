@@ -13,7 +13,7 @@ from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.scorecard import CounterfactualData, Scorer, has_truth
 from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.interventions.pixels import check_pixel_noise
-from causalvae_pyro.metrics import Judge, Predictor
+from causalvae_pyro.metrics import PhotographPredictor, Predictor
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table", "train_predictor"]
@@ -26,7 +26,7 @@ def evaluate(
     predictor: Callable[[Tensor], Tensor] | None = None,
     fid_features: int | Callable[[Tensor], Tensor] | None = None,
     features: Callable[[Tensor], Tensor] | None = None,
-    judge: Judge | None = None,
+    photograph_predictor: PhotographPredictor | None = None,
     seed: int = 0,
     pairs: bool = True,
     intervals: bool = True,
@@ -53,7 +53,7 @@ def evaluate(
             for ``fid`` only.
         features: From images to features ``[N, f]`` in which distances mean something, e.g. ``train_predictor(...).features``.
             Needed for ``minimality`` only.
-        judge: From :func:`~causalvae_pyro.evaluation.train_judge`. Needed for ``judged`` only.
+        photograph_predictor: From :func:`~causalvae_pyro.evaluation.train_photograph_predictor`. Needed for ``predicted`` only.
         seed: Fixes the intervention values and the resamples.
         pairs: Score interventions on every pair of concepts too.
         intervals: Compute the intervals over the images, which takes longer than all scores of the representation.
@@ -68,14 +68,17 @@ def evaluate(
         - ``images``: number of images scored; ``pixel_noise``, where some is kept.
         - ``reconstruction_mse``: mean squared error per pixel and channel, in [0, 1] units.
         - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one.
+        - ``accuracy``: of the same, per binary concept (labels 0 and 1); left out where there is none.
         - ``representation``: see :func:`~causalvae_pyro.metrics.representation_scores`; left out below 8 images, or
           where a class is too rare for it.
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
+        - ``calibration``: how often intervals of the guide hold the labels, on 500 images at most: see
+          :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
           ``reversibility``: per concept, after setting it and setting it back. On 500 images at most; none without ``axioms``.
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
-        - ``judged``, with a judge: see :func:`~causalvae_pyro.evaluation.judged.judged_scores`.
+        - ``predicted``, with a ``photograph_predictor``: see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`.
         - ``minimality``, with features: per concept intervened on, see :func:`~causalvae_pyro.metrics.minimality`.
         - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
           (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
@@ -103,13 +106,13 @@ def evaluate(
     scorer = Scorer(run, data, x, labels, seed, intervals, chosen, pixel_noise)
     # First, because it fails where its network cannot be had.
     distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
-    result = scorer.representation() | (scorer.axioms() if axioms else {})
+    result = scorer.representation() | {"calibration": scorer.calibration()} | (scorer.axioms() if axioms else {})
     if pixel_noise:
         result["pixel_noise"] = pixel_noise
     if predictor is not None:
         result["effectiveness"] = scorer.effectiveness(predictor)
-    if judge is not None:
-        result["judged"] = scorer.judged(judge)
+    if photograph_predictor is not None:
+        result["predicted"] = scorer.predicted(photograph_predictor)
     if features is not None:
         result["minimality"] = scorer.minimality(features)
     result |= distances

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,21 @@ _CAPTIONS = {
         "they are not 0 where labels depend on each other.",
     ),
     "concepts": ("Concepts read from test images", "Posterior mean in label units against the true label."),
+    "coverage": (
+        "Calibration",
+        "How many of the test labels the guide's central intervals cover, against the share that they should; on the diagonal "
+        "they are right, below it too narrow. Dashed: before calibration, where the guide is calibrated.",
+    ),
     "reconstructions": ("Reconstructions", "Test image, the decoder's mean at the posterior mean, and their difference."),
     "graph": (
         "Causal graph",
         "Beside each edge: by how many standard deviations the learned mechanism moves the effect when the cause moves by one, "
         "averaged over the test labels.",
+    ),
+    "program": (
+        "The model as a program",
+        "Each site of the Pyro program and what it is computed from, as Pyro tracks it: the causal graph (blue), the noise "
+        "behind each concept, and the image from the concepts. Filled: observed in training.",
     ),
     "true_graph": ("The data's graph", "Edges that differ from it are counted under Structural Hamming distance above."),
     "training": (
@@ -79,6 +90,9 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
             "reconstructions": plots.plot_reconstructions(run, data.images, labels),
             "graph": plots.plot_graph(run.graph, _sensitivity(run, labels), title="the run's graph"),
         }
+        # Decoders of one's own may do what Pyro cannot track.
+        with suppress(Exception):
+            figures["program"] = plots.plot_model(run.model, data.images[:1], labels[:1])
         if set(run.graph.edges) != set(data.graph.edges):
             figures["true_graph"] = plots.plot_graph(data.graph, title="the data's graph")
         if "cf_score" in metrics:
@@ -87,6 +101,9 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
         if "representation" in metrics:
             matrices = {"MIC": metrics["representation"]["mic_matrix"], "TIC": metrics["representation"]["tic_matrix"]}
             figures["information"] = plots.plot_matrix(matrices, data.graph.names)
+        if "calibration" in metrics:
+            found = metrics["calibration"]
+            figures["coverage"] = plots.plot_coverage(found["levels"], found["guide"], found.get("uncalibrated"))
         if history:
             figures["training"] = plots.plot_history(history)
         pictures = {}

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets.splits import evenly_spaced
-from causalvae_pyro.evaluation.judged import judged_scores
+from causalvae_pyro.evaluation.calibration import calibration_scores
+from causalvae_pyro.evaluation.predicted import predicted_scores
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.actions import Interventions
 from causalvae_pyro.interventions.counterfactuals import counterfactual, counterfactual_traces, encode, reconstruct
 from causalvae_pyro.metrics import (
     FID,
-    Judge,
+    PhotographPredictor,
     bootstrap_interval,
     cf_errors,
     cf_score_of_errors,
@@ -49,6 +50,8 @@ _FEWEST = 8
 _SATURATED = 0.95
 # Repeated and undone interventions are half of the time of all scores; of so many images their mean errors are exact enough.
 _AXIOMS = 500
+# Of so many images a coverage of 95 % is known to a percent.
+_CALIBRATION = 500
 
 
 class CounterfactualData(Protocol):
@@ -126,6 +129,12 @@ class Scorer:
             "graph": _graph_scores(self.run.graph, self.data.graph),
             "intervals": {},
         }
+        right = {
+            name: ((read > 0.5) == (label > 0.5)).double().mean().item()
+            for name, read, label in zip(names, self.read.T, self.labels.T, strict=True)
+            if _is_binary(label)
+        }
+        result |= {"accuracy": right} if right else {}
         if len(self.x) >= _FEWEST:
             # A class so rare that one part of the samples is without it has no DCI.
             with suppress(ValueError):
@@ -172,14 +181,19 @@ class Scorer:
             reversal[name] = reversibility(_always(images), undo, x).item()
         return result | {"reversibility": reversal}
 
-    def judged(self, judge: Judge) -> dict[str, Any]:
-        """What a judge reads; see :func:`~causalvae_pyro.evaluation.judged.judged_scores`."""
+    def calibration(self) -> dict[str, Any]:
+        """Coverage of the guide's intervals; see :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`."""
+        some = evenly_spaced(min(_CALIBRATION, len(self.x)), len(self.x))
+        return calibration_scores(self.run, self.x[some], self.handed[some], self.data.graph.names, seed=self.seed)
+
+    def predicted(self, predictor: PhotographPredictor) -> dict[str, Any]:
+        """What an independent predictor reads; see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`."""
         found = {}
         for name in self.data.graph.names:
             values = self._values(name)
             images, z = self._counterfactual(self.x, {name: values}, self.handed)
             found[name] = values, images, self._intended({name: values}, z)
-        return judged_scores(judge, self.data.graph, self.x, self.labels, self.reconstruction.clamp(0, 1), found)
+        return predicted_scores(predictor, self.data.graph, self.x, self.labels, self.reconstruction.clamp(0, 1), found)
 
     def effectiveness(self, predictor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Errors of the labels that an independent predictor infers from counterfactuals."""
@@ -310,7 +324,7 @@ class Scorer:
 
     def _values(self, name: str, generator: torch.Generator | None = None) -> Tensor:
         column = self.labels[:, self.data.graph.index(name)]
-        if bool(((column == 0) | (column == 1)).all()):
+        if _is_binary(column):
             # The other value: a random one leaves half of the images as they are.
             return 1 - column
         generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
@@ -320,6 +334,10 @@ class Scorer:
         # No interval where a resample has no score: one without the few images of a rare class, or on which nothing changes.
         with suppress(ValueError), np.errstate(divide="ignore", invalid="ignore"):
             intervals[key] = bootstrap_interval(arrays, statistic, seed=self.seed, **options)["interval"]
+
+
+def _is_binary(labels: Tensor) -> bool:
+    return bool(((labels == 0) | (labels == 1)).all())
 
 
 def _always(images: Tensor) -> Callable[[Tensor], Tensor]:

@@ -26,8 +26,8 @@ def score_sections(metrics: dict[str, Any]) -> list[Section]:
         sections.append(_counterfactuals(metrics))
     if "effectiveness" in metrics:
         sections.append(_effectiveness(metrics))
-    if "judged" in metrics:
-        sections += _judged(metrics["judged"])
+    if "predicted" in metrics:
+        sections += _predicted(metrics["predicted"])
     if "minimality" in metrics:
         sections.append(_minimality(metrics))
     if "fid" in metrics:
@@ -61,12 +61,22 @@ def _aligned(title: str, *cells: str) -> list[str]:
 def _concepts(metrics: dict[str, Any]) -> Section:
     scores, intervals = metrics.get("representation", {}), metrics["intervals"].get("r2", {})
     undone = metrics.get("reversibility")
-    columns = ["concept", "R^2", _INTERVAL] + (["MIC", "TIC", "undone"] if scores else ["undone"])
+    right = metrics.get("accuracy", {})
+    columns = ["concept", "R^2", _INTERVAL, "accuracy", *(["MIC", "TIC"] if scores else []), "covered", "uncalibrated", "undone"]
     rows = []
     for name, r2 in metrics["r2"].items():
-        own = [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
+        own = [f"{right[name]:.3f}" if name in right else ""]
+        own += [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
+        own += [_covered(metrics, part, name) for part in ("guide", "uncalibrated")]
         rows.append([name, f"{r2:.4f}", _span(intervals.get(name), 4), *own, f"{undone[name]:.4f}" if undone else ""])
-    return _section("Concepts read from test images; mean absolute pixel error after do and undo", columns, rows)
+    title = "Concepts read from test images; how many labels the guide's 95 % intervals cover; pixel error after do and undo"
+    return _section(title, columns, rows)
+
+
+def _covered(metrics: dict[str, Any], part: str, name: str) -> str:
+    found = metrics.get("calibration", {})
+    share = found[part][name][found["levels"].index(0.95)] if part in found else None
+    return "" if share is None else f"{share:.3f}"
 
 
 def _counterfactuals(metrics: dict[str, Any]) -> Section:
@@ -93,7 +103,7 @@ def _effectiveness(metrics: dict[str, Any]) -> Section:
     return _section("Mean absolute error that an independent predictor reads, in label units", ["intervention", *names], rows)
 
 
-def _judged(found: dict[str, Any]) -> list[Section]:
+def _predicted(found: dict[str, Any]) -> list[Section]:
     """Of the values set and of their effects; of what is to stay."""
     alone, rows, others = found["left_alone"], [], []
     for name, scores in found["do"].items():
@@ -107,7 +117,9 @@ def _judged(found: dict[str, Any]) -> list[Section]:
     columns = ["intervention", "concept", "accuracy", "F1", "AUC", "absolute error"]
     return [
         _section(
-            "A judge with no part in training reads the value set and the effects that the model means", columns, factual + rows
+            "A predictor with no part in training reads the value set and the effects that the model means",
+            columns,
+            factual + rows,
         ),
         _section(
             "What is to stay: the same reading (or its mean absolute change), and the person found among all test images",
@@ -150,7 +162,9 @@ def _whole(metrics: dict[str, Any]) -> Section:
         for key in ("mic", "tic"):
             # As the papers' tables have it.
             percent = [100 * end for end in intervals.get(f"{key}_mean", ())] or None
-            add(f"{key.upper()}: mean over concepts, percent", 100 * scores[f"{key}_mean"], 1, percent)
+            most = limit.get(f"{key}_mean")
+            known = None if most is None else 100 * most
+            add(f"{key.upper()}: mean over concepts, percent", 100 * scores[f"{key}_mean"], 1, percent, known)
         for key in ("mcc", "mig", "sap", "irs"):
             if key in scores:
                 add(key.upper(), scores[key], 3, intervals.get(key), limit[key])

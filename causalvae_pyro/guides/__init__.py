@@ -7,6 +7,7 @@ One :class:`AmortizedGuide` takes a variational family (:class:`Family`) and, to
 
 from causalvae_pyro.guides.amortized import AmortizedGuide
 from causalvae_pyro.guides.base import PosteriorGuide
+from causalvae_pyro.guides.calibrated import CalibratedGuide, calibrate
 from causalvae_pyro.guides.families import BlockDiagonalNormal, DiagonalNormal, Family, FullRankNormal
 from causalvae_pyro.guides.flows import NormalizingFlow
 from causalvae_pyro.guides.hierarchical import HierarchicalGuide
@@ -17,6 +18,7 @@ from causalvae_pyro.guides.wrapper import GuideWrapper
 __all__ = [
     "AmortizedGuide",
     "BlockDiagonalNormal",
+    "CalibratedGuide",
     "DiagonalNormal",
     "Family",
     "FullRankNormal",
@@ -26,4 +28,5 @@ __all__ = [
     "LabelConditionedGuide",
     "NormalizingFlow",
     "PosteriorGuide",
+    "calibrate",
 ]

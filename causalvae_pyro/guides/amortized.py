@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from causalvae_pyro.guides.base import PosteriorGuide
 from causalvae_pyro.guides.families import DiagonalNormal, Family, GaussianHead
 from causalvae_pyro.scm import CausalLayer, CausalTransform
+from causalvae_pyro.scm.sites import check_plate
 from causalvae_pyro.utils.configurable import Configurable, check_count
 
 __all__ = ["AmortizedGuide"]
@@ -40,6 +41,7 @@ class AmortizedGuide(Configurable, PosteriorGuide):
         noise_encoder: A separate encoder for ``eps_x``; by default it shares the features of ``encoder``.
         init_scale: Standard deviation at the start; for a guide over ``z`` about the conditional prior's ``lambda2``.
         min_scale: Lower bound of the standard deviation.
+        plate: Name of the plate over the images, as in the model.
 
     Raises:
         ValueError: If an argument is out of range, or both or neither of ``scm`` and ``num_concepts`` are given.
@@ -58,6 +60,7 @@ class AmortizedGuide(Configurable, PosteriorGuide):
         noise_encoder: nn.Module | None = None,
         init_scale: float = 0.1,
         min_scale: float = 1e-4,
+        plate: str = "data",
     ) -> None:
         super().__init__()
         if not isinstance(family, Family):
@@ -66,6 +69,8 @@ class AmortizedGuide(Configurable, PosteriorGuide):
             raise ValueError(f"init_scale: got init_scale={init_scale}, min_scale={min_scale}; need 0 < min_scale < init_scale")
         if noise_encoder is not None and not noise_dim:
             raise ValueError("noise_encoder: got one, but noise_dim is 0, so there is no eps_x for it")
+        check_plate(plate)
+        self.plate = plate
         self.num_concepts, self.dim = _shape(scm, num_concepts, dim)
         self.encoder, self.family, self.noise_dim = encoder, family, noise_dim
         # In a tuple, so that the layer is not registered as a submodule: its parameters belong to the model alone.

@@ -19,6 +19,9 @@ class PosteriorGuide(LocalParamModule):
     Subclasses define :meth:`posterior`.
     """
 
+    #: Name of the plate over the images.
+    plate: str = "data"
+
     def __init__(self) -> None:
         super().__init__("guide")
 
@@ -45,6 +48,6 @@ class PosteriorGuide(LocalParamModule):
         if not len(x):
             # Pyro's plates divide by their size.
             raise ValueError("x: got an empty batch")
-        with pyro.plate("data", len(x)):
+        with pyro.plate(self.plate, len(x)):
             samples = {site: pyro.sample(site, q) for site, q in self.posterior(x, labels).items()}
         return samples["eps"]

@@ -36,16 +36,19 @@ class HierarchicalGuide(AmortizedGuide):
             submodule: its parameters are not the guide's.
         init_scale: See :class:`AmortizedGuide`.
         min_scale: See :class:`AmortizedGuide`.
+        plate: See :class:`AmortizedGuide`.
 
     Raises:
         TypeError: If the model has another decoder.
     """
 
-    def __init__(self, encoder: nn.Module, model: Any, *, init_scale: float = 0.1, min_scale: float = 1e-4) -> None:
+    def __init__(
+        self, encoder: nn.Module, model: Any, *, init_scale: float = 0.1, min_scale: float = 1e-4, plate: str = "data"
+    ) -> None:
         decoder = model.decoder
         if not isinstance(decoder, HierarchicalDecoder):
             raise TypeError(f"model: its decoder is a {type(decoder).__name__}; this guide needs a HierarchicalDecoder")
-        super().__init__(encoder, model.scm, init_scale=init_scale, min_scale=min_scale)
+        super().__init__(encoder, model.scm, init_scale=init_scale, min_scale=min_scale, plate=plate)
         self.noise_dim = decoder.noise_dim
         # In a tuple, so that the decoder is not registered as a submodule.
         self._decoder = (decoder,)
@@ -64,7 +67,7 @@ class HierarchicalGuide(AmortizedGuide):
     def forward(self, x: Tensor, labels: Tensor | None = None, num_samples: int | None = None) -> Tensor:
         if not len(x):
             raise ValueError("x: got an empty batch")
-        with pyro.plate("data", len(x)):
+        with pyro.plate(self.plate, len(x)):
             eps = pyro.sample("eps", self._concepts(x, labels))
             pyro.sample("eps_x", self.noise(self.pyramid(scale_images(x)), self._layer.to_endogenous(eps)))
         return eps

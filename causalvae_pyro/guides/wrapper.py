@@ -59,6 +59,11 @@ class GuideWrapper(Configurable, PosteriorGuide):
         return self._model[0]
 
     @property
+    def plate(self) -> str:  # type: ignore[override]
+        """The wrapped guide's."""
+        return getattr(self.guide, "plate", "data")
+
+    @property
     def scm(self) -> Any:
         """The model's causal layer."""
         return self.model.scm

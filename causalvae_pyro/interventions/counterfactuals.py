@@ -12,20 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, cast, overload
 
-import pyro
 import pyro.poutine as poutine
 import torch
-from pyro.poutine.messenger import Messenger, unwrap
+from pyro.poutine.messenger import unwrap
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_subsample
-from torch import Tensor, nn
+from torch import Tensor
 
-from causalvae_pyro.distributions import mean_of
+from causalvae_pyro.interventions.abduction import NOISE_SITES, abduct, abduct_for, as_rows, check_rows, moved, samples_plate
 from causalvae_pyro.interventions.actions import Interventions, InterventionSet, check_unwrapped, intervene, values_of
 from causalvae_pyro.interventions.pixels import HeldPixels, check_pixel_noise, standardised
 from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.utils.configurable import check_count
-from causalvae_pyro.utils.images import check_observations, pixels_of, scale_observations
+from causalvae_pyro.utils.images import check_observations, pixels_of
 from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode, gradients, keeps_gradients
 from causalvae_pyro.utils.pyro_lock import one_at_a_time, pyro_lock
@@ -40,74 +38,6 @@ __all__ = [
     "predict",
     "reconstruct",
 ]
-
-
-@one_at_a_time
-def abduct(
-    guide: Callable,
-    x: Tensor,
-    labels: Tensor | None = None,
-    *,
-    num_samples: int | None = None,
-    grad: bool | None = None,
-) -> dict[str, Tensor]:
-    """Abduction: the exogenous noise behind given images, from the guide.
-
-    Args:
-        guide: Any guide that samples ``eps`` (and perhaps ``eps_x``).
-        x: Images ``[N, C, H, W]``, uint8 or in [0, 1]; brought to the guide's device and precision, as the labels are.
-        labels: ``[N, n]``, for guides that use them.
-        num_samples: Number ``k`` of posterior samples; ``None`` gives the posterior mean. For a guide that transforms
-            another distribution, as one over ``z`` does, that is the transformed mean: ``f^-1`` of the mean of ``z``.
-        grad: See :func:`counterfactual`.
-
-    Returns:
-        The values of the guide's sites: ``eps [N, n, d]`` or ``[k, N, n, d]``, and ``eps_x`` likewise; sites that all images
-        share, such as a decoder's weights, as they are or with ``[k]`` in front.
-    """
-    check_observations(x, pixels_of(guide))
-    if num_samples is not None:
-        check_count("num_samples", num_samples, ", or None for the posterior mean")
-    _check_labels(labels, x)
-    return _infer(guide, *_moved(x, labels, guide), num_samples, grad)
-
-
-def _infer(guide: Callable, x: Tensor, labels: Tensor | None, num_samples: int | None, grad: bool | None) -> dict[str, Tensor]:
-    """:func:`abduct`, of what has been checked and moved."""
-    at_mean = _AtMean() if num_samples is None else nullcontext()
-    with gradients(grad, x, labels), evaluation_mode(guide), local_params(guide), at_mean:
-        noise = _latents(guide, x, labels, _samples_plate(num_samples))
-        if num_samples is not None and not noise.keys() <= NOISE_SITES:
-            # Weights: networks take one set of them at a time.
-            draws = [_latents(guide, x, labels, nullcontext()) for _ in range(num_samples)]
-            noise = {name: torch.stack([draw[name] for draw in draws]) for name in noise}
-    if "eps" not in noise:
-        raise ValueError(f"guide: it has to sample the site 'eps', it samples {list(noise)}")
-    return noise
-
-
-#: The sites that each image has for itself.
-NOISE_SITES = {"eps", "eps_x"}
-
-
-def _samples_plate(num_samples: int | None) -> Any:
-    """Samples are one more plate, as in Pyro's vectorised particles, so that sites may depend on one another."""
-    return nullcontext() if num_samples is None else pyro.plate("posterior_samples", num_samples, dim=-2)
-
-
-def _latents(guide: Callable, x: Tensor, labels: Tensor | None, samples: Any) -> dict[str, Tensor]:
-    # Traced as a context: as a decorator it would add lines on all shapes to every error message.
-    with poutine.trace() as tracer, samples:
-        guide(x, labels)
-    return {name: cast(Tensor, site["value"]) for name, site in tracer.trace.nodes.items() if _is_latent(site)}
-
-
-class _AtMean(Messenger):
-    """Every latent site takes its mean, given the means of the sites before it."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if _is_latent(msg):
-            msg["value"], msg["done"] = mean_of(msg["fn"]), True
 
 
 @one_at_a_time
@@ -142,7 +72,7 @@ def predict(
     with gradients(grad, *noise.values()), evaluation_mode(model), local_params(model), pixels:
         # As new tensors, of which the layer does not remember what they were computed from: all worlds take the same path.
         conditioned = poutine.condition(model, data={name: value.view_as(value) for name, value in noise.items()})
-        with poutine.trace() as tracer, _samples_plate(copies):
+        with poutine.trace() as tracer, samples_plate(copies):
             conditioned(num_samples=noise["eps"].shape[-3])
         return tracer.get_trace()
 
@@ -165,7 +95,7 @@ def abduct_pixels(model: Callable, noise: Mapping[str, Tensor], x: Tensor, *, gr
     Raises:
         ValueError: If the likelihood is of another kind.
     """
-    x, _ = _moved(x, None, model)
+    x, _ = moved(x, None, model)
     with gradients(grad, x, *noise.values()):
         site = predict(model, noise, pixel_noise=False, grad=grad).nodes["x"]
         return standardised(site["fn"], x)
@@ -309,7 +239,7 @@ def counterfactual_traces(
     check_pixel_noise(pixel_noise)
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
-    _check_labels(labels, x)
+    check_rows(labels, x)
     values = [value for do in dos if isinstance(do, Mapping) for change in do.values() for value in values_of(change)]
     grad = keeps_gradients(grad, x, labels, *values)
     with pyro_lock, torch.set_grad_enabled(grad):
@@ -332,15 +262,6 @@ def counterfactual_traces(
             worlds = [predict(world, row, pixel_noise=e, grad=grad) for row, e in zip(rows, pixels, strict=True)]
             traces.append(_joined(worlds, torch.cat))
         yield lead, traces
-
-
-def as_rows(noise: dict[str, Tensor], num_samples: int | None) -> list[dict[str, Tensor]]:
-    """Posterior samples as more rows of the batch, so that any decoder can take them; one by one where they hold weights."""
-    if num_samples is None:
-        return [noise]
-    if noise.keys() <= NOISE_SITES:
-        return [{name: value.flatten(0, 1) for name, value in noise.items()}]
-    return [{name: value[k] for name, value in noise.items()} for k in range(num_samples)]
 
 
 def reconstruct(model: Callable, guide: Callable, x: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
@@ -366,7 +287,7 @@ def encode(model: Any, guide: Callable, x: Tensor, labels: Tensor | None = None,
         ValueError: If images or labels are not as stated, or a handler wraps the model.
     """
     check_observations(x, pixels_of(model))
-    _check_labels(labels, x)
+    check_rows(labels, x)
     check_count("batch_size", batch_size)
     check_unwrapped(model)
     check_pair(model, guide)
@@ -377,36 +298,3 @@ def encode(model: Any, guide: Callable, x: Tensor, labels: Tensor | None = None,
         with gradients(None, *noise.values()), evaluation_mode(model):
             parts.append(model.scm.to_endogenous(noise["eps"]))
     return torch.cat(parts)
-
-
-def abduct_for(
-    model: Callable,
-    guide: Callable,
-    x: Tensor,
-    labels: Tensor | None,
-    num_samples: int | None = None,
-    grad: bool | None = None,
-) -> dict[str, Tensor]:
-    """:func:`abduct` where the model is, in its precision, and with the model in evaluation mode: guides may consult it."""
-    x, labels = _moved(x, labels, model)
-    with evaluation_mode(model):
-        return _infer(guide, x, labels, num_samples, grad)
-
-
-def _is_latent(site: Any) -> bool:
-    return site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
-
-
-def _moved(x: Tensor, labels: Tensor | None, module: Callable) -> tuple[Tensor, Tensor | None]:
-    """Images in [0, 1], and labels, where a module is and in its precision."""
-    root = unwrap(module)
-    like = next(root.parameters(), None) if isinstance(root, nn.Module) else None
-    if like is None:
-        return scale_observations(x, pixels_of(module)), labels
-    x = scale_observations(x, pixels_of(module), device=like.device, dtype=like.dtype)
-    return x, None if labels is None else labels.to(like)
-
-
-def _check_labels(labels: Tensor | None, x: Tensor) -> None:
-    if labels is not None and len(labels) != len(x):
-        raise ValueError(f"labels: got {len(labels)} rows for {len(x)} images")

@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from causalvae_pyro.interventions.abduction import NOISE_SITES, abduct_for, as_rows, check_rows
 from causalvae_pyro.interventions.actions import InterventionSet, check_unwrapped
-from causalvae_pyro.interventions.counterfactuals import NOISE_SITES, abduct_for, as_rows, predict
+from causalvae_pyro.interventions.counterfactuals import predict
 from causalvae_pyro.scm.pairing import check_pair
 from causalvae_pyro.utils.configurable import check_count
 from causalvae_pyro.utils.images import check_observations, pixels_of
@@ -64,8 +65,7 @@ def sweep(
     check_pair(model, guide)
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
-    if labels is not None and len(labels) != len(x):
-        raise ValueError(f"labels: got {len(labels)} rows for {len(x)} images")
+    check_rows(labels, x)
     grad = keeps_gradients(grad, x, labels, *do.values())
     with torch.set_grad_enabled(grad):
         points, shape = _grid(do)

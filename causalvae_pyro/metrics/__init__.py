@@ -2,14 +2,15 @@
 
 from causalvae_pyro.metrics.axioms import composition, effectiveness, minimality, reversibility
 from causalvae_pyro.metrics.counterfactual import cf_errors, cf_score, cf_score_of_errors
+from causalvae_pyro.metrics.coverage import interval_coverage
 from causalvae_pyro.metrics.dci import DCI, dci
 from causalvae_pyro.metrics.disentanglement import irs, mcc, mig, sap
 from causalvae_pyro.metrics.efficiency import efficiency_curve, sample_efficiency
 from causalvae_pyro.metrics.fid import FID, fid
 from causalvae_pyro.metrics.information import MicTic, MicTicMatrix, mic, mic_e, mic_matrix, mic_tic, tic, tic_e
 from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval, subsampling_interval
-from causalvae_pyro.metrics.judge import Judge
 from causalvae_pyro.metrics.noise import noise_share
+from causalvae_pyro.metrics.photograph_predictor import PhotographPredictor
 from causalvae_pyro.metrics.predictor import Predictor
 from causalvae_pyro.metrics.regression import r2_score
 from causalvae_pyro.metrics.representation import representation_scores
@@ -19,9 +20,9 @@ __all__ = [
     "DCI",
     "FID",
     "EdgeScores",
-    "Judge",
     "MicTic",
     "MicTicMatrix",
+    "PhotographPredictor",
     "Predictor",
     "bootstrap_interval",
     "cf_errors",
@@ -33,6 +34,7 @@ __all__ = [
     "effectiveness",
     "efficiency_curve",
     "fid",
+    "interval_coverage",
     "irs",
     "mcc",
     "mic",

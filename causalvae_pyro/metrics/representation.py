@@ -10,9 +10,12 @@ from torch import Tensor
 
 from causalvae_pyro.metrics.dci import dci
 from causalvae_pyro.metrics.disentanglement import irs, mcc, mig, sap
-from causalvae_pyro.metrics.information import mic_matrix
+from causalvae_pyro.metrics.information import mic_matrix, mic_tic
 
 __all__ = ["representation_scores"]
+
+# A label with so many classes or fewer may have a MIC or TIC below 1 with itself.
+_FEW = 10
 
 
 def representation_scores(
@@ -38,7 +41,8 @@ def representation_scores(
         - ``mcc``; ``dci`` with ``disentanglement``, ``completeness``, ``informativeness``; with at least two concepts ``mig``
           and ``sap``; ``irs``.
         - ``of_the_labels``: ``mcc``, ``mig``, ``sap``, ``irs`` and ``dci`` of the labels themselves, what a perfect encoder
-          would get. It is less than 1 where labels depend on one another.
+          would get. It is less than 1 where labels depend on one another. Where a label has few classes also ``mic_mean`` and
+          ``tic_mean``.
 
     Raises:
         ValueError: If ``z`` or ``u`` is not as stated, or there are not as many names as labels.
@@ -56,7 +60,11 @@ def representation_scores(
     result: dict[str, Any] = {key: dict(zip(names, values, strict=True)) for key, values in own.items()}
     result |= {f"{key}_mean": sum(values) / len(values) for key, values in own.items()}
     result |= {"mic_matrix": matrix.mic.tolist(), "tic_matrix": matrix.tic.tolist()}
-    return result | _free(codes, u, seed) | {"of_the_labels": _free(u, u, seed)}
+    limit = _free(u, u, seed)
+    if any(len(np.unique(column)) <= _FEW for column in np.asarray(u).T):
+        found = mic_tic(u, u)
+        limit |= {"mic_mean": found.mic, "tic_mean": found.tic}
+    return result | _free(codes, u, seed) | {"of_the_labels": limit}
 
 
 def _free(codes: Tensor | np.ndarray, u: Tensor | np.ndarray, seed: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ A decoder maps concepts (and the image's own noise) to what a likelihood takes:
 
 from causalvae_pyro.networks.augmentation import RandomBrightness, RandomSymmetry, RandomView
 from causalvae_pyro.networks.brightness import BrightnessDecoder
-from causalvae_pyro.networks.critics import LabelReader, ProjectionDiscriminator
+from causalvae_pyro.networks.critics import LabelPredictor, ProjectionDiscriminator
 from causalvae_pyro.networks.decoders import ConvDecoder, FiLMDecoder, MLPDecoder
 from causalvae_pyro.networks.encoders import AugmentedEncoder, Backbone, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
@@ -23,7 +23,7 @@ __all__ = [
     "FeaturePyramid",
     "FiLMDecoder",
     "HierarchicalDecoder",
-    "LabelReader",
+    "LabelPredictor",
     "MLPDecoder",
     "MLPEncoder",
     "NormalisedEncoder",

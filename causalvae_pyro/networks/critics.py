@@ -10,10 +10,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 from causalvae_pyro.networks.shapes import check_image_shape
 from causalvae_pyro.utils.configurable import Configurable
 
-__all__ = ["LabelReader", "ProjectionDiscriminator"]
+__all__ = ["LabelPredictor", "ProjectionDiscriminator"]
 
 
-class LabelReader(nn.Module):
+class LabelPredictor(nn.Module):
     """An encoder and a linear layer: logits of binary labels, standardised values of others.
 
     Args:

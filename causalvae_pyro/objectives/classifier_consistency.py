@@ -1,4 +1,4 @@
-"""Consistency of decoded counterfactuals with readers of the labels, and with real images."""
+"""Consistency of decoded counterfactuals with classifiers of the labels, and with real images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from causalvae_pyro.objectives.classifier_fit import check_readers, reading_loss, reserved
+from causalvae_pyro.objectives.classifier_fit import check_classifiers, label_loss, reserved
 from causalvae_pyro.objectives.consistency import ramp
 from causalvae_pyro.utils.missing_labels import any_missing
 from causalvae_pyro.utils.modes import frozen
@@ -18,7 +18,7 @@ __all__ = ["ClassifierConsistency"]
 
 
 class ClassifierConsistency(nn.Module):
-    """Consistency with readers of the labels: they must recover, from a decoded counterfactual, what it was decoded from.
+    """Consistency with classifiers of the labels: they must recover, from a decoded counterfactual, what it was decoded from.
 
     ::
 
@@ -26,7 +26,7 @@ class ClassifierConsistency(nn.Module):
 
     ``u'`` are the image's labels, some of them another's, and ``x^`` is the reconstruction. Each label comes, with probability
     ``share``, from another image of the batch; the noise is the image's own. The gradient reaches the decoder only. Each step
-    uses one of the readers, chosen at random, on images changed by its augmentation.
+    uses one of the classifiers, chosen at random, on images changed by its augmentation.
 
     A decoder finds changes that satisfy a network and mean nothing to a person: blotches round the eyes that several classifiers,
     and a judge with them, take for the other sex. A discriminator ``D(x, u)``, trained in the same steps to tell real images
@@ -39,7 +39,7 @@ class ClassifierConsistency(nn.Module):
         binary: Which labels are binary (0 or 1); by default all of them.
         discriminator: Module ``(images, standardised labels) -> [N]``, high for what looks real, e.g.
             :class:`~causalvae_pyro.networks.ProjectionDiscriminator`; by default none. It is part of this module, and trained.
-        realism: ``a``, its factor beside the readers', >= 0.
+        realism: ``a``, its factor beside the classifiers', >= 0.
         minimality: ``b``, the price of a change of the image, summed over pixels, >= 0. With a price, effects stay where they are
             needed.
         share: Probability that a label comes from another image, in (0, 1].
@@ -66,7 +66,7 @@ class ClassifierConsistency(nn.Module):
         weight: float | Callable[[float], float] | None = None,
     ) -> None:
         super().__init__()
-        check_readers(classifiers, augmentations)
+        check_classifiers(classifiers, augmentations)
         for argument, value in (("share", share), ("rows", rows)):
             if not 0 < value <= 1:
                 raise ValueError(f"{argument}: got {value}; must lie in (0, 1]")
@@ -74,7 +74,7 @@ class ClassifierConsistency(nn.Module):
             if not value >= 0:
                 raise ValueError(f"{argument}: got {value}; must be >= 0")
         # In a tuple: trained elsewhere, or not at all.
-        self._readers = tuple(classifiers)
+        self._classifiers = tuple(classifiers)
         self.augmentations, self.discriminator = list(augmentations), discriminator
         self.binary = None if binary is None else torch.tensor(list(binary), dtype=torch.bool)
         self.realism, self.minimality, self.share, self.rows = realism, minimality, share, rows
@@ -86,7 +86,7 @@ class ClassifierConsistency(nn.Module):
             return nothing
         x, eps_x = (trace.nodes[site]["value"] for site in ("x", "eps_x"))
         noise = eps_x.detach().reshape(-1, *eps_x.shape[-2:])[0]
-        # A counterfactual needs all labels; a judge's images are not for training readers of any kind.
+        # A counterfactual needs all labels; a judge's images are not for training classifiers of any kind.
         keep = ~reserved(x)
         if any_missing(labels):
             keep &= ~labels.isnan().any(1)
@@ -98,12 +98,12 @@ class ClassifierConsistency(nn.Module):
         target = self._swapped(factual)
         images = model.likelihood(model.decoder(model.prior(target).rsample(), noise[rows])).mean
         # Chosen on the CPU, which costs no device sync.
-        which = int(torch.randint(len(self._readers), ()))
-        reader = self._readers[which].to(images.device)
-        with frozen(reader):
-            read = reader(self.augmentations[which](images))
+        which = int(torch.randint(len(self._classifiers), ()))
+        classifier = self._classifiers[which].to(images.device)
+        with frozen(classifier):
+            read = classifier(self.augmentations[which](images))
         binary = torch.ones_like(target[0], dtype=torch.bool) if self.binary is None else self.binary.to(target.device)
-        total = reading_loss(read, target, model.prior, binary).sum()
+        total = label_loss(read, target, model.prior, binary).sum()
         if self.discriminator is not None:
             total = total + self.realism * self._realism(self.augmentations[which], x[rows], factual, images, target, model.prior)
         if self.minimality:

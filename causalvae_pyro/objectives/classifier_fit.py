@@ -1,7 +1,8 @@
-"""Readers of the labels, trained beside the model on real images."""
+"""Classifiers of the labels, trained beside the model on real images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,27 +12,33 @@ from torch import Tensor, nn
 
 from causalvae_pyro.objectives.terms import Weight
 from causalvae_pyro.utils.missing_labels import any_missing
+from causalvae_pyro.utils.modes import frozen
 
-__all__ = ["ClassifierFit", "reading_loss", "reserved"]
+__all__ = ["ClassifierFit", "label_loss", "reserved"]
 
 _RESERVED = 3
 
 
 class ClassifierFit(nn.Module):
-    """Trains readers of the labels on the real images of each batch, for :class:`ClassifierConsistency` to use.
+    """Trains classifiers of the labels on the real images of each batch, for :class:`ClassifierConsistency` to use.
 
     ::
 
         sum_i -log p_r(u_i | view(x))        Bernoulli for binary labels, N(u_i; r_i, scale_i^2) for others
 
-    Each step trains one of the readers ``r``, chosen at random. A third of the images, chosen by their content
-    (:func:`reserved`), is left out: readers and discriminators never see them, so that judges can be trained on them. Missing
+    Each step trains one of the classifiers ``r``, chosen at random. A third of the images, chosen by their content
+    (:func:`reserved`), is left out: classifiers and discriminators never see them, so that judges can be trained on them. Missing
     labels (NaN) do not count.
 
     Args:
         classifiers: Modules from images ``[N, C, H, W]`` to ``[N, n]``: logits for binary labels, standardised values for others.
         augmentations: Random changes of images that leave the labels as they are, one for each classifier.
         binary: Which labels are binary (0 or 1), ``n`` of them.
+        perturbation: Length (Euclidean, pixels in [0, 1]) of the change of each image that raises the loss fastest; >= 0. What
+            is learned with it looks at what a person looks at, and so do the gradients that a decoder gets from it
+            (adversarial training, one step from a random point).
+
+    Source: Goodfellow et al. 2015, Wong et al. 2020 (adversarial training); Santurkar et al. 2019 (synthesis by it).
     """
 
     name = "classifier_fit"
@@ -44,9 +51,13 @@ class ClassifierFit(nn.Module):
         *,
         augmentations: Sequence[Callable[[Tensor], Tensor]],
         binary: Sequence[bool],
+        perturbation: float = 0.0,
     ) -> None:
         super().__init__()
-        check_readers(classifiers, augmentations)
+        check_classifiers(classifiers, augmentations)
+        if not 0 <= perturbation < math.inf:
+            raise ValueError(f"perturbation: got {perturbation}; must be >= 0 and finite")
+        self.perturbation = perturbation
         self.classifiers, self.augmentations = nn.ModuleList(classifiers), list(augmentations)
         self.register_buffer("binary", torch.tensor(list(binary), dtype=torch.bool))
 
@@ -61,21 +72,36 @@ class ClassifierFit(nn.Module):
             return trace.nodes["z"]["value"].new_zeros(())
         # Chosen on the CPU, which costs no device sync.
         which = int(torch.randint(len(self.classifiers), ()))
-        read = self.classifiers[which](self.augmentations[which](x))
-        return reading_loss(read, target, model.prior, self.binary).sum() * (len(keep) / len(x))
+        classifier, x = self.classifiers[which], self.augmentations[which](x)
+        if self.perturbation:
+            x = self._perturbed(classifier, x, target, model.prior)
+        read = classifier(x)
+        return label_loss(read, target, model.prior, self.binary).sum() * (len(keep) / len(x))
+
+    def _perturbed(self, classifier: nn.Module, x: Tensor, target: Tensor, prior: Any) -> Tensor:
+        start = (x + 0.5 * self.perturbation * _unit(torch.randn_like(x))).requires_grad_(True)
+        with frozen(classifier):
+            loss = label_loss(classifier(start), target, prior, self.binary).sum()
+        (slope,) = torch.autograd.grad(loss, start)
+        return (x + self.perturbation * _unit(slope)).clamp(0, 1)
 
 
-def check_readers(classifiers: Sequence[Any], augmentations: Sequence[Any]) -> None:
-    """Refuses readers without augmentations."""
+def _unit(x: Tensor) -> Tensor:
+    """Each row of a batch with Euclidean length 1."""
+    return x / x.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (x.ndim - 1))
+
+
+def check_classifiers(classifiers: Sequence[Any], augmentations: Sequence[Any]) -> None:
+    """Refuses classifiers without augmentations."""
     if not classifiers or len(augmentations) != len(classifiers):
         raise ValueError(f"classifiers: got {len(classifiers)} and {len(augmentations)} augmentations; need one for each")
 
 
-def reading_loss(read: Tensor, labels: Tensor, prior: Any, binary: Tensor) -> Tensor:
+def label_loss(read: Tensor, labels: Tensor, prior: Any, binary: Tensor) -> Tensor:
     """Minus the log-probability of each label up to a constant, ``[N, n]``; 0 where it is missing.
 
     Args:
-        read: A reader's output ``[N, n]``.
+        read: A classifier's output ``[N, n]``.
         labels: ``[N, n]``, NaN where missing.
         prior: Its ``shift`` and ``scale`` standardise labels.
         binary: ``[n]``.

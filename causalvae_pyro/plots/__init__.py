@@ -4,12 +4,13 @@ from causalvae_pyro.plots.figures import (
     plot_comparison,
     plot_concepts,
     plot_counterfactuals,
+    plot_coverage,
     plot_history,
     plot_matrix,
     plot_reconstructions,
     plot_scores,
 )
-from causalvae_pyro.plots.graphs import draw_graph, plot_graph
+from causalvae_pyro.plots.graphs import draw_graph, plot_graph, plot_model
 from causalvae_pyro.plots.style import axis_label, do_label, figure_style, save_figure, subplots, units_of, value_label
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "plot_comparison",
     "plot_concepts",
     "plot_counterfactuals",
+    "plot_coverage",
     "plot_graph",
     "plot_history",
     "plot_matrix",
+    "plot_model",
     "plot_reconstructions",
     "plot_scores",
     "save_figure",

@@ -39,6 +39,7 @@ __all__ = [
     "plot_comparison",
     "plot_concepts",
     "plot_counterfactuals",
+    "plot_coverage",
     "plot_history",
     "plot_matrix",
     "plot_reconstructions",
@@ -233,6 +234,35 @@ def plot_scores(
     axes.set_xlim(max(-1.0, min(-0.05, *ends)) - 0.02, 1.03)
     axes.set_xlabel("CF-score: 1 true image, 0 no change")
     axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+@figure_style()
+def plot_coverage(
+    levels: Sequence[float],
+    coverage: Mapping[str, Sequence[float | None]],
+    uncalibrated: Mapping[str, Sequence[float | None]] | None = None,
+) -> Figure:
+    """Draws how often intervals hold the truth against how often they should, a panel for each concept.
+
+    Args:
+        levels: Of the intervals, in (0, 1).
+        coverage: Concept to the shares at these levels, ``None`` where unknown.
+        uncalibrated: The same before calibration, dashed.
+    """
+    figure, panels = _panels(len(coverage), 2.1)
+    for axes, (name, shares) in zip(panels, coverage.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="-", marker="", linewidth=0.8)
+        drawn = {"-": shares} | ({"--": uncalibrated[name]} if uncalibrated else {})
+        for line, values in drawn.items():
+            heights = [math.nan if value is None else value for value in values]
+            axes.plot(levels, heights, color=BLUE if line == "-" else VERMILION, linestyle=line, marker="o", markersize=2)
+        axes.set_title(readable(name))
+        axes.set_xlabel("level of the interval")
+        axes.set_ylabel("labels covered")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
     return figure
 
 

@@ -16,7 +16,7 @@ from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.networks import (
     AugmentedEncoder,
     HierarchicalDecoder,
-    LabelReader,
+    LabelPredictor,
     NormalisedEncoder,
     ProjectionDiscriminator,
     RandomView,
@@ -36,7 +36,7 @@ _CHANNELS, _NOISE = (128, 96, 48, 24), (32, 16, 8)
 # Label standard deviations. Binary labels are +-1 there: so wide, the decoder is also trained between the two values, where
 # mechanisms put the effects of an intervention, and the values stay 6 standard deviations apart.
 _BINARY_STD, _STD = 0.3, 0.05
-# Of the labels in each counterfactual that the readers see; of two values a third of them change then.
+# Of the labels in each counterfactual that the classifiers see; of two values a third of them change then.
 _SWAPPED = 0.7
 
 
@@ -85,13 +85,13 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
         run: What :func:`build` made.
     """
     shape, n, binary = run.model.decoder.image_shape, len(run.graph), run.config["binary"]
-    readers = [LabelReader(NormalisedEncoder(shape), n), LabelReader(ResidualEncoder(shape), n)]
+    classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
     views = [RandomView(mirror=recipe.mirror), RandomView(mirror=recipe.mirror, grain=0.1)]
     terms: list[Term] = [
         LabelFit(),
-        ClassifierFit(readers, augmentations=views, binary=binary),
+        ClassifierFit(classifiers, augmentations=views, binary=binary),
         ClassifierConsistency(
-            readers,
+            classifiers,
             augmentations=views,
             binary=binary,
             discriminator=ProjectionDiscriminator(shape, n) if recipe.realism else None,

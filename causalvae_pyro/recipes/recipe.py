@@ -51,8 +51,8 @@ class Recipe:
     estimate by encoding its own reconstruction (:class:`~causalvae_pyro.guides.IterativeGuide`). It assumes a few moving parts.
 
     With ``decoder="hierarchical"``, for images with much of their own such as photographs, the image's own noise has several
-    resolutions (:class:`~causalvae_pyro.networks.HierarchicalDecoder`). Such a decoder would ignore the concepts: readers of the
-    labels and a discriminator, trained in the same steps, judge decoded counterfactuals
+    resolutions (:class:`~causalvae_pyro.networks.HierarchicalDecoder`). Such a decoder would ignore the concepts: classifiers of
+    the labels and a discriminator, trained in the same steps, criticise decoded counterfactuals
     (:class:`~causalvae_pyro.objectives.ClassifierConsistency`).
 
     Args:
@@ -71,11 +71,11 @@ class Recipe:
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
             of its own, and its divergence comes in over the first tenth of the training.
-        consistency: For the hierarchical decoder, the weight of the readers of counterfactuals, >= 0.
+        consistency: For the hierarchical decoder, the weight of the classifiers of counterfactuals, >= 0.
         realism: For the hierarchical decoder, the discriminator's factor beside them, >= 0; 0 for none.
         minimality: For the hierarchical decoder, the price of a changed pixel beside them, >= 0.
-        mirror: For the hierarchical decoder: images of one label may be mirrored, for the readers and the encoder. Not where left
-            and right matter.
+        mirror: For the hierarchical decoder: mirrored images keep their labels, for the classifiers and the encoder. Not where
+            left and right matter.
     """
 
     dim: int = 1

@@ -17,7 +17,7 @@ from torch.distributions.transforms import Transform
 from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.scm.pairing import ANOTHER_LAYER
-from causalvae_pyro.scm.sites import as_given, computed_from
+from causalvae_pyro.scm.sites import as_given, computed_from, warn_if_conditioned
 from causalvae_pyro.utils.compat import deterministic_infer, random_attributes, version_of
 from causalvae_pyro.utils.configurable import Configurable
 
@@ -204,6 +204,7 @@ class CausalLayer(Configurable, nn.Module):
         # What pyro.deterministic does, which takes no infer of its own.
         delta = dist.Delta(natural, event_dim=1).mask(False)
         value = pyro.sample(name, delta, obs=natural, infer=deterministic_infer(_parents=parents, _noise=noise))
+        warn_if_conditioned(name, value, natural)
         return as_given(name, value, natural, event_dim=1)
 
     def _check_shape(self, argument: str, value: Tensor) -> None:

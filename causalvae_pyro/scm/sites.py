@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +10,32 @@ import torch
 from pyro.ops.provenance import ProvenanceTensor, detach_provenance, get_provenance, track_provenance
 from torch import Tensor
 
-__all__ = ["as_given", "computed_from", "observes", "without_provenance"]
+from causalvae_pyro.utils.compat import is_conditioned
+
+__all__ = ["as_given", "check_plate", "computed_from", "observes", "warn_if_conditioned", "without_provenance"]
+
+
+def check_plate(plate: str, concepts: Iterable[str] = ()) -> None:
+    """Refuses a name of the plate over the images that one of the sites has."""
+    sites = {"eps", "eps_x", "z", "x", "x_mean", *concepts}
+    if not isinstance(plate, str) or not plate or plate in sites:
+        raise ValueError(f"plate: got {plate!r}; must be a name that no site has; sites: {sorted(sites)}")
+
+
+def warn_if_conditioned(name: str, value: Any, natural: Tensor) -> None:
+    """Says that ``poutine.condition`` on a concept infers nothing; once, as Python's warnings do, for each concept.
+
+    Putting back the value that it has anyway, as samples of all sites do, is no such thing.
+    """
+    if value is natural or not is_conditioned(name):
+        return
+    given = torch.as_tensor(value).to(natural)
+    if given.shape[-1:] not in ((), (1,), natural.shape[-1:]) or not torch.allclose(given, natural, atol=1e-5):
+        warnings.warn(
+            f"condition: the concept {name!r} is computed from eps, so this sets it as do does and infers nothing of its causes;"
+            " condition eps, or observe x, for that",
+            stacklevel=2,
+        )
 
 
 def observes(distribution: Any, value: Tensor) -> Any:

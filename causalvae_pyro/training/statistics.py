@@ -9,9 +9,9 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from causalvae_pyro.training.batches import LoaderBatches, TensorBatches, parts_of
+from causalvae_pyro.utils.compat import BatchNorm
 from causalvae_pyro.utils.images import pixels_of, scale_observations
 from causalvae_pyro.utils.missing_labels import declare_missing
 from causalvae_pyro.utils.modes import evaluation_mode
@@ -41,7 +41,7 @@ class BatchStatistics:
     ) -> None:
         self.model, self.guide, self.batches, self.parts, self.device = model, guide, batches, parts, device
         found = (module for root in (model, guide) for module in root.modules())
-        self.layers = [layer for layer in dict.fromkeys(found) if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+        self.layers = [layer for layer in dict.fromkeys(found) if isinstance(layer, BatchNorm) and layer.track_running_stats]
 
     @contextmanager
     def recomputed(self) -> Iterator[None]:

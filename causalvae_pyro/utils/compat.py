@@ -12,19 +12,26 @@ from contextlib import contextmanager
 from typing import Any
 
 from pyro.nn import PyroModule
+from pyro.poutine.condition_messenger import ConditionMessenger
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # what all kinds of it have in common
 
 __all__ = [
+    "BatchNorm",
     "accelerate_state",
     "compiled_calls",
     "deterministic_infer",
     "ensure_local_params",
+    "is_conditioned",
     "is_deterministic",
     "is_pyro_attribute",
     "is_replaced_by_do",
     "mask_of",
     "random_attributes",
     "rename_root",
+    "uncompiled",
+    "uncompiled_name",
     "version_of",
 ]
 
@@ -63,6 +70,16 @@ def compiled_calls(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network._compiled_call_impl = before
+
+
+def uncompiled(module: Any) -> Any:
+    """What ``torch.compile`` was given to make this module, which it keeps in ``_orig_mod``; any other value as it is."""
+    return getattr(module, "_orig_mod", module) if isinstance(module, nn.Module) else module
+
+
+def uncompiled_name(name: str) -> str:
+    """A parameter's name without the ``_orig_mod`` of modules that are compiled."""
+    return name.replace("_orig_mod.", "")
 
 
 def version_of(tensor: Tensor) -> int:
@@ -105,6 +122,11 @@ def random_attributes(module: Any) -> list[tuple[PyroModule, str]]:
     """Which attributes of a module and its parts are a ``PyroSample``; ``PyroModule`` lists them in ``_pyro_samples``."""
     parts = module.modules() if isinstance(module, nn.Module) else ()
     return [(part, name) for part in parts if isinstance(part, PyroModule) for name in part._pyro_samples]
+
+
+def is_conditioned(name: str) -> bool:
+    """Whether ``poutine.condition`` gives this site its value: it stands in ``_PYRO_STACK``, the values in its ``data``."""
+    return any(isinstance(handler, ConditionMessenger) and name in handler.data for handler in _PYRO_STACK)
 
 
 def is_replaced_by_do(message: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ from causalvae_pyro import (
     save,
 )
 from causalvae_pyro.checkpoints import SaveCheckpoint
+from causalvae_pyro.checkpoints.runs import weights_digest
 from causalvae_pyro.likelihoods import BernoulliLikelihood, ContinuousBernoulliLikelihood, LaplaceLikelihood
 from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.priors import LearnedPrior
@@ -370,3 +371,31 @@ def test_callback_saves_every_few_epochs(tmp_path):
             assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + epoch // 2 * 2
     with pytest.raises(ValueError, match="^every: got 0; must be at least 1"):
         SaveCheckpoint(tmp_path, every=0)
+
+
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+def test_a_compiled_network_is_saved_as_what_it_was(part, tmp_path):
+    scm = LinearSCM(GRAPH)
+    networks = {"decoder": MLPDecoder(SHAPE, 3, hidden=8), "encoder": MLPEncoder(SHAPE, 8, hidden=8)}
+    networks[part] = torch.compile(networks[part], backend="eager")
+    model = CausalVAE(scm, FixedPrior(3), networks["decoder"], GaussianLikelihood())
+    run = Run(model.eval(), AmortizedGuide(networks["encoder"], scm).eval())
+    save(run, tmp_path)
+    again = load(tmp_path)
+    assert "_orig_mod" not in (tmp_path / "config.json").read_text()
+    assert not any("_orig_mod" in name for name in load_file(tmp_path / "model.safetensors"))
+    assert type(again.model.decoder) is MLPDecoder
+    assert type(again.guide.encoder) is MLPEncoder
+    assert weights_digest(again) == weights_digest(run)
+    x = torch.rand(2, *SHAPE)
+    assert torch.allclose(
+        counterfactual(again.model, again.guide, x, {"a": 1.0}), counterfactual(model, run.guide, x, {"a": 1.0})
+    )
+
+
+def test_the_plates_name_is_kept(tmp_path):
+    scm = LinearSCM(GRAPH)
+    model = CausalVAE(scm, FixedPrior(3), MLPDecoder(SHAPE, 3, hidden=8), GaussianLikelihood(), plate="photographs")
+    save(Run(model, AmortizedGuide(MLPEncoder(SHAPE, 8, hidden=8), scm, plate="photographs")), tmp_path)
+    again = load(tmp_path)
+    assert (again.model.plate, again.guide.plate) == ("photographs", "photographs")

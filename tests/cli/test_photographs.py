@@ -34,19 +34,19 @@ def own(root):
 
 
 def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("causalvae_pyro.cli.scoring._JUDGE_STEPS", 20)
+    monkeypatch.setattr("causalvae_pyro.cli.scoring._PREDICTOR_STEPS", 20)
     out = tmp_path / "run"
     assert main(["train", *own(faces), "--size", "16", "--epochs", "1", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "unexplained: noise of the image's own at several resolutions (decoder 'hierarchical'); --decoder overrides it" in said
-    assert "training a judge on the images that no reader of the training saw" in said
+    assert "training a predictor on the images that no classifier of the training saw" in said
     assert "image left alone" in said
     run = load(out)
     assert isinstance(run.model.decoder, HierarchicalDecoder)
     assert run.config["training"]["batch_size"] == 32
     metrics = json.loads((out / "metrics.json").read_text())
-    assert set(metrics["judged"]["do"]["smile"]["set"]) == {"accuracy", "f1", "auc"}
-    assert list(metrics["judged"]["do"]["smile"]["effects"]) == ["mouth"]
+    assert set(metrics["predicted"]["do"]["smile"]["set"]) == {"accuracy", "f1", "auc"}
+    assert list(metrics["predicted"]["do"]["smile"]["effects"]) == ["mouth"]
     assert "effectiveness" not in metrics
     # Everything else that takes a run takes this one.
     assert main(["counterfactual", str(out), "--do", "smile=1", "--count", "2", "--out", str(tmp_path / "cf.png")]) == 0

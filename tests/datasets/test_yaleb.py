@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from causalvae_pyro import CausalGraph, plots
+from causalvae_pyro.checkpoints import save
+from causalvae_pyro.cli import main
 from causalvae_pyro.datasets import YaleB
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.evaluation import evaluate, has_truth, score_table
@@ -162,6 +164,22 @@ def test_score_card_report_and_page(tmp_path):
     factual = explorer.test_image(0)
     assert torch.equal(explorer.answer(factual, {"azimuth": 50.0, "elevation": 0.0}).true_image, data[7][0])
     assert explorer.answer(factual, {"azimuth": 20.0}).true_image is None
+
+
+def test_the_command_shows_photographs_where_there_are_some(tmp_path, capsys):
+    write(tmp_path, missing=())
+    train = YaleB(tmp_path, "train", size=16, seed=1)
+    torch.manual_seed(0)
+    description = {"name": "yaleb", "root": str(tmp_path), "size": 16, "seed": 1}
+    run = Recipe(decoder="conv", noise_dim=2).build(train.graph, train.images, train.labels, {"data": description})
+    save(run, tmp_path / "run")
+    command = ["counterfactual", str(tmp_path / "run"), "--count", "3", "--out", str(tmp_path / "picture.png"), "--do"]
+    assert main([*command, "azimuth=50", "--do", "elevation=0"]) == 0
+    assert "-> 50, elevation" in capsys.readouterr().out
+    assert main([*command, "azimuth=17"]) == 0
+    said = capsys.readouterr().out
+    assert "without the truth (do: no photograph of person" in said
+    assert "->" not in said
 
 
 FIRST = "person1_-050-20.png"

@@ -289,7 +289,9 @@ def test_untrained_pendulum_model(pendulum):
     scores = evaluate(run, data, limit=60)
     names = data.graph.names
     keys = [*names, *(f"{a}+{b}" for i, a in enumerate(names) for b in names[i + 1 :])]
-    sections = "images reconstruction_mse r2 representation graph composition reversibility intervals directions summary"
+    sections = (
+        "images reconstruction_mse r2 representation graph calibration composition reversibility intervals directions summary"
+    )
     assert set(scores) == {*sections.split(), "cf_score", "ceiling", "cf_r2"}
     assert list(scores["r2"]) == list(scores["reversibility"]) == list(scores["intervals"]["r2"]) == list(names)
     assert list(scores["intervals"]["cf_score"]) == list(scores["intervals"]["ceiling"]) == keys
@@ -557,8 +559,10 @@ class Page(HTMLParser):
 ALTS = {
     "counterfactuals.png": "Counterfactuals",
     "concepts.png": "Concepts read from test images",
+    "coverage.png": "Calibration",
     "reconstructions.png": "Reconstructions",
     "graph.png": "Causal graph",
+    "program.png": "The model as a program",
     "true_graph.png": "The data's graph",
     "scores.png": "Counterfactual scores",
     "information.png": "Information",
@@ -632,7 +636,14 @@ def test_report_of_few_images(data, tmp_path):
 def test_report_hands_the_guide_its_labels(data, tmp_path, monkeypatch):
     shown = []
     original = plots.plot_concepts
-    monkeypatch.setattr(plots, "plot_concepts", lambda *arguments: shown.append(original(*arguments)) or shown[-1])
+
+    def spy(*arguments):
+        figure = original(*arguments)
+        # The report clears it when it is written.
+        shown.append([(axes.get_xlabel(), np.asarray(axes.collections[0].get_offsets())) for axes in figure.axes])
+        return figure
+
+    monkeypatch.setattr(plots, "plot_concepts", spy)
     concepts = []
     sensitivity = LinearSCM.sensitivity
     monkeypatch.setattr(LinearSCM, "sensitivity", lambda scm, z: concepts.append(z) or sensitivity(scm, z))
@@ -643,10 +654,11 @@ def test_report_hands_the_guide_its_labels(data, tmp_path, monkeypatch):
         # Another order is not another graph.
         assert not (tmp_path / "true_graph.png").exists()
     # The same, whatever the order of the data's labels.
-    for figure in shown:
-        assert [axes.get_xlabel() for axes in figure.axes] == ["label: a (A)", "label: b (B)"]
-        for column, axes in enumerate(figure.axes):
-            np.testing.assert_allclose(axes.collections[0].get_offsets(), data.labels[:, [column, column]], atol=1e-5)
+    assert len(shown) == 2
+    for panels in shown:
+        assert [label for label, _ in panels] == ["label: a (A)", "label: b (B)"]
+        for column, (_, points) in enumerate(panels):
+            np.testing.assert_allclose(points, data.labels[:, [column, column]], atol=1e-5)
 
 
 @pytest.mark.thorough

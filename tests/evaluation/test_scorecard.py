@@ -813,11 +813,13 @@ def card():
 def test_table_of_concepts(card):
     title, columns, rows = score_sections(card)[0]
     assert "pixel error after do and undo" in title
-    assert columns == ["concept", "R^2", "95 % interval", "MIC", "TIC", "undone"]
+    assert "95 % intervals" in title
+    assert columns == ["concept", "R^2", "95 % interval", "MIC", "TIC", "covered", "undone"]
     scores = card["representation"]
     for name, row in zip("ab", rows, strict=True):
         r2 = [f"{card['r2'][name]:.4f}", span(card["intervals"]["r2"][name], 4)]
         own = [f"{scores[part][name]:.3f}" for part in ("mic", "tic")]
+        own.append(f"{card['calibration']['guide'][name][-2]:.3f}")
         assert row == [name, *r2, *own, f"{card['reversibility'][name]:.4f}"]
 
 

@@ -53,7 +53,7 @@ class Kind(NamedTuple):
 
 
 PUBLIC = (getattr(causalvae_pyro.guides, name) for name in causalvae_pyro.guides.__all__)
-FAMILIES = [public for public in PUBLIC if issubclass(public, Family) and public is not Family]
+FAMILIES = [public for public in PUBLIC if isinstance(public, type) and issubclass(public, Family) and public is not Family]
 
 
 def kinds(families):

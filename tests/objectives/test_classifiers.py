@@ -1,4 +1,4 @@
-"""Readers of the labels and a discriminator: what they are trained on, and what reaches the decoder."""
+"""Classifiers of the labels and a discriminator: what they are trained on, and what reaches the decoder."""
 
 import pyro.poutine as poutine
 import pytest
@@ -10,13 +10,14 @@ from causalvae_pyro import AdditiveNoiseSCM, CausalGraph, CausalVAE, FixedPrior,
 from causalvae_pyro.guides import HierarchicalGuide
 from causalvae_pyro.networks import (
     HierarchicalDecoder,
-    LabelReader,
+    LabelPredictor,
     NormalisedEncoder,
     ProjectionDiscriminator,
     RandomView,
     ResidualEncoder,
 )
 from causalvae_pyro.objectives import CausalELBO, ClassifierConsistency, ClassifierFit, LabelFit, reserved
+from causalvae_pyro.objectives.classifier_fit import label_loss
 from tests.builders import jitter
 
 SHAPE, N = (3, 16, 16), 3
@@ -49,7 +50,7 @@ def trace_of(model, guide, x, labels):
 
 
 class Constant(nn.Module):
-    """A reader that says the same of every image, and keeps what it was shown."""
+    """A classifier that says the same of every image, and keeps what it was shown."""
 
     def __init__(self, outputs):
         super().__init__()
@@ -70,15 +71,15 @@ def test_a_third_is_reserved_by_content(data):
     assert reserved(many).double().mean().item() == pytest.approx(1 / 3, abs=0.03)
 
 
-def test_readers_are_scored_on_what_is_not_reserved(data, pair):
+def test_classifiers_are_scored_on_what_is_not_reserved(data, pair):
     (x, labels), (model, guide) = data, pair
     labels = labels.clone()
     labels[:4, 0] = torch.nan
-    reader = Constant(torch.tensor([0.3, -0.2, 0.7]))
-    term = ClassifierFit([reader], augmentations=[lambda x: x], binary=[True, True, False])
+    classifier = Constant(torch.tensor([0.3, -0.2, 0.7]))
+    term = ClassifierFit([classifier], augmentations=[lambda x: x], binary=[True, True, False])
     value = term(model, trace_of(model, guide, x, labels), labels)
     keep = ~reserved(x)
-    assert_close(reader.shown[0], x[keep])
+    assert_close(classifier.shown[0], x[keep])
     u = labels[keep]
     known = ~u[:, 0].isnan()
     p = torch.tensor([0.3, -0.2]).sigmoid()
@@ -86,7 +87,44 @@ def test_readers_are_scored_on_what_is_not_reserved(data, pair):
     expected = expected + 0.5 * (0.7 - u[:, 2]).square().sum()
     assert_close(value, expected * len(x) / keep.sum())
     value.backward()
-    assert reader.outputs.grad.abs().min() > 0
+    assert classifier.outputs.grad.abs().min() > 0
+
+
+def test_classifiers_learn_from_the_worst_change_of_so_much(data, pair):
+    (x, labels), (model, guide) = data, pair
+    # Far from 0 and 1, where pixels are cut off.
+    x = (51 + (x * 153).round()) / 255
+    seen = []
+
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(5)
+            self.layer = nn.Linear(768, N)
+
+        def forward(self, images):
+            seen.append(images.detach())
+            return self.layer(images.flatten(1))
+
+    classifier = Linear()
+    trace = trace_of(model, guide, x, labels)
+    options = {"augmentations": [lambda x: x], "binary": [True, True, False]}
+    plain = ClassifierFit([classifier], **options)(model, trace, labels)
+    worse = ClassifierFit([classifier], perturbation=0.5, **options)(model, trace, labels)
+    assert worse > plain
+    real, _, moved = seen
+    change = (moved - real).flatten(1)
+    assert_close(change.norm(dim=1), torch.full((len(real),), 0.5), rtol=1e-3, atol=1e-3)
+    # Along the gradient: a random change of this length raises the loss by much less.
+    other = 0.5 * torch.nn.functional.normalize(torch.randn_like(change), dim=1).view_as(real)
+    target = labels[~reserved(x)]
+    binary = torch.tensor([True, True, False])
+    losses = [label_loss(classifier(real + moved), target, model.prior, binary).sum() for moved in (0, other, moved - real)]
+    assert losses[2] - losses[0] > 5 * (losses[1] - losses[0]).abs()
+    # It teaches the classifier, and nothing else.
+    assert classifier.layer.weight.grad is None
+    worse.backward()
+    assert classifier.layer.weight.grad.abs().max() > 0
 
 
 def test_counterfactuals_are_judged_with_their_own_labels(data, pair):
@@ -104,8 +142,10 @@ def test_counterfactuals_are_judged_with_their_own_labels(data, pair):
             seen.append((images.detach(), u))
             return self.factor * images.mean((1, 2, 3))
 
-    reader, spy = Constant(torch.zeros(N)), Spy()
-    term = ClassifierConsistency([reader], augmentations=[lambda x: x], binary=[True, True, False], discriminator=spy, weight=1.0)
+    classifier, spy = Constant(torch.zeros(N)), Spy()
+    term = ClassifierConsistency(
+        [classifier], augmentations=[lambda x: x], binary=[True, True, False], discriminator=spy, weight=1.0
+    )
     value = term(model, trace_of(model, guide, x, labels), labels)
     rows = (~reserved(x) & ~labels.isnan().any(1)).nonzero().squeeze(1)
     (both, u), (made, intended) = seen
@@ -120,20 +160,23 @@ def test_counterfactuals_are_judged_with_their_own_labels(data, pair):
     real, fake = x[rows].mean((1, 2, 3)), made.clamp(0, 1).mean((1, 2, 3))
     slope = (-real * (1 - real > 0) + fake * (1 + fake > 0)).sum() * len(x) / len(rows)
     assert_close(spy.factor.grad, slope, rtol=1e-4, atol=1e-4)
-    for module in (guide, model.scm, reader):
+    for module in (guide, model.scm, classifier):
         assert all(p.grad is None or p.grad.abs().max() == 0 for p in module.parameters())
 
 
 def test_they_train_with_the_pair(data, pair):
     (x, labels), (model, guide) = data, pair
-    readers = [LabelReader(NormalisedEncoder(SHAPE, 8, channels=8), N), LabelReader(ResidualEncoder(SHAPE, 8, channels=8), N)]
+    classifiers = [
+        LabelPredictor(NormalisedEncoder(SHAPE, 8, channels=8), N),
+        LabelPredictor(ResidualEncoder(SHAPE, 8, channels=8), N),
+    ]
     views, binary = [RandomView(), RandomView(grain=0.1)], [True, True, False]
     critic = ProjectionDiscriminator(SHAPE, N, channels=8)
-    before = [p.detach().clone() for module in (*readers, critic) for p in module.parameters()]
+    before = [p.detach().clone() for module in (*classifiers, critic) for p in module.parameters()]
     terms = [
         LabelFit(),
-        ClassifierFit(readers, augmentations=views, binary=binary),
-        ClassifierConsistency(readers, augmentations=views, binary=binary, discriminator=critic, weight=1.0),
+        ClassifierFit(classifiers, augmentations=views, binary=binary),
+        ClassifierConsistency(classifiers, augmentations=views, binary=binary, discriminator=critic, weight=1.0),
     ]
     fit(
         model,
@@ -146,7 +189,7 @@ def test_they_train_with_the_pair(data, pair):
         device="cpu",
         mixed_precision="bf16",
     )
-    after = [p for module in (*readers, critic) for p in module.parameters()]
+    after = [p for module in (*classifiers, critic) for p in module.parameters()]
     assert sum(not torch.equal(a, b) for a, b in zip(after, before, strict=True)) > 0.9 * len(after)
     # Precision is full again.
     assert model.decoder(torch.zeros(1, N, 1), torch.zeros(1, model.noise_dim)).dtype == torch.float32

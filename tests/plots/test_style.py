@@ -93,6 +93,10 @@ FIGURES = {
     "plot_concepts": lambda run, data: plots.plot_concepts(run, data.images[:40], data.labels[:40]),
     "plot_matrix": lambda run, data: plots.plot_matrix({"MIC": torch.eye(4), "TIC": torch.eye(4)}, data.graph.names),
     "plot_scores": lambda run, data: plots.plot_scores(SCORES, {"pendulum": [0.25, 0.75]}, dict.fromkeys(SCORES, 0.9)),
+    "plot_model": lambda run, data: plots.plot_model(run.model, data.images[:1], data.labels[:1]),
+    "plot_coverage": lambda run, data: plots.plot_coverage(
+        [0.5, 0.95], {key: [0.4, None] for key in "abcd"}, {key: [0.0, 1.0] for key in "abcd"}
+    ),
     "plot_answer": answer,
     "mic_cost.png": script("benchmarks", "metrics", "metrics"),
     "label_efficiency.png": script("benchmarks", "label_efficiency", "label_efficiency"),
@@ -106,6 +110,7 @@ WITH_AXES = {
     "plot_concepts": 4,
     "plot_matrix": 2,
     "plot_scores": 1,
+    "plot_coverage": 4,
     "mic_cost.png": 1,
     "label_efficiency.png": 1,
     "cost.png": 2,
@@ -232,17 +237,27 @@ def test_a_run_without_units_loads_and_draws(units, run, data, tmp_path):
 
 def test_the_reports_pictures_have_units_and_dots_enough(run, data, tmp_path, monkeypatch):
     seen = {}
+
+    def spy(name, draw):
+        def drawn(*arguments, **options):
+            figure = draw(*arguments, **options)
+            # The report clears it when it is written.
+            seen[name] = [axes.get_xlabel() for axes in figure.axes], {text.get_text() for text in words(figure)}
+            seen[f"width of {name}"] = int(figure.get_size_inches()[0] * 200)
+            return figure
+
+        monkeypatch.setattr(plots, name, drawn)
+
     for name in ("plot_concepts", "plot_counterfactuals"):
-        draw = getattr(plots, name)
-        monkeypatch.setattr(plots, name, lambda *a, _draw=draw, _name=name, **k: seen.setdefault(_name, _draw(*a, **k)))
+        spy(name, getattr(plots, name))
     some = Some(data)
     # The scores have tests of their own.
     monkeypatch.setattr(report, "score_sections", lambda metrics: [])
     report.write_report(run, some, {}, [], tmp_path)
-    assert seen["plot_concepts"].axes[1].get_xlabel() == "label: light (units)"
-    assert "do(pendulum)\n(rad)\nmodel" in {t.get_text() for t in words(seen["plot_counterfactuals"])}
+    assert seen["plot_concepts"][0][1] == "label: light (units)"
+    assert "do(pendulum)\n(rad)\nmodel" in seen["plot_counterfactuals"][1]
     height, width, _ = matplotlib.image.imread(tmp_path / "counterfactuals.png").shape
-    assert width == int(seen["plot_counterfactuals"].get_size_inches()[0] * 200)
+    assert width == seen["width of plot_counterfactuals"]
 
 
 def test_interventions_in_words():

@@ -139,6 +139,32 @@ def test_traces_of_an_elbo_come_from_get_trace():
     assert all(len(pair) == 2 for pair in traces)
 
 
+def test_what_condition_sets_is_known_inside_it():
+    seen = {}
+
+    def program():
+        pyro.sample("a", dist.Normal(0.0, 1.0))
+        seen.update({name: compat.is_conditioned(name) for name in "ab"})
+
+    poutine.condition(program, {"a": torch.tensor(1.0)})()
+    assert seen == {"a": True, "b": False}
+    poutine.do(program, {"a": torch.tensor(1.0)})()
+    assert seen == {"a": False, "b": False}
+
+
+def test_a_compiled_network_knows_what_it_was():
+    network = nn.Linear(2, 2)
+    compiled = torch.compile(network, backend="eager")
+    assert compiled is not network
+    assert compat.uncompiled(compiled) is compat.uncompiled(network) is network
+    assert [compat.uncompiled_name(name) for name in nn.Sequential(compiled).state_dict()] == ["0.weight", "0.bias"]
+
+
+def test_all_kinds_of_batch_normalisation_are_one():
+    assert all(isinstance(kind(2), compat.BatchNorm) for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm))
+    assert not isinstance(nn.GroupNorm(1, 2), compat.BatchNorm)
+
+
 # A private name after a module, class or instance of another library.
 PRIVATE = re.compile(
     r"\._(shared_state|reset_state|compiled_call_impl|version|mask|pyro_context|foreach\w*|modules|parameters|buffers)\b"

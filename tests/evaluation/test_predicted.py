@@ -1,13 +1,13 @@
-"""A judge of photographs, and what it says about counterfactuals."""
+"""A predictor for photographs, and what it says about counterfactuals."""
 
 import pytest
 import torch
 
-from causalvae_pyro.evaluation import train_judge
-from causalvae_pyro.evaluation.judged import judged_scores
+from causalvae_pyro.evaluation import train_photograph_predictor
+from causalvae_pyro.evaluation.predicted import predicted_scores
 from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.metrics import Judge
+from causalvae_pyro.metrics import PhotographPredictor
 from causalvae_pyro.objectives import reserved
 from tests.builders import raises
 
@@ -34,38 +34,38 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def judge(data):
-    return train_judge(*data, BINARY, mirror=False, steps=120)
+def predictor(data):
+    return train_photograph_predictor(*data, BINARY, mirror=False, steps=120)
 
 
-def test_it_learns_from_reserved_images(data, judge, monkeypatch):
+def test_it_learns_from_reserved_images(data, predictor, monkeypatch):
     x, labels = data
     shown = []
-    monkeypatch.setattr(Judge, "fit", lambda self, images, labels, **options: shown.append((images, labels)))
-    train_judge(x, labels, BINARY)
+    monkeypatch.setattr(PhotographPredictor, "fit", lambda self, images, labels, **options: shown.append((images, labels)))
+    train_photograph_predictor(x, labels, BINARY)
     keep = reserved(x)
     assert torch.equal(shown[0][0], x[keep])
     assert torch.equal(shown[0][1], labels[keep])
-    read = judge.predict(x[~keep])
+    read = predictor.predict(x[~keep])
     assert ((read[:, :2] > 0.5) == (labels[~keep, :2] > 0.5)).double().mean() > 0.97
     assert (read[:, 2] - labels[~keep, 2]).abs().mean() < 0.25
-    assert torch.equal(judge.predict((255 * x[:4]).round().byte()), judge.predict((255 * x[:4]).round().byte() / 255))
+    assert torch.equal(predictor.predict((255 * x[:4]).round().byte()), predictor.predict((255 * x[:4]).round().byte() / 255))
 
 
 def test_missing_labels_do_not_count(data):
     x, labels = data
     labels = labels.clone()
     labels[::3, 0] = torch.nan
-    judge = train_judge(x, labels, BINARY, mirror=False, steps=30)
-    assert judge.predict(x).isfinite().all()
+    predictor = train_photograph_predictor(x, labels, BINARY, mirror=False, steps=30)
+    assert predictor.predict(x).isfinite().all()
 
 
-def test_scores_tell_right_from_wrong(data, judge):
+def test_scores_tell_right_from_wrong(data, predictor):
     x, labels = data
     values = 1 - labels[:, 0]
     meant = torch.stack([values, labels[:, 1], labels[:, 2] + 0.5], 1)
     right, wrong = draw(meant), draw(torch.stack([labels[:, 0], 1 - labels[:, 1], labels[:, 2]], 1))
-    good, bad = (judged_scores(judge, GRAPH, x, labels, x, {"top": (values, images, meant)}) for images in (right, wrong))
+    good, bad = (predicted_scores(predictor, GRAPH, x, labels, x, {"top": (values, images, meant)}) for images in (right, wrong))
     assert good["do"]["top"]["set"]["accuracy"] > 0.97
     assert good["do"]["top"]["set"]["auc"] > 0.99
     assert good["do"]["top"]["unchanged"]["left"] > 0.97
@@ -80,19 +80,19 @@ def test_scores_tell_right_from_wrong(data, judge):
     assert good["factual"]["left"]["f1"] > 0.97
 
 
-def test_identity_is_lost_when_images_are_exchanged(data, judge):
+def test_identity_is_lost_when_images_are_exchanged(data, predictor):
     x, labels = data
     values = labels[:, 0]
-    kept = judged_scores(judge, GRAPH, x, labels, x, {"top": (values, x, labels)})
-    lost = judged_scores(judge, GRAPH, x, labels, x, {"top": (values, x.roll(1, 0), labels)})
+    kept = predicted_scores(predictor, GRAPH, x, labels, x, {"top": (values, x, labels)})
+    lost = predicted_scores(predictor, GRAPH, x, labels, x, {"top": (values, x.roll(1, 0), labels)})
     assert kept["do"]["top"]["identity"] == 1.0
     assert lost["do"]["top"]["identity"] < 0.05
 
 
-def test_the_table_has_both(data, judge):
+def test_the_table_has_both(data, predictor):
     x, labels = data
     metrics = {
-        "judged": judged_scores(judge, GRAPH, x, labels, x, {"top": (1 - labels[:, 0], x, labels)}),
+        "predicted": predicted_scores(predictor, GRAPH, x, labels, x, {"top": (1 - labels[:, 0], x, labels)}),
         "r2": {"top": 0.9, "left": 0.9, "size": 0.9},
         "intervals": {},
         "graph": {"shd": 0, "f1": 1.0},
@@ -107,4 +107,4 @@ def test_the_table_has_both(data, judge):
 
 def test_sides():
     with raises("image_shape", r"\(3, 24, 32\)"):
-        Judge((3, 24, 32), BINARY)
+        PhotographPredictor((3, 24, 32), BINARY)

@@ -1,4 +1,4 @@
-"""What a judge with no part in training reads from counterfactuals whose truth nobody knows."""
+"""What a predictor with no part in training reads from counterfactuals whose truth nobody knows."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
 
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.metrics import Judge
+from causalvae_pyro.metrics import PhotographPredictor
 from causalvae_pyro.networks import RandomView
 from causalvae_pyro.objectives import reserved
 from causalvae_pyro.utils.random_state import kept_rng_state
 
-__all__ = ["judged_scores", "train_judge"]
+__all__ = ["predicted_scores", "train_photograph_predictor"]
 
 _BLOCK = 256
 
 
-def train_judge(
+def train_photograph_predictor(
     images: Tensor,
     labels: Tensor,
     binary: Sequence[bool],
@@ -30,8 +30,8 @@ def train_judge(
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: bool = False,
-) -> Judge:
-    """A judge for :func:`~causalvae_pyro.evaluation.evaluate`, trained on the images that no reader of the training saw.
+) -> PhotographPredictor:
+    """A predictor for :func:`~causalvae_pyro.evaluation.evaluate`, trained on the images that no classifier of the training saw.
 
     Args:
         images: Training images ``[N, C, H, W]``, of which those that :func:`~causalvae_pyro.objectives.reserved` are used.
@@ -40,7 +40,7 @@ def train_judge(
         mirror: Whether mirrored images keep their labels.
         steps: Steps of training.
         seed: Of the weights and the order. Global generators stay as they were.
-        device: Where to train and to judge.
+        device: Where to train and to predict.
         progress: Show a progress bar.
     """
     rows = torch.cat([reserved(torch.as_tensor(part)) for part in images.split(_BLOCK)]).nonzero().squeeze(1)
@@ -49,13 +49,13 @@ def train_judge(
     view = RandomView(mirror=mirror, shift=0.06, zoom=0.1, turn=8.0, grain=0.05)
     with kept_rng_state(device):
         torch.manual_seed(seed)
-        judge = Judge(images.shape[1:], binary, mirror=mirror).to(device)
-        judge.fit(images[rows], labels[rows], steps=steps, augment=view, seed=seed, progress=progress)
-    return judge
+        predictor = PhotographPredictor(images.shape[1:], binary, mirror=mirror).to(device)
+        predictor.fit(images[rows], labels[rows], steps=steps, augment=view, seed=seed, progress=progress)
+    return predictor
 
 
-def judged_scores(
-    judge: Judge,
+def predicted_scores(
+    predictor: PhotographPredictor,
     graph: CausalGraph,
     x: Tensor,
     labels: Tensor,
@@ -65,8 +65,8 @@ def judged_scores(
     """Scores of interventions on one concept each.
 
     Args:
-        judge: The judge.
-        graph: Its concepts are the judge's outputs.
+        predictor: The predictor.
+        graph: Its concepts are the predictor's outputs.
         x: Test images ``[N, C, H, W]`` in [0, 1].
         labels: Their labels ``[N, n]``, NaN where missing.
         reconstruction: What the model makes of them, ``[N, C, H, W]``.
@@ -76,28 +76,28 @@ def judged_scores(
     Returns:
         A JSON-able mapping:
 
-        - ``factual``: how well the judge reads the labels of ``x``, by concept: ``accuracy``, ``f1`` and ``auc`` of a binary one,
+        - ``factual``: how well the labels of ``x`` are predicted, by concept: ``accuracy``, ``f1`` and ``auc`` of a binary one,
           else ``mae``.
         - ``do``, by concept: ``set``, the same for the values set; ``effects``, by descendant, the same for what the model means;
           ``unchanged``, by other concept, the share of images whose reading is that of the reconstruction (binary), or the mean
           absolute change (else); ``identity``, the share of images to which, among all of ``x``, the counterfactual is nearest
-          in the judge's features, without the directions that its outputs depend on.
+          in the predictor's features, without the directions that its outputs depend on.
         - ``left_alone``: ``set`` for the images as they are, and ``identity`` for reconstructions: the trivial answers.
     """
-    names, binary = graph.names, judge.binary.tolist()
-    own, before = _identity(judge, x), judge.predict(reconstruction)
+    names, binary = graph.names, predictor.binary.tolist()
+    own, before = _identity(predictor, x), predictor.predict(reconstruction)
 
     def score(read: Tensor, intended: Tensor, column: int) -> dict[str, float]:
         return _agreement(read[:, column], intended, binary[column])
 
-    read_factual = judge.predict(x)
+    read_factual = predictor.predict(x)
     result: dict[str, Any] = {
         "factual": {name: score(read_factual, labels[:, k], k) for k, name in enumerate(names)},
-        "left_alone": {"identity": _nearest(_identity(judge, reconstruction), own), "set": {}},
+        "left_alone": {"identity": _nearest(_identity(predictor, reconstruction), own), "set": {}},
         "do": {},
     }
     for name, (values, images, intended) in interventions.items():
-        column, read = names.index(name), judge.predict(images.clamp(0, 1))
+        column, read = names.index(name), predictor.predict(images.clamp(0, 1))
         below = graph.descendants(name)
         rest = [k for k, other in enumerate(names) if other != name and other not in below]
         result["do"][name] = {
@@ -108,7 +108,7 @@ def judged_scores(
                 if other in below
             },
             "unchanged": {names[k]: _unchanged(read[:, k], before[:, k], binary[k]) for k in rest},
-            "identity": _nearest(_identity(judge, images.clamp(0, 1)), own),
+            "identity": _nearest(_identity(predictor, images.clamp(0, 1)), own),
         }
         result["left_alone"]["set"][name] = score(read_factual, values, column)
     return result
@@ -131,10 +131,10 @@ def _unchanged(read: Tensor, before: Tensor, binary: bool) -> float:
     return (read - before).abs().mean().item()
 
 
-def _identity(judge: Judge, images: Tensor) -> Tensor:
-    """The judge's features without the directions that its outputs depend on."""
-    features = judge.features(images).double()
-    basis = torch.linalg.qr(judge.output.weight.detach().double().cpu().T).Q
+def _identity(predictor: PhotographPredictor, images: Tensor) -> Tensor:
+    """The predictor's features without the directions that its outputs depend on."""
+    features = predictor.features(images).double()
+    basis = torch.linalg.qr(predictor.output.weight.detach().double().cpu().T).Q
     return features - features @ basis @ basis.T
 
 

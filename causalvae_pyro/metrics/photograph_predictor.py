@@ -1,4 +1,4 @@
-"""A judge of photographs: reads labels, binary ones too, and knows whether two images show the same."""
+"""An independent predictor for photographs: reads labels, binary ones too, and knows whether two images show the same."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tqdm.auto import trange
 from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.modes import evaluation_mode
 
-__all__ = ["Judge"]
+__all__ = ["PhotographPredictor"]
 
 
-class Judge(nn.Module):
+class PhotographPredictor(nn.Module):
     """A classifier and regressor for photographs: convolutions with maximum pooling, exponential units, a dense layer.
 
-    Of another architecture than the readers that train a decoder
+    Of another architecture than the classifiers that train a decoder
     (:class:`~causalvae_pyro.objectives.ClassifierConsistency`), so that what pleases them need not please it. It reads faces
     right in 92, 92 and 91 % (sex, smile, mouth open) after 2,500 training images.
 
@@ -66,7 +66,7 @@ class Judge(nn.Module):
         seed: int = 0,
         progress: bool = False,
     ) -> None:
-        """Trains on real images, and leaves the judge in evaluation mode.
+        """Trains on real images, and leaves it in evaluation mode.
 
         Args:
             images: ``[N, C, H, W]``, uint8 or in [0, 1].
@@ -89,7 +89,7 @@ class Judge(nn.Module):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         self.train()
         order = torch.empty(0, dtype=torch.int64)
-        for _ in trange(steps, desc="steps of the judge", disable=not progress, dynamic_ncols=True):
+        for _ in trange(steps, desc="steps of the predictor", disable=not progress, dynamic_ncols=True):
             if len(order) < batch_size:
                 order = torch.randperm(len(images), generator=generator)
             rows, order = order[:batch_size], order[batch_size:]
