@@ -11,13 +11,13 @@ from torch.testing import assert_close
 from causalvae_pyro import AdditiveNoiseSCM, CausalGraph, FixedPrior, LinearSCM, abduct, counterfactual, intervene
 from causalvae_pyro.interventions import predict, sweep
 from causalvae_pyro.priors import LearnedPrior
-from causalvae_pyro.scm import AffineFlowSCM, MaskLayer, SplineFlowSCM
+from causalvae_pyro.scm import AffineFlowSCM, BinaryEffectSCM, MaskLayer, SplineFlowSCM
 from tests.builders import SPACES, make_pair
 
 GRAPH, SHAPE, N = CausalGraph(["b", "a", "c"], [("a", "b"), ("b", "c")]), (1, 2, 2), 3
 CASES = [
     (scm, prior, space)
-    for scm in (LinearSCM, AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM, MaskLayer)
+    for scm in (LinearSCM, AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM, MaskLayer, BinaryEffectSCM)
     for prior in (FixedPrior, LearnedPrior)
     for space in SPACES
 ]
@@ -26,7 +26,10 @@ CASES = [
 @pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0].__name__, case[1].__name__, case[2]]))
 def pair(request):
     scm, prior, space = request.param
-    return make_pair(GRAPH, SHAPE, space, scm=scm, prior=prior, dim=2, noise_dim=2, hidden=16, moved=0.1)
+    # Normals so wide that the way from a cause to its effect is smooth.
+    binary = {"binary": [("b", -1.0, 1.0)], "width": 0.4} if scm is BinaryEffectSCM else {}
+    dim = 1 if binary else 2
+    return make_pair(GRAPH, SHAPE, space, scm=scm, prior=prior, dim=dim, noise_dim=2, hidden=16, moved=0.1, layer_options=binary)
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_predictive(pair, data):
     model, guide = pair
     for arguments in ((None, data[1]), (None, None, N)):
         draws = Predictive(model, num_samples=2, parallel=True)(*arguments)
-        assert draws["z"].shape == (2, N, 3, 2)
+        assert draws["z"].shape == (2, N, 3, model.scm.dim)
         assert_close(draws["x_mean"], model.likelihood(model.decoder(draws["z"], draws["eps_x"])).mean)
     assert Predictive(model, guide=guide, num_samples=2)(data[0])["x"].shape == (2, N, *SHAPE)
 
@@ -56,7 +59,7 @@ def test_relations(pair, data):
 
 
 def test_site_z(pair):
-    z, noise = torch.randn(N, 3, 2), torch.randn(N, 2)
+    z, noise = torch.randn(N, 3, pair[0].scm.dim), torch.randn(N, 2)
     trace = poutine.trace(poutine.condition(pair[0], {"z": z, "eps_x": noise})).get_trace(num_samples=N)
     assert_close(trace.nodes["x_mean"]["value"], pair[0].likelihood(pair[0].decoder(z, noise)).mean)
 
@@ -70,7 +73,7 @@ def test_gradients_and_sweeps(pair, data):
     assert_close(slope, (images[2] - images[0]) / (2 * step), rtol=1e-3, atol=1e-7)
     assert slope.abs().max() > 0
     samples = abduct(pair[1], x, num_samples=2)
-    assert predict(intervene(pair[0], {"a": at}), samples).nodes["z"]["value"].shape == (2, N, 3, 2)
+    assert predict(intervene(pair[0], {"a": at}), samples).nodes["z"]["value"].shape == (2, N, 3, pair[0].scm.dim)
 
 
 @pytest.mark.thorough
@@ -79,5 +82,5 @@ def test_nuts(pair, data):
     mcmc.run(*data)
     samples = mcmc.get_samples()
     z = predict(intervene(pair[0], {"a": 0.5}, latent=True), samples).nodes["z"]["value"]
-    assert z.shape == (2, N, 3, 2)
+    assert z.shape == (2, N, 3, pair[0].scm.dim)
     assert (z[:, :, 1] == 0.5).all()
