@@ -15,13 +15,13 @@ from causalvae_pyro.baselines import relabel
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.datasets.registry import load_dataset
-from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.evaluate import evaluate, has_truth, train_predictor
 from causalvae_pyro.evaluation.scorecard import Scorer
 from causalvae_pyro.metrics import mic_tic
 from causalvae_pyro.networks import RandomBrightness
 from causalvae_pyro.training import Callback
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.numbers import evenly_spaced
 
 # Fewer test images than for the final scores, so that the curve of a run costs little beside the run.
 _CURVE = 200

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from causalvae_pyro.cli.runs import data_of, load_run
 from causalvae_pyro.datasets.registry import load_dataset
-from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.evaluate import has_truth
 from causalvae_pyro.interventions.counterfactuals import counterfactual
 from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_of
 from causalvae_pyro.training import resolve_device
 from causalvae_pyro.utils.files import check_target, check_writable
+from causalvae_pyro.utils.numbers import evenly_spaced
 
 __all__ = ["run"]
 

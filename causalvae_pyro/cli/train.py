@@ -21,13 +21,13 @@ from causalvae_pyro.cli.data import describe
 from causalvae_pyro.cli.recipe import choose
 from causalvae_pyro.cli.scoring import score
 from causalvae_pyro.datasets.registry import load_dataset
-from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.recipes import fit_mechanisms
 from causalvae_pyro.training import Callback, EarlyStopping, TensorBoardLogger, TrainingCheckpoint, fit, resolve_device
 from causalvae_pyro.training.devices import has_bf16
 from causalvae_pyro.utils.files import check_writable
 from causalvae_pyro.utils.missing_labels import keep_labels
+from causalvae_pyro.utils.numbers import evenly_spaced
 
 __all__ = ["run"]
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_split", "evenly_spaced", "random_fifth", "random_fifth_of_groups"]
+__all__ = ["check_split", "random_fifth", "random_fifth_of_groups"]
 
 
 def check_split(split: str) -> None:
     """Raises ``ValueError`` unless ``split`` is ``"train"``, ``"test"`` or ``"all"``."""
     if split not in ("train", "test", "all"):
         raise ValueError(f"split: got {split!r}; valid: ['train', 'test', 'all']")
-
-
-def evenly_spaced(count: int, size: int) -> Tensor:
-    """``count`` of the rows 0 to ``size - 1``, from the first on; simulators have theirs in the order of their first concept."""
-    return torch.arange(count) * size // max(count, 1)
 
 
 def random_fifth_of_groups(groups: Tensor, split: str, seed: int) -> Tensor:

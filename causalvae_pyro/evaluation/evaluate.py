@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.scorecard import CounterfactualData, Scorer, has_truth
 from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.interventions.pixels import check_pixel_noise
 from causalvae_pyro.metrics import PhotographPredictor, Predictor
+from causalvae_pyro.utils.numbers import evenly_spaced
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table", "train_predictor"]

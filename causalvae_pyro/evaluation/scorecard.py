@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.evaluation.calibration import calibration_scores
 from causalvae_pyro.evaluation.predicted import predicted_scores
 from causalvae_pyro.graph import CausalGraph
@@ -42,6 +41,7 @@ from causalvae_pyro.metrics import (
 from causalvae_pyro.utils.images import as_images
 from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.numbers import evenly_spaced
 
 __all__ = ["CounterfactualData", "Scorer", "has_truth"]
 

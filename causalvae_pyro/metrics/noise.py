@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.utils.images import check_images, scale_images
+from causalvae_pyro.utils.numbers import evenly_spaced
 
 __all__ = ["noise_share"]
 

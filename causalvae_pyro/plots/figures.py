@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.interventions.counterfactuals import counterfactual, encode, reconstruct
 from causalvae_pyro.plots.style import (
     BLUE,
@@ -34,6 +33,7 @@ from causalvae_pyro.plots.sweeps import sweeps
 from causalvae_pyro.training import History
 from causalvae_pyro.training.validation import PREFIX
 from causalvae_pyro.utils.images import as_images, scale_images
+from causalvae_pyro.utils.numbers import evenly_spaced
 
 __all__ = [
     "plot_comparison",

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalvae_pyro.datasets.splits import evenly_spaced
 from causalvae_pyro.utils.images import as_images
+from causalvae_pyro.utils.numbers import evenly_spaced
 
 __all__ = ["sweeps"]
 

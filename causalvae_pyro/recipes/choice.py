@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from causalvae_pyro.metrics.noise import noise_share
 from causalvae_pyro.recipes.recipe import Recipe
 
 __all__ = ["choose_recipe"]
@@ -33,10 +34,7 @@ def choose_recipe(images: Tensor, labels: Tensor, **options: Any) -> tuple[Recip
     if (known := int((~labels.isnan().any(1)).sum())) < _FEWEST:
         return Recipe(
             **options
-        ), f"{known} images with all labels are too few to tell what the labels leave unexplained: decoder 'conv'"
-    # Here: it brings the data sets along, and with them what reads images.
-    from causalvae_pyro.metrics import noise_share
-
+        ), f"{known} images with all labels are too few to tell what they leave unexplained: decoder 'conv'"
     share = noise_share(images, labels)
     decoder = "hierarchical" if share > _OWN_NOISE else "conv"
     what = "noise of the image's own at several resolutions" if decoder == "hierarchical" else "no noise of the image's own"

@@ -157,7 +157,7 @@ def fit(
         )
         held = None
         if validation is not None:
-            held = _held_out(validation, batch_size, place, graph, (accelerator.process_index, processes), pixels_of(model))
+            held = _held_out(validation, batch_size, place, names, (accelerator.process_index, processes), pixels_of(model))
         for argument, given in (("labels", batches), ("validation: labels", held)):
             if isinstance(given, TensorBatches) and given.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
                 cure = "but the guide's encoder reads them; give it label_dim=0, for q(eps | x)"
@@ -215,12 +215,17 @@ def fit(
 
 
 def _held_out(
-    validation: Any, batch_size: int, device: torch.device, graph: Any, part: tuple[int, int], pixels: bool | None
+    validation: Any,
+    batch_size: int,
+    device: torch.device,
+    names: Sequence[str] | None,
+    part: tuple[int, int],
+    pixels: bool | None,
 ) -> TensorBatches | LoaderBatches:
     """Batches of the images held out, of which there may be fewer than a batch has."""
     try:
         images = validation[0] if isinstance(validation, tuple) and validation else validation
         size = len(images) if hasattr(images, "__len__") else batch_size
-        return make_batches(validation, min(batch_size, max(size, 1)), 1, device, graph, part, pixels)
+        return make_batches(validation, min(batch_size, max(size, 1)), 1, device, names, part, pixels)
     except ValueError as error:
         raise ValueError(f"validation: {error}") from None

@@ -1,4 +1,4 @@
-"""Numbers as users write them."""
+"""Numbers as users write them, and of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_scale", "number_tensor"]
+__all__ = ["check_scale", "evenly_spaced", "number_tensor"]
 
 
 def number_tensor(value: Any, **options: Any) -> Tensor:
@@ -39,3 +39,8 @@ def check_scale(scale: Tensor) -> None:
     smallest = torch.finfo(scale.dtype).tiny
     if not bool((scale >= smallest).all()):
         raise ValueError(f"scale: got {scale.tolist()}; must be positive, at least {smallest:.2g} (is a label constant?)")
+
+
+def evenly_spaced(count: int, size: int) -> Tensor:
+    """``count`` of the rows 0 to ``size - 1``, from the first on; simulators have theirs in the order of their first concept."""
+    return torch.arange(count) * size // max(count, 1)

@@ -22,8 +22,8 @@ from causalvae_pyro import (
     save,
 )
 from causalvae_pyro.guides import (
-    CalibratedGuide,
     BlockDiagonalNormal,
+    CalibratedGuide,
     DiagonalNormal,
     FullRankNormal,
     GuideWrapper,
