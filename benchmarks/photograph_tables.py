@@ -22,11 +22,13 @@ def faces() -> list[str]:
     """CelebA's SMILE group: what a predictor with no part in training makes of counterfactuals."""
     result = load("celeba_smile")
     seeds, predicted = result["seeds"], result["predicted"]
+    epochs = result["options"][result["options"].index("--epochs") + 1]
     lines = [
         f"Faces of CelebA, its first 10,000 images at half size, split by person (8,016 to train, 1,984 to test), {seeds}"
         f" seed{'s' if seeds > 1 else ''}",
-        f"(`python benchmarks/quality.py --data celeba --seeds {seeds} -- --root DIR --group smile`). Each concept is set to its",
-        "other value. A predictor of another architecture, trained on images that no classifier of the training saw, reads it:",
+        f"(`python benchmarks/quality.py --data celeba --seeds {seeds} -- --root DIR --group smile --epochs {epochs}`). Each",
+        "concept is set to its other value. A predictor of another architecture, trained on images that no classifier of the",
+        "training saw, reads it:",
         "",
         f"| | {' | '.join(_COLUMNS)} |",
         f"|---|{'---|' * len(_COLUMNS)}",

@@ -55,12 +55,17 @@ def main() -> None:
         "seconds": interval([result["seconds"] for result in results]),
         "peak_memory_gib": max(result["peak_memory_gib"] for result in results),
     }
-    write_json(out, {"data": args.data, "seeds": args.seeds, "options": args.options, **summary, **describe()})
+    write_json(out, {"data": args.data, "seeds": args.seeds, "options": _public(args.options), **summary, **describe()})
     print(f"\n{'':<44}{'mean':>10}   95 % interval over {args.seeds} seeds")
     for name, value in flat({name: value for name, value in summary.items() if name != "peak_memory_gib"}):
         span = " to ".join(f"{end:.4g}" for end in value.get("interval", []))
         print(f"{name:<44}{value['mean']:>10.4g}   {span}")
     print(f"peak memory {summary['peak_memory_gib']:.2f} GiB; wrote {out}")
+
+
+def _public(options: list[str]) -> list[str]:
+    """Without the folders of this machine."""
+    return ["DIR" if before == "--root" else option for before, option in zip(["", *options], options, strict=False)]
 
 
 def summarised(metrics: list[dict[str, Any]]) -> dict[str, Any]:
