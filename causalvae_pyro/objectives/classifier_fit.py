@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from causalvae_pyro.objectives.terms import Weight
 from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
-from causalvae_pyro.utils.modes import frozen
 
 __all__ = ["ClassifierFit", "label_loss", "reserved"]
 
@@ -35,11 +33,6 @@ class ClassifierFit(nn.Module):
         classifiers: Modules from images ``[N, C, H, W]`` to ``[N, n]``: logits for binary labels, standardised values for others.
         augmentations: Random changes of images that leave the labels as they are, one for each classifier.
         binary: Which labels are binary (0 or 1), ``n`` of them.
-        perturbation: Length (Euclidean, pixels in [0, 1]) of the change of each image that raises the loss fastest; >= 0. What
-            is learned with it looks at what a person looks at, and so do the gradients that a decoder gets from it
-            (adversarial training, one step from a random point).
-
-    Source: Goodfellow et al. 2015, Wong et al. 2020 (adversarial training); Santurkar et al. 2019 (synthesis by it).
     """
 
     name = "classifier_fit"
@@ -52,13 +45,9 @@ class ClassifierFit(nn.Module):
         *,
         augmentations: Sequence[Callable[[Tensor], Tensor]],
         binary: Sequence[bool],
-        perturbation: float = 0.0,
     ) -> None:
         super().__init__()
         check_classifiers(classifiers, augmentations)
-        if not 0 <= perturbation < math.inf:
-            raise ValueError(f"perturbation: got {perturbation}; must be >= 0 and finite")
-        self.perturbation = perturbation
         self.classifiers, self.augmentations = nn.ModuleList(classifiers), list(augmentations)
         self.register_buffer("binary", torch.tensor(list(binary), dtype=torch.bool))
 
@@ -73,23 +62,8 @@ class ClassifierFit(nn.Module):
             return trace.nodes["z"]["value"].new_zeros(())
         # Chosen on the CPU, which costs no device sync.
         which = int(torch.randint(len(self.classifiers), ()))
-        classifier, x = self.classifiers[which], self.augmentations[which](x)
-        if self.perturbation:
-            x = self._perturbed(classifier, x, target, model.prior)
-        read = classifier(x)
+        read = self.classifiers[which](self.augmentations[which](x))
         return label_loss(read, target, model.prior, self.binary).sum() * (len(keep) / len(x))
-
-    def _perturbed(self, classifier: nn.Module, x: Tensor, target: Tensor, prior: Any) -> Tensor:
-        start = (x + 0.5 * self.perturbation * _unit(torch.randn_like(x))).requires_grad_(True)
-        with frozen(classifier):
-            loss = label_loss(classifier(start), target, prior, self.binary).sum()
-        (slope,) = torch.autograd.grad(loss, start)
-        return (x + self.perturbation * _unit(slope)).clamp(0, 1)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Each row of a batch with Euclidean length 1."""
-    return x / x.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (x.ndim - 1))
 
 
 def check_classifiers(classifiers: Sequence[Any], augmentations: Sequence[Any]) -> None:
