@@ -11,7 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import counterfactual_tables
-import photograph_tables
 import table1_tables
 from counterfactual_tables import value as _value
 from table1_summary import load
@@ -72,8 +71,6 @@ def results() -> str:
         *_few_labels(json.loads((RESULTS / "few_labels.json").read_text())),
         "",
         *counterfactual_tables.handwriting(),
-        "",
-        *photograph_tables.faces(),
         "",
         f"The whole Pendulum job, data to report, takes {memory:.1f} GiB at most, no GPU.",
         f"A training step through `fit` takes {step['ratio_median']:.2f} times a hand-written PyTorch step of the same maths.",

@@ -108,7 +108,10 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
     train.add_argument(
-        "--validation-share", type=float, default=0.0, help="hold out so many of the training images, for the history's columns"
+        "--validation-share",
+        type=float,
+        default=0.0,
+        help="hold out so many of the training images, for the history and to calibrate intervals",
     )
     train.add_argument("--label-share", type=float, default=1.0, help="use the labels of so many images only, chosen at random")
     train.add_argument("--dim", type=int, default=RECIPE["dim"], help="dimensions of each concept")

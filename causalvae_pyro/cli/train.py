@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 import causalvae_pyro
-from causalvae_pyro.checkpoints.runs import WEIGHTS, SaveCheckpoint, load
+from causalvae_pyro.checkpoints.runs import WEIGHTS, Run, SaveCheckpoint, load, save
 from causalvae_pyro.cli.arguments import PRESETS
 from causalvae_pyro.cli.data import describe
 from causalvae_pyro.cli.recipe import choose
 from causalvae_pyro.cli.scoring import score
 from causalvae_pyro.datasets.registry import load_dataset
+from causalvae_pyro.guides import CalibratedGuide, calibrate
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.recipes import fit_mechanisms
 from causalvae_pyro.training import Callback, EarlyStopping, TensorBoardLogger, TrainingCheckpoint, fit, resolve_device
@@ -30,6 +31,9 @@ from causalvae_pyro.utils.missing_labels import keep_labels
 from causalvae_pyro.utils.numbers import evenly_spaced
 
 __all__ = ["run"]
+
+# Labels of each concept; of fewer the end of an interval is not known.
+_CALIBRATION = 20
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -146,9 +150,21 @@ def run(arguments: argparse.Namespace) -> None:
         )
         if not main_process:
             return
+        if validation is not None and _calibrate(load(out, device=device), *validation, out):
+            say("the guide's intervals are calibrated on the images held out")
         say(f"trained in {time.perf_counter() - started:.0f} s; scoring")
         score(load(out, device=device), out, history.rows, train_data=train_data)
         say(f"done in {time.perf_counter() - started:.0f} s")
+
+
+def _calibrate(run: Run, images: Tensor, labels: Tensor, out: Path) -> bool:
+    """Widens the guide's intervals to what they say, where there are labels enough and none of two values only."""
+    if any(run.config.get("binary", ())) or int((~labels.isnan()).sum(0).min()) < _CALIBRATION:
+        return False
+    # A finished run that is resumed has been calibrated.
+    guide = run.guide.guide if isinstance(run.guide, CalibratedGuide) else run.guide
+    save(Run(run.model, calibrate(run.model, guide, images, labels), run.config), out)
+    return True
 
 
 def _hold_out(rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

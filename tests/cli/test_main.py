@@ -22,6 +22,7 @@ from causalvae_pyro.cli.scoring import score
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.datasets import registry as sources
 from causalvae_pyro.evaluation.evaluate import evaluate, score_table, train_predictor
+from causalvae_pyro.guides import CalibratedGuide
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.training import TrainingCheckpoint
 from causalvae_pyro.training.resuming import STATE, read_state
@@ -92,6 +93,20 @@ def run(finished, tmp_path):
 
 
 # What works ----------------------------------------------------------------------------------------------------------
+
+
+def test_images_held_out_calibrate_the_guide(tmp_path, capsys):
+    assert train(tmp_path, "--validation-share", "0.5", "--decoder", "conv", "--batch-size", "16") == 0
+    assert "the guide's intervals are calibrated on the images held out\n" in capsys.readouterr().out
+    guide = load(tmp_path).guide
+    assert isinstance(guide, CalibratedGuide)
+    assert not torch.allclose(guide.temperature, torch.ones(4))
+    assert {"guide", "uncalibrated"} <= set(json.loads((tmp_path / "metrics.json").read_text())["calibration"])
+    # A finished training that is resumed is not calibrated twice.
+    assert train(tmp_path, "--validation-share", "0.5", "--decoder", "conv", "--batch-size", "16", "--resume") == 0
+    again = load(tmp_path).guide
+    assert not isinstance(again.guide, CalibratedGuide)
+    torch.testing.assert_close(again.temperature, guide.temperature)
 
 
 @pytest.mark.thorough
