@@ -31,7 +31,7 @@ def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> tup
         "w_z": arguments.w_z,
         "encoder": arguments.encoder,
         "refinements": arguments.refinements,
-        "noise_dim": arguments.noise_dim or 0,
+        "noise_dim": 0 if arguments.noise_dim is None else arguments.noise_dim,
         "mirror": arguments.mirror,
     }
     decoder = arguments.decoder

@@ -71,8 +71,9 @@ def run(arguments: argparse.Namespace) -> None:
     images, labels = train_data.images[chosen], train_data.labels[chosen]
     validation = (train_data.images[held], train_data.labels[held]) if len(held) else None
     recipe, reason = choose(arguments, images, labels)
-    batch_size = arguments.batch_size or (32 if recipe.decoder == "hierarchical" else 64)
-    precision = arguments.mixed_precision or ("bf16" if recipe.decoder == "hierarchical" and has_bf16(device) else None)
+    photographs = recipe.decoder == "hierarchical"
+    batch_size = (32 if photographs else 64) if arguments.batch_size is None else arguments.batch_size
+    precision = arguments.mixed_precision or ("bf16" if photographs and has_bf16(device) else None)
     semi: dict[str, Any] = {}
     if arguments.label_share < 1:
         labels = keep_labels(labels, arguments.label_share, seed=arguments.seed)

@@ -69,7 +69,7 @@ def _concepts(metrics: dict[str, Any]) -> Section:
         own += [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
         own += [_covered(metrics, part, name) for part in ("guide", "uncalibrated")]
         rows.append([name, f"{r2:.4f}", _span(intervals.get(name), 4), *own, f"{undone[name]:.4f}" if undone else ""])
-    title = "Concepts read from test images; how many labels the guide's 95 % intervals cover; pixel error after do and undo"
+    title = "Concepts read from test images; labels that the guide's intervals of 95 percent cover; pixel error after do and undo"
     return _section(title, columns, rows)
 
 

@@ -55,6 +55,7 @@ class PhotographPredictor(nn.Module):
     def _features(self, x: Tensor) -> Tensor:
         return F.silu(self.hidden(self.dropout(self.convolutions(x - 0.5).flatten(1))))
 
+    @torch.inference_mode(False)
     def fit(
         self,
         images: Tensor,

@@ -12,6 +12,7 @@ from causalvae_pyro.utils.label_columns import one_label_each
 __all__ = ["fit_mechanisms"]
 
 
+@torch.inference_mode(False)
 def fit_mechanisms(model: CausalVAE, labels: Tensor, *, steps: int = 1000, lr: float = 1e-2) -> None:
     """Fits the causal layer to labels alone, by maximum likelihood, as the paper does before it turns to images.
 

@@ -44,6 +44,8 @@ FILES = {
     "scores.png",
     "information.png",
     "training.png",
+    "program.png",
+    "coverage.png",
     "training.pt",
 }
 # As the installed command, with Ctrl-C in effect even where the tests run in the background.

@@ -70,7 +70,7 @@ def test_options_override_the_choice(faces, tmp_path, capsys, option, decoder):
         (["yaleb", "--root", ".", "--group", "smile"], "--group: got smile; yaleb has no such option"),
         (["pendulum", "--root", "."], "data: got pendulum and --root; give a simulator"),
         (["morphomnist", "--root", "nowhere"], "nowhere"),
-        (["pendulum", "--noise-dim", "4"], "noise_dim: got 4"),
+        (["pendulum", "--decoder", "sprites", "--noise-dim", "4"], "noise_dim: got 4"),
         (["pendulum", "--noise-dim", "-1"], "noise_dim: got -1"),
     ],
 )
