@@ -10,9 +10,10 @@ from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.distributions import prior_mean
-from causalvae_pyro.guides import CalibratedGuide
-from causalvae_pyro.interventions.abduction import abduct_for
+from causalvae_pyro.guides import CalibratedGuide, PosteriorGuide
+from causalvae_pyro.interventions.abduction import abduct_for, moved
 from causalvae_pyro.metrics import interval_coverage
+from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode
 from causalvae_pyro.utils.random_state import kept_rng_state
 
@@ -22,6 +23,7 @@ __all__ = ["LEVELS", "calibration_scores"]
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 # Ends of a 95 % interval then lie within half a percent of the level.
 _SAMPLES = 400
+_BATCH = 128
 
 
 @torch.no_grad()
@@ -50,8 +52,20 @@ def calibration_scores(run: Run, x: Tensor, labels: Tensor, names: Sequence[str]
     for key, guide in guides.items():
         with kept_rng_state(model.zero.device):
             torch.manual_seed(seed)
-            z = model.scm.to_endogenous(abduct_for(model, guide, x, labels, _SAMPLES)["eps"])
+            z = model.scm.to_endogenous(_samples(model, guide, x, labels))
         shares = interval_coverage(z.flatten(2), truth, level=LEVELS).unflatten(1, z.shape[2:]).mean(-1)
         columns = dict(zip(run.graph.names, shares.T.tolist(), strict=True))
         result[key] = {name: [None if share != share else share for share in columns[name]] for name in names}
     return result
+
+
+def _samples(model: Any, guide: Any, x: Tensor, labels: Tensor) -> Tensor:
+    """Samples of ``eps``, ``[k, N, n, d]``."""
+    if not isinstance(guide, PosteriorGuide):
+        return abduct_for(model, guide, x, labels, _SAMPLES)["eps"]
+    # Without the image's own noise: of a hierarchical guide so many samples of that take gigabytes and half an hour.
+    parts = []
+    with evaluation_mode(model, guide), local_params(model, guide):
+        for images, known in zip(x.split(_BATCH), labels.split(_BATCH), strict=True):
+            parts.append(guide.posterior(*moved(images, known, model))["eps"].sample((_SAMPLES,)))
+    return torch.cat(parts, 1)

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from causalvae_pyro import Run
+from causalvae_pyro.distributions import TopDownNormal
 from causalvae_pyro.evaluation import calibration
 from causalvae_pyro.evaluation.calibration import LEVELS, calibration_scores
 from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.guides import calibrate
 from causalvae_pyro.plots import plot_coverage
+from causalvae_pyro.recipes import Recipe
 from tests.guides.test_calibrated import GRAPH, data, make
 
 
@@ -85,3 +87,13 @@ def test_the_picture_draws_the_guide_before_calibration_dashed():
     assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
     assert (after.get_ydata().tolist(), after.get_linestyle()) == ([0.25, 0.75], "-")
     assert (before.get_ydata().tolist(), before.get_linestyle()) == ([0.0, 0.125], "--")
+
+
+def test_the_images_own_noise_is_not_sampled(monkeypatch):
+    torch.manual_seed(0)
+    x, labels = torch.rand(300, 3, 16, 16), torch.randint(0, 2, (300, 2)).float()
+    run = Recipe(decoder="hierarchical").build({"a": [], "b": ["a"]}, x, labels)
+    monkeypatch.setattr(TopDownNormal, "rsample", lambda *_: pytest.fail("hundreds of samples of the noise take gigabytes"))
+    found = calibration_scores(run, x, labels, ["b", "a"])
+    assert list(found["guide"]) == ["b", "a"]
+    assert all(0 <= share <= 1 for share in found["guide"]["a"])

@@ -813,7 +813,7 @@ def card():
 def test_table_of_concepts(card):
     title, columns, rows = score_sections(card)[0]
     assert "pixel error after do and undo" in title
-    assert "95 % intervals" in title
+    assert "intervals of 95 percent" in title
     assert columns == ["concept", "R^2", "95 % interval", "MIC", "TIC", "covered", "undone"]
     scores = card["representation"]
     for name, row in zip("ab", rows, strict=True):
