@@ -223,7 +223,8 @@ def test_training_page(tmp_path, monkeypatch, capsys):
     assert "epoch 4" not in out
 
 
-def test_model_page():
+def test_model_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     page = "docs/model.md"
     namespace = {}
     exec(compile("\n".join(_blocks("python", page)), page, "exec"), namespace)
