@@ -119,15 +119,7 @@ def sample_detached(distribution: Any) -> Tensor:
 
 def mean_of(distribution: Any) -> Tensor:
     """A distribution's mean; of a transformed one the image of its base's mean, of one without a mean that of 64 samples."""
-    if isinstance(distribution, TransformedDistribution):
-        value = mean_of(distribution.base_dist)
-        for transform in distribution.transforms:
-            value = transform(value)
-        return value
-    try:
-        return distribution.mean
-    except NotImplementedError:
-        return distribution.sample((_FALLBACK_SAMPLES,)).mean(0)
+    return _mean(distribution, lambda base: base.sample((_FALLBACK_SAMPLES,)).mean(0))
 
 
 def prior_mean(distribution: Any) -> Tensor:
@@ -136,18 +128,27 @@ def prior_mean(distribution: Any) -> Tensor:
     Raises:
         ValueError: If the distribution has none in closed form.
     """
+    return _mean(distribution, _refuse)
+
+
+def _mean(distribution: Any, otherwise: Callable[[Any], Tensor]) -> Tensor:
     if isinstance(distribution, TransformedDistribution):
-        value = prior_mean(distribution.base_dist)
+        value = _mean(distribution.base_dist, otherwise)
         for transform in distribution.transforms:
             value = transform(value)
         return value
     try:
         return distribution.mean
     except NotImplementedError:
-        name = type(distribution).__name__
-        raise ValueError(
-            f"prior: its distribution, a {name}, has no mean; must have .mean, which says where a label lies: give the class one"
-        ) from None
+        pass
+    return otherwise(distribution)
+
+
+def _refuse(distribution: Any) -> Tensor:
+    raise ValueError(
+        f"prior: its distribution, a {type(distribution).__name__}, has no mean; must have .mean, which says where a label lies: "
+        "give the class one"
+    )
 
 
 def with_mean(distribution: Any, mean: Tensor) -> Any:

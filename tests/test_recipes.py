@@ -163,6 +163,9 @@ def test_parts_for_photographs():
     objective = recipe.objective(run)
     assert [term.name for term in objective.terms] == ["label_fit", "classifier_fit", "classifier_consistency"]
     assert objective.terms[1].binary.tolist() == [True, False]
+    assert (objective.w_eps, objective.w_z) == (0.0, 1.0)
+    other = build_photographs(x, labels, w_eps=0.3, w_z=2.0)[0].objective(run)
+    assert (other.w_eps, other.w_z) == (0.3, 2.0)
     weight = objective.terms[2].weight
     assert (weight(0.05), weight(1.0)) == (0.0, recipe.consistency)
     assert build_photographs(x, labels, realism=0.0)[0].objective(run).terms[2].discriminator is None

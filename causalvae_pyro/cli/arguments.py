@@ -93,7 +93,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--unit", action="append", metavar="CONCEPT=UNIT", help="of a label, for figures; may be given several times"
     )
     train.add_argument("--out", type=user_path, help="directory of the run (default: runs/DATA, or runs/folder)")
-    train.add_argument("--size", type=int, default=64, help="side of the images in pixels, a multiple of 16")
+    train.add_argument(
+        "--size", type=int, help="side of the images in pixels, a multiple of 16 (default: 64; 32 for morphomnist)"
+    )
     train.add_argument("--noise", type=float, default=0.0, help="simulators: mechanism noise in label standard deviations")
     train.add_argument("--partition", choices=PARTITIONS, default="iid", help="simulators: the split into train and test")
     train.add_argument(

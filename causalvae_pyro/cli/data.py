@@ -27,7 +27,12 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     own = {name: getattr(arguments, name) for name in ("images", "labels", "graph")}
     given = [f"--{name}" for name, path in own.items() if path is not None]
     given += [f"--{name.replace('_', '-')}" for name in ("unit", "mode", "split_by", "rename") if getattr(arguments, name)]
-    common = {"size": arguments.size, "seed": arguments.seed}
+    # The digits are 28 x 28.
+    usual = 32 if arguments.data == "morphomnist" else 64
+    common = {"size": usual if arguments.size is None else arguments.size, "seed": arguments.seed}
+    if arguments.data not in SIMULATORS and (arguments.noise or arguments.partition != "iid"):
+        option = f"--noise: got {arguments.noise}" if arguments.noise else f"--partition: got {arguments.partition}"
+        raise ValueError(f"{option}; it is for simulators ({', '.join(sorted(SIMULATORS))})")
     published = {name: getattr(arguments, name) for name in ("root", "group", "crop") if getattr(arguments, name) is not None}
     if arguments.data in PUBLISHED and not given:
         return _published(arguments.data, published, common)
@@ -53,9 +58,6 @@ def _published(name: str, given: dict[str, Any], common: dict[str, Any]) -> dict
         raise ValueError(f"--root: got nothing; {name} takes the folder that its files are in")
     if foreign := [option for option in given if option != "root" and option not in _OPTIONS[name]]:
         raise ValueError(f"--{foreign[0]}: got {given[foreign[0]]}; {name} has no such option")
-    if name == "morphomnist" and common["size"] == 64:
-        # The digits are 28 x 28.
-        common = {**common, "size": 32}
     return {"name": name, **given, "root": os.path.abspath(given["root"]), **common}
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import trange
 
+from causalvae_pyro.metrics.predictor import _standardisation
 from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.modes import evaluation_mode
 
@@ -79,12 +80,9 @@ class PhotographPredictor(nn.Module):
             progress: Show a progress bar.
         """
         check_images(images, "images")
-        known = ~labels.isnan()
-        count = known.sum(0).clamp(min=1)
-        mean = labels.nan_to_num().sum(0) / count
-        spread = ((labels.nan_to_num() - mean).square() * known).sum(0).div(count).sqrt()
-        self.shift.copy_(torch.where(self.binary.cpu(), 0.5, mean))
-        self.scale.copy_(torch.where(self.binary.cpu(), 0.5, torch.where(spread > 0, spread, 1.0)))
+        shift, scale = _standardisation(labels)
+        self.shift.copy_(torch.where(self.binary.cpu(), 0.5, shift))
+        self.scale.copy_(torch.where(self.binary.cpu(), 0.5, scale))
         generator, batch_size = torch.Generator().manual_seed(seed), min(batch_size, len(images))
         optimizer = torch.optim.AdamW(self.parameters(), lr=2e-3, weight_decay=2e-2)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -107,7 +107,9 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
         ),
     ]
     # All of the divergence from the start, and the noise of some levels collapses.
-    return CausalELBO(0.0, 1.0, w_eps_x=lambda progress: min(1.0, 0.1 + 2.7 * progress), teacher_forcing=1.0, terms=terms)
+    return CausalELBO(
+        recipe.w_eps, recipe.w_z, w_eps_x=lambda progress: min(1.0, 0.1 + 2.7 * progress), teacher_forcing=1.0, terms=terms
+    )
 
 
 def _widths(shape: Sequence[int]) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ class Recipe:
         w_eps: See :class:`~causalvae_pyro.CausalELBO`.
         w_z: See :class:`~causalvae_pyro.CausalELBO`.
         decoder: ``"conv"``, ``"sprites"`` or ``"hierarchical"``.
-        encoder: ``"conv"``, or ``"spatial"``: finer, and slower.
+        encoder: ``"conv"``, or ``"spatial"``: finer, and slower. The hierarchical decoder's guide has one of its own.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
         sparsity_weight: For sprites, the weight of :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0.
         sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. A small weight at first lets the sprites find

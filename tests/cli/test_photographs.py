@@ -68,6 +68,8 @@ def test_options_override_the_choice(faces, tmp_path, capsys, option, decoder):
     [
         (["celeba"], "--root: got nothing; celeba takes the folder that its files are in"),
         (["yaleb", "--root", ".", "--group", "smile"], "--group: got smile; yaleb has no such option"),
+        (["celeba", "--root", ".", "--noise", "0.3"], "--noise: got 0.3; it is for simulators"),
+        (["celeba", "--root", ".", "--partition", "grid"], "--partition: got grid; it is for simulators"),
         (["pendulum", "--root", "."], "data: got pendulum and --root; give a simulator"),
         (["morphomnist", "--root", "nowhere"], "nowhere"),
         (["pendulum", "--decoder", "sprites", "--noise-dim", "4"], "noise_dim: got 4"),
