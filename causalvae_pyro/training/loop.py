@@ -219,7 +219,7 @@ class Loop:
             for group, rate in zip(state.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * factor
         self.optimizer.zero_grad(set_to_none=True)
-        pieces = parts_of(x, labels, self.settings["micro_batches"])
+        pieces = parts_of(x, labels, self.settings["micro_batches"], self.batches.size)
         for i, (images, known) in enumerate(pieces):
             # Gradients are exchanged with the last part only.
             with accelerator.no_sync(self.wrapped) if i + 1 < len(pieces) else nullcontext():
