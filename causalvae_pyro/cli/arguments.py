@@ -86,6 +86,7 @@ def _make_parser() -> argparse.ArgumentParser:
     own.add_argument("--graph", type=user_path, metavar="FILE", help="the graph: .json or .yaml of parents, or .csv adjacency")
     own.add_argument("--mode", choices=("L", "RGB", "RGBA"), help="convert all images to grey, colour or colour with opacity")
     own.add_argument("--split-by", metavar="COLUMN", help="keep the groups of this column (persons, scenes) in one split")
+    own.add_argument("--group-by", metavar="COLUMN", help="images of a group (a person, a scene) may share what no label says")
     own.add_argument(
         "--rename", action="append", metavar="COLUMN=CONCEPT", help="name of a column's concept; may be given several times"
     )
@@ -127,8 +128,12 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="hierarchical: mirrored images keep their labels; --no-mirror where left and right matter",
+        help="hierarchical: mirrored images keep their labels; --no-mirror where left and right matter (default: by the data)",
+    )
+    train.add_argument(
+        "--grouped",
+        action=argparse.BooleanOptionalAction,
+        help="hierarchical: images of a group (--group-by) have their noise in common (default: by the data)",
     )
     train.add_argument("--encoder", choices=("conv", "spatial"), help="spatial: finer, and slower (default: conv)")
     train.add_argument("--refinements", type=int, help="sprites: how often the guide encodes its own reconstruction (default: 1)")

@@ -26,7 +26,9 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     own = {name: getattr(arguments, name) for name in ("images", "labels", "graph")}
     given = [f"--{name}" for name, path in own.items() if path is not None]
-    given += [f"--{name.replace('_', '-')}" for name in ("unit", "mode", "split_by", "rename") if getattr(arguments, name)]
+    given += [
+        f"--{name.replace('_', '-')}" for name in ("unit", "mode", "split_by", "group_by", "rename") if getattr(arguments, name)
+    ]
     # The digits are 28 x 28.
     usual = 32 if arguments.data == "morphomnist" else 64
     common = {"size": usual if arguments.size is None else arguments.size, "seed": arguments.seed}
@@ -43,7 +45,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
         units = _pairs("--unit", arguments.unit, "CONCEPT=UNIT, e.g. thickness=px")
         paths = {name: os.path.abspath(path) for name, path in own.items()}
         options = {"units": units, "rename": _pairs("--rename", arguments.rename, "COLUMN=CONCEPT, e.g. 5_o_Clock_Shadow=shadow")}
-        options |= {"mode": arguments.mode, "split_by": arguments.split_by}
+        options |= {name: getattr(arguments, name) for name in ("mode", "split_by", "group_by")}
         return {"name": FOLDER, **paths, **{name: value for name, value in options.items() if value}, **common}
     what = " and ".join(([arguments.data] if arguments.data else []) + given) or "neither"
     raise ValueError(

@@ -13,13 +13,14 @@ from causalvae_pyro.recipes import Recipe, choose_recipe
 __all__ = ["choose"]
 
 
-def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[Recipe, str]:
+def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor, groups: Tensor | None = None) -> tuple[Recipe, str]:
     """The recipe, and a line that says why; an empty one where the options decide.
 
     Args:
         arguments: Of the command.
         images: Training images ``[N, C, H, W]``.
         labels: Training labels ``[N, n]``.
+        groups: The group of each image, where it is known.
 
     Raises:
         ValueError: If an option does not fit the decoder.
@@ -32,17 +33,22 @@ def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> tup
         "encoder": arguments.encoder,
         "refinements": arguments.refinements,
         "noise_dim": 0 if arguments.noise_dim is None else arguments.noise_dim,
-        "mirror": arguments.mirror,
+        **{name: value for name in ("mirror", "grouped") if (value := getattr(arguments, name)) is not None},
     }
+    if arguments.grouped and groups is None:
+        raise ValueError("--grouped: the images have no groups; --group-by names the column that has")
     decoder = arguments.decoder
     if decoder is None and arguments.noise_dim:
         decoder = "conv"
     if decoder is None and arguments.data in SIMULATORS:
         # With few labels the sprites are untried.
         decoder = "sprites" if arguments.label_share == 1 else "conv"
-    recipe, reason = choose_recipe(images, labels, **options) if decoder is None else (Recipe(decoder=decoder, **options), "")
+    if decoder is not None:
+        options["decoder"] = decoder
+    recipe, reason = choose_recipe(images, labels, groups=groups, **options)
     if recipe.decoder == "sprites" and arguments.patience is not None:
         raise ValueError(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )
-    return recipe, f"{reason}; --decoder overrides it" if reason else ""
+    named = ", ".join(f"--{option}" for option in ("decoder", "mirror", "grouped") if f"({option} " in reason)
+    return recipe, f"{reason}; overridden by {named}" if named else reason

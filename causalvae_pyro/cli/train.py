@@ -70,7 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
         chosen, held = _hold_out(chosen, arguments.validation_share, arguments.seed)
     images, labels = train_data.images[chosen], train_data.labels[chosen]
     validation = (train_data.images[held], train_data.labels[held]) if len(held) else None
-    recipe, reason = choose(arguments, images, labels)
+    groups = getattr(train_data, "groups", None)
+    groups = None if groups is None else groups[chosen]
+    recipe, reason = choose(arguments, images, labels, groups)
     photographs = recipe.decoder == "hierarchical"
     batch_size = (32 if photographs else 64) if arguments.batch_size is None else arguments.batch_size
     precision = arguments.mixed_precision or ("bf16" if photographs and has_bf16(device) else None)
@@ -145,6 +147,7 @@ def run(arguments: argparse.Namespace) -> None:
             deterministic=arguments.deterministic,
             seed=arguments.seed,
             labelled_repeats=semi.get("labelled_repeats", 1),
+            groups=groups if recipe.grouped else None,
             callbacks=callbacks,
             checkpoint=checkpoint,
             resume=arguments.resume,

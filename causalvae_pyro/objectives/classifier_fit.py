@@ -25,8 +25,8 @@ class ClassifierFit(nn.Module):
 
         sum_i -log p_r(u_i | view(x))        Bernoulli for binary labels, N(u_i; r_i, scale_i^2) for others
 
-    Each step trains one of the classifiers ``r``, chosen at random. A third of the images, chosen by their content
-    (:func:`reserved`), is left out: classifiers and discriminators never see them, so that judges can be trained on them. Missing
+    summed over the classifiers ``r``. A third of the images, chosen by their content (:func:`reserved`), is left out:
+    classifiers and discriminators never see them, so that judges can be trained on them. Missing
     labels (NaN) do not count.
 
     Args:
@@ -60,10 +60,10 @@ class ClassifierFit(nn.Module):
         # One row has no batch statistics.
         if len(x) < 2:
             return trace.nodes["z"]["value"].new_zeros(())
-        # Chosen on the CPU, which costs no device sync.
-        which = int(torch.randint(len(self.classifiers), ()))
-        read = self.classifiers[which](self.augmentations[which](x))
-        return label_loss(read, target, model.prior, self.binary).sum() * (len(keep) / len(x))
+        loss = x.new_zeros(())
+        for classifier, view in zip(self.classifiers, self.augmentations, strict=True):
+            loss = loss + label_loss(classifier(view(x)), target, model.prior, self.binary).sum()
+        return loss * (len(keep) / len(x))
 
 
 def check_classifiers(classifiers: Sequence[Any], augmentations: Sequence[Any]) -> None:

@@ -25,6 +25,7 @@ from causalvae_pyro.networks import (
 from causalvae_pyro.objectives.classifier_consistency import ClassifierConsistency
 from causalvae_pyro.objectives.classifier_fit import ClassifierFit
 from causalvae_pyro.objectives.elbo import CausalELBO
+from causalvae_pyro.objectives.group_swap import GroupSwap
 from causalvae_pyro.objectives.terms import LabelFit, Term
 from causalvae_pyro.priors import FixedPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM
@@ -42,6 +43,8 @@ _SWAPPED = 0.7
 _MIN_SCALE = 0.05
 # Gradients of classifiers that see through noise are smooth: changes that please them look less like noise.
 _GRAIN = 0.2
+# What a group's images do not share, such as the shadows of one light, must not count as much as what they do.
+_SWAP = 8.0
 
 
 def is_binary(labels: Tensor) -> list[bool]:
@@ -89,10 +92,15 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
         recipe: Its options.
         run: What :func:`build` made.
     """
+    if recipe.grouped:
+        # The divergence counts as much as both images of a pair.
+        divergence = {"w_eps_x": lambda progress: _SWAP * _warm_up(progress)}
+        terms: list[Term] = [LabelFit(), GroupSwap(weight=_SWAP)]
+        return CausalELBO(recipe.w_eps, recipe.w_z, teacher_forcing=1.0, terms=terms, **divergence)
     shape, n, binary = run.model.decoder.image_shape, len(run.graph), run.config["binary"]
     classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
     views = [RandomView(mirror=recipe.mirror, grain=_GRAIN) for _ in classifiers]
-    terms: list[Term] = [
+    terms = [
         LabelFit(),
         ClassifierFit(classifiers, augmentations=views, binary=binary),
         ClassifierConsistency(
@@ -106,10 +114,12 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
             weight=lambda progress: recipe.consistency * min(1.0, max(0.0, (progress - 0.1) / 0.2)),
         ),
     ]
-    # All of the divergence from the start, and the noise of some levels collapses.
-    return CausalELBO(
-        recipe.w_eps, recipe.w_z, w_eps_x=lambda progress: min(1.0, 0.1 + 2.7 * progress), teacher_forcing=1.0, terms=terms
-    )
+    return CausalELBO(recipe.w_eps, recipe.w_z, w_eps_x=_warm_up, teacher_forcing=1.0, terms=terms)
+
+
+def _warm_up(progress: float) -> float:
+    """All of the divergence from the start, and the noise of some levels collapses."""
+    return min(1.0, 0.1 + 2.7 * progress)
 
 
 def _widths(shape: Sequence[int]) -> tuple[int, ...]:

@@ -76,6 +76,9 @@ class Recipe:
         minimality: For the hierarchical decoder, the price of a changed pixel beside them, >= 0.
         mirror: For the hierarchical decoder: mirrored images keep their labels, for the classifiers and the encoder. Not where
             left and right matter.
+        grouped: For the hierarchical decoder: images of one group (a person under several lights) have the same noise, and
+            train with ``fit(groups=)``. Then images of a group show each other's counterfactuals
+            (:class:`~causalvae_pyro.objectives.GroupSwap`), in place of classifiers and discriminator.
     """
 
     dim: int = 1
@@ -93,6 +96,7 @@ class Recipe:
     realism: float = 2.0
     minimality: float = 0.005
     mirror: bool = True
+    grouped: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
@@ -105,6 +109,8 @@ class Recipe:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
         if self.noise_dim < 0 or (self.noise_dim and self.decoder != "conv"):
             raise ValueError(f"noise_dim: got {self.noise_dim}; must be at least 0, and 0 with decoder {self.decoder!r}")
+        if self.grouped and self.decoder != "hierarchical":
+            raise ValueError(f"grouped: got True; with decoder {self.decoder!r} it must be False")
         for name in ("consistency", "realism", "minimality"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; must be >= 0")
