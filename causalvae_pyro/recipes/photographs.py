@@ -93,10 +93,12 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
         run: What :func:`build` made.
     """
     if recipe.grouped:
-        # The divergence counts as much as both images of a pair.
-        divergence = {"w_eps_x": lambda progress: _SWAP * _warm_up(progress)}
         terms: list[Term] = [LabelFit(), GroupSwap(weight=_SWAP)]
-        return CausalELBO(recipe.w_eps, recipe.w_z, teacher_forcing=1.0, terms=terms, **divergence)
+
+        def divergence(progress: float) -> float:
+            return _SWAP * _warm_up(progress)
+
+        return CausalELBO(recipe.w_eps, recipe.w_z, w_eps_x=divergence, teacher_forcing=1.0, terms=terms)
     shape, n, binary = run.model.decoder.image_shape, len(run.graph), run.config["binary"]
     classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
     views = [RandomView(mirror=recipe.mirror, grain=_GRAIN) for _ in classifiers]
