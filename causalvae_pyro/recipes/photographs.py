@@ -42,7 +42,7 @@ _SWAPPED = 0.7
 # A likelihood of smaller scale puts ever finer details into the noise, against which concepts and critics count for ever less.
 _MIN_SCALE = 0.05
 # Gradients of classifiers that see through noise are smooth: changes that please them look less like noise.
-_GRAIN = 0.2
+_GRAIN = 0.15
 # What a group's images do not share, such as the shadows of one light, must not count as much as what they do.
 _SWAP = 8.0
 
@@ -99,6 +99,8 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
             return _SWAP * _warm_up(progress)
 
         return CausalELBO(recipe.w_eps, recipe.w_z, w_eps_x=divergence, teacher_forcing=1.0, terms=terms)
+    if not recipe.consistency:
+        return CausalELBO(recipe.w_eps, recipe.w_z, w_eps_x=_warm_up, teacher_forcing=1.0, terms=[LabelFit()])
     shape, n, binary = run.model.decoder.image_shape, len(run.graph), run.config["binary"]
     classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
     views = [RandomView(mirror=recipe.mirror, grain=_GRAIN) for _ in classifiers]

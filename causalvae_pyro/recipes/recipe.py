@@ -71,7 +71,8 @@ class Recipe:
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
             of its own, and its divergence comes in over the first tenth of the training.
-        consistency: For the hierarchical decoder, the weight of the classifiers of counterfactuals, >= 0.
+        consistency: For the hierarchical decoder, the weight of the classifiers of counterfactuals, >= 0; with 0 there are none, nor a
+            discriminator.
         realism: For the hierarchical decoder, the discriminator's factor beside them, >= 0; 0 for none.
         minimality: For the hierarchical decoder, the price of a changed pixel beside them, >= 0.
         mirror: For the hierarchical decoder: mirrored images keep their labels, for the classifiers and the encoder. Not where
@@ -92,9 +93,9 @@ class Recipe:
     sparsity_weight_growth: float = 20.0
     refinements: int = 1
     noise_dim: int = 0
-    consistency: float = 60.0
+    consistency: float = 200.0
     realism: float = 2.0
-    minimality: float = 0.005
+    minimality: float = 0.0015
     mirror: bool = True
     grouped: bool = False
 
