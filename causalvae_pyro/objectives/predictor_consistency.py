@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causalvae_pyro.objectives.consistency import decode_swapped, ramp
-from causalvae_pyro.utils.label_columns import one_label_each
+from causalvae_pyro.utils.label_columns import label_widths, one_label_each
 from causalvae_pyro.utils.modes import frozen
 
 __all__ = ["PredictorConsistency"]
@@ -81,12 +81,12 @@ class PredictorConsistency:
             target = model.prior.to_labels(swapped).flatten(0, -2)
         with frozen(predictor):
             read = predictor(images if self.augmentation is None else self.augmentation(images))
-        kinds = getattr(model.prior, "kinds", (0,) * target.shape[-1])
-        expected = [len(images), sum(max(1, k) for k in kinds)]
+        kinds, widths = getattr(model.prior, "kinds", (0,) * target.shape[-1]), label_widths(model.prior, target.shape[-1])
+        expected = [len(images), sum(widths)]
         if list(read.shape) != expected:
             raise ValueError(f"predictors: expected labels {expected} for {len(images)} images, got {list(read.shape)}")
         total = read.new_zeros(len(read))
-        for i, (k, part) in enumerate(zip(kinds, read.split([max(1, k) for k in kinds], -1), strict=True)):
+        for i, (k, part) in enumerate(zip(kinds, read.split(widths, -1), strict=True)):
             if k:
                 total = total + self.category_weight * F.cross_entropy(part, target[:, i].long(), reduction="none")
             else:

@@ -21,6 +21,8 @@ __all__ = ["CategoricalSCM"]
 _RARE = 1e-3
 #: Exponential variables beyond these are not told apart; floats hold the product of two of their tails.
 _MOST, _LEAST = 40.0, 1e-25
+#: Places of unit vectors' normals that are wider overlap much.
+WIDEST = 0.2
 
 
 class CategoricalSCM(CausalLayer):
@@ -71,8 +73,8 @@ class CategoricalSCM(CausalLayer):
         super().__init__(scm.graph, scm.dim)
         if len(kinds) != len(self.graph) or any(k and not 2 <= k <= self.dim for k in kinds):
             raise ValueError(f"kinds: got {list(kinds)}; need 0 or 2 to dim = {self.dim} for each of {len(self.graph)} concepts")
-        if not 0 < width <= 0.2:
-            raise ValueError(f"width: got {width}; must lie in (0, 0.2]")
+        if not 0 < width <= WIDEST:
+            raise ValueError(f"width: got {width}; must lie in (0, {WIDEST}]")
         self.numbers, self.kinds, self.width = scm, tuple(kinds), width
         # The very lists of the layer inside, which knows its roots by them.
         self._levels = scm._levels
