@@ -1,9 +1,10 @@
 """The methods of ``benchmarks/protocol.py``: image mechanisms that share one causal layer over the attributes.
 
-Every method is a :class:`~causalvae_pyro.CausalVAE` whose guide is told the labels, with the same causal layer, fitted to the labels
-alone and left as it is, so that all of them intervene on the same counterfactual parents, as in Melistas et al. 2024. They differ
-in the image: a conditional VAE, a conditional hierarchical VAE, and ours, which is the hierarchical one whose counterfactuals
-have to convince predictors of the attributes (De Sousa Ribeiro et al. 2023). Its predictors have no part in the scores.
+Every method is a :class:`~causalvae_pyro.CausalVAE` whose guide is told the labels, with the same causal layer, fitted to the
+labels alone and left as it is, so that all of them intervene on the same counterfactual parents, as in Melistas et al. 2024. They
+differ in the image: a conditional VAE, a conditional hierarchical VAE, and ours, which is the hierarchical one whose
+counterfactuals have to convince predictors of the attributes (De Sousa Ribeiro et al. 2023). Its predictors have no part in the
+scores.
 """
 
 from __future__ import annotations

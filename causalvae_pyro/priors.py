@@ -142,10 +142,10 @@ class FixedPrior(LabelPrior):
 class CategoricalPrior(FixedPrior):
     """:class:`FixedPrior` for labels some of which are one of ``k`` kinds: a digit, a class of fruit, a sex.
 
-    A label column holds the kinds' numbers ``0 ... k - 1``, one column for each concept as ever. Kind ``c`` lies at the unit vector
-    ``e_c`` of the concept's ``d >= k`` dimensions, so encoders and decoders see it one-hot and mechanisms take it for a
-    category; a number has its standardised label in all ``d`` dimensions, as with :class:`FixedPrior`. In ``do`` a kind may be
-    given by its word: ``do={"fruit": "apple"}``.
+    A label column holds the kinds' numbers ``0 ... k - 1``, one column for each concept as ever. Kind ``c`` lies at the unit
+    vector ``e_c`` of the concept's ``d >= k`` dimensions, so encoders, decoders and mechanisms see it one-hot; a number has its
+    standardised label in all ``d`` dimensions, as with :class:`FixedPrior`. In ``do`` a kind may be given by its word:
+    ``do={"fruit": "apple"}``.
 
     Use it with :class:`~causalvae_pyro.scm.CategoricalSCM`.
 

@@ -95,7 +95,9 @@ def test_the_score_card_knows_kinds(trained, folder):
     set_to = scores["predicted"]["do"]["fruit"]["set"]
     assert set(set_to) == {"accuracy", "f1", "f1_by_kind"}
     # Every image is asked for another kind than its own.
-    assert scores["predicted"]["left_alone"]["set"]["fruit"]["accuracy"] <= 1 - scores["predicted"]["factual"]["fruit"]["accuracy"]
+    assert (
+        scores["predicted"]["left_alone"]["set"]["fruit"]["accuracy"] <= 1 - scores["predicted"]["factual"]["fruit"]["accuracy"]
+    )
     assert "F1" in score_table(scores)
     assert 0 <= scores["minimality"]["fruit"] <= 1
     read = evaluate(trained, test, predictor=lambda x: test.labels, intervals=False, axioms=False)["effectiveness"]

@@ -189,7 +189,11 @@ def _make_parser() -> argparse.ArgumentParser:
     cf = commands.add_parser("counterfactual", help="counterfactual images of test images", formatter_class=formatter)
     cf.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
     cf.add_argument(
-        "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units, or a word of a category; may be given several times"
+        "--do",
+        action="append",
+        required=True,
+        metavar="CONCEPT=VALUE",
+        help="in label units, or a word of a category; may be given several times",
     )
     cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
     cf.add_argument(

@@ -160,7 +160,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _calibrate(run: Run, images: Tensor, labels: Tensor, out: Path) -> bool:
     """Widens the guide's intervals to what they say, where there are labels enough and none of two values only."""
-    if any(run.config.get("binary", ())) or any(getattr(run.model.prior, "kinds", ())) or int((~labels.isnan()).sum(0).min()) < _CALIBRATION:
+    if (
+        any(run.config.get("binary", ()))
+        or any(getattr(run.model.prior, "kinds", ()))
+        or int((~labels.isnan()).sum(0).min()) < _CALIBRATION
+    ):
         return False
     # A finished run that is resumed has been calibrated.
     guide = run.guide.guide if isinstance(run.guide, CalibratedGuide) else run.guide

@@ -84,9 +84,12 @@ class LabelTable:
         values = np.empty((len(rows), len(concepts)))
         if unknown := [column for column in categories if column not in concepts]:
             raise ValueError(f"categories: got {unknown[0]!r}; the concepts are {', '.join(concepts)}")
-        kinds, words = {}, {}
+        kinds: dict[str, tuple[str, ...] | int] = {}
+        words: dict[str, dict[str, int]] = {}
         for column in concepts:
-            found = _kinds([cells[place[column]].strip() for _, cells in rows], column in categories, f"{what}, column {column!r}")
+            found = _kinds(
+                [cells[place[column]].strip() for _, cells in rows], column in categories, f"{what}, column {column!r}"
+            )
             if found is not None:
                 kinds[column] = found
                 words[column] = {word: k for k, word in enumerate(found)} if isinstance(found, tuple) else {}
@@ -103,8 +106,8 @@ class LabelTable:
             files.append(name)
             for i, column in enumerate(concepts):
                 cell = cells[place[column]].strip()
-                known = words.get(column, {}).get(cell)
-                values[row, i] = _number(cell, f"{what}, line {line}, column {column!r}") if known is None else known
+                code = words.get(column, {}).get(cell)
+                values[row, i] = _number(cell, f"{what}, line {line}, column {column!r}") if code is None else code
             for column in others:
                 cell = cells[place[column]].strip()
                 if not cell:
@@ -165,10 +168,14 @@ def _kinds(cells: Sequence[str], declared: bool, what: str) -> tuple[str, ...] |
     if all(cell.isdecimal() and cell.isascii() for cell in known):
         count = max(map(int, known)) + 1
         if not 1 < count <= _MOST_KINDS:
-            raise ValueError(f"{what}: got whole numbers up to {count - 1}; a category takes them from 0 to {_MOST_KINDS - 1} at most")
+            raise ValueError(
+                f"{what}: got whole numbers up to {count - 1}; a category takes them from 0 to {_MOST_KINDS - 1} at most"
+            )
         return count
     if len(known) > _MOST_KINDS:
-        raise ValueError(f"{what}: got {len(known)} different words, e.g. {known[0]!r}; a category has at most {_MOST_KINDS} kinds")
+        raise ValueError(
+            f"{what}: got {len(known)} different words, e.g. {known[0]!r}; a category has at most {_MOST_KINDS} kinds"
+        )
     return tuple(known)
 
 

@@ -81,9 +81,9 @@ def predicted_scores(
         - ``factual``: how well the labels of ``x`` are predicted, by concept: ``accuracy``, ``f1`` and ``auc`` of a binary one,
           ``accuracy``, ``f1`` (the mean over the kinds) and ``f1_by_kind`` of a category, else ``mae``.
         - ``do``, by concept: ``set``, the same for the values set; ``effects``, by descendant, the same for what the model means;
-          ``unchanged``, by other concept, the share of images whose reading is that of the reconstruction (binary, category), or
-          the mean absolute change (else); ``identity``, the share of images to which, among all of ``x``, the counterfactual is nearest
-          in the predictor's features, without the directions that its outputs depend on.
+          ``unchanged``, by other concept, the share of images whose reading is that of the reconstruction (binary, category),
+          or the mean absolute change (else); ``identity``, the share of images to which, among all of ``x``, the counterfactual
+          is nearest in the predictor's features, without the directions that its outputs depend on.
         - ``left_alone``: ``set`` for the images as they are, and ``identity`` for reconstructions: the trivial answers.
     """
     names, binary, kinds = graph.names, predictor.binary.tolist(), predictor.kinds

@@ -143,10 +143,10 @@ class Scorer:
             for name, read, label, kinds in columns
             if _is_binary(label) and not kinds
         }
-        found = {name: kind_scores(read, label, kinds) for name, read, label, kinds in columns if kinds}
-        right |= {name: scores["accuracy"] for name, scores in found.items()}
+        each = {name: kind_scores(read, label, kinds) for name, read, label, kinds in columns if kinds}
+        right |= {name: scores["accuracy"] for name, scores in each.items()}
         result |= {"accuracy": right} if right else {}
-        result |= {key: {name: scores[key] for name, scores in found.items()} for key in ("f1", "f1_by_kind") if found}
+        result |= {key: {name: scores[key] for name, scores in each.items()} for key in ("f1", "f1_by_kind") if each}
         if len(self.x) >= _FEWEST:
             # A class so rare that one part of the samples is without it has no DCI.
             with suppress(ValueError):

@@ -62,7 +62,17 @@ def _concepts(metrics: dict[str, Any]) -> Section:
     scores, intervals = metrics.get("representation", {}), metrics["intervals"].get("r2", {})
     undone = metrics.get("reversibility")
     right, each = metrics.get("accuracy", {}), metrics.get("f1", {})
-    columns = ["concept", "R^2", _INTERVAL, "accuracy", "F1", *(["MIC", "TIC"] if scores else []), "covered", "uncalibrated", "undone"]
+    columns = [
+        "concept",
+        "R^2",
+        _INTERVAL,
+        "accuracy",
+        "F1",
+        *(["MIC", "TIC"] if scores else []),
+        "covered",
+        "uncalibrated",
+        "undone",
+    ]
     rows = []
     for name, r2 in metrics["r2"].items():
         own = [f"{found[name]:.3f}" if name in found else "" for found in (right, each)]

@@ -38,7 +38,9 @@ def lpips(images: Tensor, other: Tensor, weights: str | os.PathLike, *, batch_si
     """
     images, other = as_images(images, "images"), as_images(other, "other")
     if images.shape != other.shape or images.shape[1] not in (1, 3):
-        raise ValueError(f"other: got {list(other.shape)} beside images' {list(images.shape)}; must be alike, with 1 or 3 channels")
+        raise ValueError(
+            f"other: got {list(other.shape)} beside images' {list(images.shape)}; must be alike, with 1 or 3 channels"
+        )
     path = user_path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"weights: {path} does not exist; expected torchvision's file of AlexNet's weights")

@@ -34,7 +34,9 @@ class PhotographPredictor(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, image_shape: Sequence[int], binary: Sequence[bool], *, mirror: bool = True, kinds: Sequence[int] = ()) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], binary: Sequence[bool], *, mirror: bool = True, kinds: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         colours, height, width = image_shape
         if height % 16 or width % 16:
@@ -55,7 +57,7 @@ class PhotographPredictor(nn.Module):
         self.register_buffer("scale", torch.ones(len(binary)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` in [0, 1] to logits of binary labels and of each kind, standardised values of others, ``[N, m]``."""
+        """Images ``[N, C, H, W]`` in [0, 1] to logits of binary labels and of kinds, and standardised others, ``[N, m]``."""
         return self.output(self._features(x))
 
     def _features(self, x: Tensor) -> Tensor:

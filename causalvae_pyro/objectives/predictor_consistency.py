@@ -34,8 +34,8 @@ class PredictorConsistency:
     augments the image at random. Judge the result with networks that had no part in training.
 
     Where the prior has ``kinds`` (:class:`~causalvae_pyro.priors.CategoricalPrior`), a predictor returns ``k`` logits in place of
-    the label of a concept of ``k`` kinds, and minus the log-probability of the kind, ``category_weight`` times over, is in place of
-    its squared error.
+    the label of a concept of ``k`` kinds, and minus the log-probability of the kind, ``category_weight`` times over, is in place
+    of its squared error.
 
     Args:
         predictors: Modules from images ``[N, C, H, W]`` in [0, 1] to labels ``[N, n]``, e.g. trained

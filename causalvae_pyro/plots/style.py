@@ -210,7 +210,11 @@ def do_label(do: Mapping[str, Any], units: Mapping[str, str] | None = None) -> s
     def part(name: str, value: Any) -> str:
         if isinstance(value, str):
             return f"{readable(name)} = {plain(value)}"
-        return f"{readable(name)} = {value_label(value, (units or {}).get(name))}" if isinstance(value, (int, float)) else readable(name)
+        return (
+            f"{readable(name)} = {value_label(value, (units or {}).get(name))}"
+            if isinstance(value, (int, float))
+            else readable(name)
+        )
 
     parts = [part(name, value) for name, value in do.items()]
     return f"do({', '.join(parts)})"

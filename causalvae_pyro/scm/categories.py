@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,9 +36,9 @@ class CategoricalSCM(CausalLayer):
 
     What of the noise the kind leaves open is its place in a normal of standard deviation ``width`` around ``e_c`` in each
     dimension, so that ``f`` remains a bijection and abduction is exact: given the kind, the largest of the ``log w_j + G_j`` is
-    a Gumbel variable again, and the others are Gumbel variables cut off at it. The density of ``z_i`` is ``w_c`` times that of the
-    normals, those of the other kinds cut off at ``z_ic``: at the labels' own ``z`` :class:`~causalvae_pyro.objectives.LabelFit`
-    is softmax regression.
+    a Gumbel variable again, and the others are Gumbel variables cut off at it. The density of ``z_i`` is ``w_c`` times that of
+    the normals, those of the other kinds cut off at ``z_ic``: at the labels' own ``z``
+    :class:`~causalvae_pyro.objectives.LabelFit` is softmax regression.
 
     Counterfactuals are stable (Oberst & Sontag 2019): a kind whose probability falls no more than its rivals' stays. At the
     posterior mean, ``z = e_c``, every part of the noise is the median of what the kind leaves open.
@@ -65,6 +65,9 @@ class CategoricalSCM(CausalLayer):
     """
 
     is_kind: Tensor
+    # Known by what they do: any layer with log_slopes, and networks that are no layer of their own.
+    numbers: Any
+    logits: Any
 
     def __init__(self, scm: CausalLayer, kinds: Sequence[int], *, width: float = 0.05, hidden: int = 64) -> None:
         if not hasattr(scm, "log_slopes"):
@@ -78,7 +81,7 @@ class CategoricalSCM(CausalLayer):
         self.numbers, self.kinds, self.width = scm, tuple(kinds), width
         # The very lists of the layer inside, which knows its roots by them.
         self._levels = scm._levels
-        self.logits = NetworkLayer(scm.graph, scm.dim, outputs=scm.dim, hidden=hidden)
+        self.logits = cast(Any, NetworkLayer)(scm.graph, scm.dim, outputs=scm.dim, hidden=hidden)
         self._categories = [i for i, k in enumerate(kinds) if k]
         self.register_buffer("is_kind", torch.tensor([[j < k for j in range(scm.dim)] for k in kinds]), persistent=False)
 
@@ -102,7 +105,7 @@ class CategoricalSCM(CausalLayer):
 
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
         numbers = [i for i, k in enumerate(self.kinds) if not k]
-        total = take(self.numbers.log_slopes(eps, z), numbers, -1).sum(-1)  # type: ignore[attr-defined]
+        total = take(self.numbers.log_slopes(eps, z), numbers, -1).sum(-1)
         if not self._categories:
             return total
         weights, own = self._weights(z, self._categories), take(z, self._categories, -2)

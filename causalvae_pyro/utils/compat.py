@@ -146,7 +146,7 @@ def is_deterministic(site: Mapping[str, Any]) -> bool:
 
 
 def lpips_network(backbone: Mapping[str, Tensor]) -> nn.Module:
-    """torchmetrics' LPIPS on AlexNet with weights that are given.
+    """LPIPS of torchmetrics on AlexNet with weights that are given.
 
     Its public class downloads them. ``_NoTrainLpips`` with ``pnet_rand`` does not, and has AlexNet's layers, by their numbers,
     in ``net.slice1`` to ``net.slice5``.

@@ -77,7 +77,10 @@ def test_the_vae_tells_images_apart():
     assert posterior.shape == (240, 8)
     same, other = gaussian_kl(posterior[::2], posterior[0]), gaussian_kl(posterior[1::2], posterior[0])
     assert same.max() < 0.1 * other.min()
-    for options, words in (({"image_shape": (1, 18, 16)}, "divisible by 4"), ({"image_shape": (1, 16, 16), "latent_dim": 0}, "0")):
+    for options, words in (
+        ({"image_shape": (1, 18, 16)}, "divisible by 4"),
+        ({"image_shape": (1, 16, 16), "latent_dim": 0}, "0"),
+    ):
         with pytest.raises(ValueError, match=words):
             ImageVAE(**options)
 

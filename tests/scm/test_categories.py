@@ -1,4 +1,4 @@
-"""Categories: the Gumbel-max model by its own definition, exact inverses and densities, and interventions that keep kinds whole."""
+"""Categories: the Gumbel-max model by its own definition, exact inverses and densities, interventions that give kinds."""
 
 import pyro.poutine as poutine
 import pytest
