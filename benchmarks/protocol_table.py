@@ -38,10 +38,11 @@ def markdown(path: Path) -> str:
 
     lines = [
         f"{count} seed{'s' * (count > 1)}, {settings['epochs']} epochs of 8,000 digits, 2,000 to test; under do(thickness) / "
-        "do(intensity) / do(digit), against the method's own counterfactual parents; published rows are of other digits and judges:",
+        "do(intensity) / do(digit), against the method's own counterfactual parents; published rows are of other digits and "
+        "judges:",
         "",
-        "| | thickness MAE, px | intensity MAE, grey levels | digit accuracy | composition L1, grey levels, 1 and 10 cycles | CLD |"
-        " distance from training images |",
+        "| | thickness MAE, px | intensity MAE, grey levels | digit accuracy | composition L1, grey levels, 1 and 10 cycles "
+        "| CLD | distance from training images |",
         "|---|---|---|---|---|---|---|",
     ]
     for row, title in _ROWS.items():
