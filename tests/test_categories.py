@@ -105,6 +105,14 @@ def test_the_score_card_knows_kinds(trained, folder):
     assert read["do"]["fruit"]["fruit"] == 1.0
 
 
+def test_words_with_other_numbers_are_refused(trained, folder):
+    test = opened(folder, "test")
+    test.kinds = {"fruit": ("apple", "plum")}
+    for use in (lambda: evaluate(trained, test), lambda: Explorer(trained, test)):
+        with raises("data", "'fruit' has the kinds apple, plum; must be the run's, apple, pear, plum"):
+            use()
+
+
 def test_figures_and_the_page(trained, folder):
     test = opened(folder, "test")
     titles = [axes.get_title() for axes in plot_counterfactuals(trained, test, index=0).axes]

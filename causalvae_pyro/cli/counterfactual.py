@@ -11,7 +11,7 @@ from torch import Tensor
 
 from causalvae_pyro.cli.runs import data_of, load_run
 from causalvae_pyro.datasets.registry import load_dataset
-from causalvae_pyro.evaluation.evaluate import has_truth
+from causalvae_pyro.evaluation.scorecard import check_kinds, has_truth
 from causalvae_pyro.interventions.counterfactuals import counterfactual
 from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_of
 from causalvae_pyro.training import resolve_device
@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_target(arguments.out, "--out")
     check_writable(arguments.out.parent, "--out")
     data = load_dataset(data_of(found, arguments), "test")
+    check_kinds(found, data)
     chosen = evenly_spaced(min(arguments.count, len(data)), len(data))
     x, labels = data.images[chosen], data.labels[chosen]
     # The run may hold the concepts in another order than the data, and more of them.

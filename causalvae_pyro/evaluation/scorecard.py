@@ -45,7 +45,7 @@ from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.modes import evaluation_mode
 from causalvae_pyro.utils.numbers import evenly_spaced
 
-__all__ = ["CounterfactualData", "Scorer", "has_truth"]
+__all__ = ["CounterfactualData", "Scorer", "check_kinds", "has_truth"]
 
 # Fewer images give no score of a representation, and no interval worth the name.
 _FEWEST = 8
@@ -73,6 +73,19 @@ class CounterfactualData(Protocol):
 
     def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
         """True counterfactual labels and images."""
+
+
+def check_kinds(run: Run, data: Any) -> None:
+    """Refuses data in which the words of a category have other numbers than in the run.
+
+    Raises:
+        ValueError: If a table with other words was read, in alphabetical order, into other numbers.
+    """
+    for index, words in getattr(run.model.prior, "words", {}).items():
+        name = run.graph.names[index]
+        given = getattr(data, "kinds", {}).get(name, words)
+        if not isinstance(given, int) and tuple(given) != words:
+            raise ValueError(f"data: {name!r} has the kinds {', '.join(given)}; must be the run's, {', '.join(words)}")
 
 
 def has_truth(data: Any) -> bool:
@@ -112,6 +125,7 @@ class Scorer:
         names, own = data.graph.names, run.graph.names
         if not set(names) <= set(own):
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
+        check_kinds(run, data)
         x = as_images(x, "data.images")
         self.run, self.data, self.x, self.labels, self.seed, self.pixel_noise = run, data, x, labels, seed, pixel_noise
         self.true_rows = self._draw_true_rows(torch.arange(len(x)) if index is None else index)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.evaluation.scorecard import has_truth
+from causalvae_pyro.evaluation.scorecard import check_kinds, has_truth
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.actions import InterventionSet
 from causalvae_pyro.interventions.counterfactuals import abduct, predict
@@ -164,6 +164,7 @@ class Explorer:
         one_label_each(run.model.prior, "the live page")
         if set(run.graph.names) != set(data.graph.names):
             raise ValueError(f"data: has the concepts {list(data.graph.names)}, the run has {list(run.graph.names)}")
+        check_kinds(run, data)
         self.run, self.data, self.samples, self.seed = run, data, samples, seed
         # The run may hold the concepts in another order than the data.
         self._order = [data.graph.index(name) for name in run.graph.names]

@@ -80,9 +80,8 @@ def build(
     widths = _widths(shape)
     usual = [_CATEGORY_STD if k else _BINARY_STD if b else _STD for b, k in zip(binary, kinds, strict=True)]
     std = usual if recipe.prior_std is None else [recipe.prior_std] * n
-    categories = CategoricalPrior.from_labels(labels, kinds)
-    dim = max(recipe.dim, categories.dim)
-    standard = categories if any(kinds) else FixedPrior.from_labels(labels)
+    standard = CategoricalPrior.from_labels(labels, kinds)
+    dim = max(recipe.dim, standard.dim)
     shift = torch.where(torch.tensor(binary), 0.5, standard.shift).tolist()
     scale = torch.where(torch.tensor(binary), 0.5, standard.scale).tolist()
     spread: dict[str, Any] = {"std": std, "shift": shift, "scale": scale}
@@ -93,7 +92,7 @@ def build(
     decoder.initialise_background(images)
     scm: CausalLayer = AdditiveNoiseSCM(graph, dim, learn_noise=True)
     if any(kinds):
-        scm = CategoricalSCM(scm, categories.kinds, width=min(recipe.prior_std or _CATEGORY_STD, WIDEST))
+        scm = CategoricalSCM(scm, standard.kinds, width=min(recipe.prior_std or _CATEGORY_STD, WIDEST))
     # From about the spread of the pixels on.
     likelihood = GaussianLikelihood(0.25, learn_scale=True, min_scale=_MIN_SCALE)
     model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=decoder.noise_dim)
