@@ -91,6 +91,13 @@ def _make_parser() -> argparse.ArgumentParser:
         "--rename", action="append", metavar="COLUMN=CONCEPT", help="name of a column's concept; may be given several times"
     )
     own.add_argument(
+        "--categorical",
+        action="append",
+        metavar="CONCEPT",
+        help="a concept whose numbers are those of its kinds, e.g. digit (also of morphomnist); may be given several times. "
+        "A column of words always is one",
+    )
+    own.add_argument(
         "--unit", action="append", metavar="CONCEPT=UNIT", help="of a label, for figures; may be given several times"
     )
     train.add_argument("--out", type=user_path, help="directory of the run (default: runs/DATA, or runs/folder)")
@@ -187,7 +194,11 @@ def _make_parser() -> argparse.ArgumentParser:
     cf = commands.add_parser("counterfactual", help="counterfactual images of test images", formatter_class=formatter)
     cf.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
     cf.add_argument(
-        "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
+        "--do",
+        action="append",
+        required=True,
+        metavar="CONCEPT=VALUE",
+        help="in label units, or a word of a category; may be given several times",
     )
     cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
     cf.add_argument(

@@ -12,7 +12,7 @@ from causalvae_pyro.datasets.registry import FOLDER, PUBLISHED, SIMULATORS
 __all__ = ["describe"]
 
 # Which published data sets take which options beside root and size.
-_OPTIONS = {"celeba": ("group", "crop"), "morphomnist": (), "yaleb": ()}
+_OPTIONS = {"celeba": ("group", "crop"), "morphomnist": ("categorical",), "yaleb": ()}
 
 
 def describe(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -37,7 +37,10 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{option}; it is for simulators ({', '.join(sorted(SIMULATORS))})")
     published = {name: getattr(arguments, name) for name in ("root", "group", "crop") if getattr(arguments, name) is not None}
     if arguments.data in PUBLISHED and not given:
+        if arguments.categorical:
+            published["categorical"] = arguments.categorical
         return _published(arguments.data, published, common)
+    given += ["--categorical"] if arguments.categorical else []
     given += [f"--{name}" for name in published]
     if arguments.data is not None and not given:
         return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
@@ -46,6 +49,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
         paths = {name: os.path.abspath(path) for name, path in own.items()}
         options = {"units": units, "rename": _pairs("--rename", arguments.rename, "COLUMN=CONCEPT, e.g. 5_o_Clock_Shadow=shadow")}
         options |= {name: getattr(arguments, name) for name in ("mode", "split_by", "group_by")}
+        options["categories"] = arguments.categorical
         return {"name": FOLDER, **paths, **{name: value for name, value in options.items() if value}, **common}
     what = " and ".join(([arguments.data] if arguments.data else []) + given) or "neither"
     raise ValueError(
@@ -60,6 +64,10 @@ def _published(name: str, given: dict[str, Any], common: dict[str, Any]) -> dict
         raise ValueError(f"--root: got nothing; {name} takes the folder that its files are in")
     if foreign := [option for option in given if option != "root" and option not in _OPTIONS[name]]:
         raise ValueError(f"--{foreign[0]}: got {given[foreign[0]]}; {name} has no such option")
+    if (categories := given.pop("categorical", None)) is not None:
+        if set(categories) != {"digit"}:
+            raise ValueError(f"--categorical: got {', '.join(categories)}; {name} has one such concept, digit")
+        given["digit"] = True
     return {"name": name, **given, "root": os.path.abspath(given["root"]), **common}
 
 

@@ -48,9 +48,10 @@ def score(
         # Skipped by default unless sides divide by 4.
         predict = not has_truth(data) and not any(side % 4 for side in data.images.shape[-2:])
     options: dict[str, Any] = {"fid_features": 2048} if fid == "inception" else {}
-    binary = run.config.get("binary")
+    kinds = getattr(run.model.prior, "kinds", (0,) * len(run.graph))
+    binary = run.config.get("binary", [False] * len(run.graph) if any(kinds) else None)
     if predict and binary is not None and not any(side % 16 for side in data.images.shape[-2:]):
-        # Photographs: a predictor that saw other images than the classifiers of the training.
+        # Photographs: a predictor that saw other images than the classifiers of the training. Categories: one that reads them.
         train_data = load_dataset(description, "train") if train_data is None else train_data
         order = [run.graph.names.index(name) for name in data.graph.names]
         mirror = run.config.get("recipe", {}).get("mirror", True)
@@ -60,6 +61,7 @@ def score(
             train_data.labels,
             [binary[k] for k in order],
             mirror=mirror,
+            kinds=[kinds[k] for k in order],
             steps=_PREDICTOR_STEPS,
             device=run.model.zero.device,
             progress=True,

@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
         },
     }
     torch.manual_seed(arguments.seed)
-    pair = recipe.build(train_data.graph, images, labels, config)
+    pair = recipe.build(train_data.graph, images, labels, config, kinds=getattr(train_data, "kinds", None))
     # Started by accelerate launch or torchrun, one of several processes speaks, writes and scores.
     main_process = os.environ.get("RANK", "0") == "0"
     say = print if main_process else _silent
@@ -163,7 +163,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _calibrate(run: Run, images: Tensor, labels: Tensor, out: Path) -> bool:
     """Widens the guide's intervals to what they say, where there are labels enough and none of two values only."""
-    if any(run.config.get("binary", ())) or int((~labels.isnan()).sum(0).min()) < _CALIBRATION:
+    if (
+        any(run.config.get("binary", ()))
+        or any(getattr(run.model.prior, "kinds", ()))
+        or int((~labels.isnan()).sum(0).min()) < _CALIBRATION
+    ):
         return False
     # A finished run that is resumed has been calibrated.
     guide = run.guide.guide if isinstance(run.guide, CalibratedGuide) else run.guide

@@ -40,9 +40,9 @@ def evaluate(
     ``cf_r2`` and the scores of the representation say little; score an encoder of the image alone.
 
     Intervention values are drawn from each label's own marginal: the values of randomly permuted images of ``data``, so
-    they lie in the rendered range; a binary label (0 or 1) is set to its other value. Where the truth are other images of the
-    data (``counterfactual_targets`` of :class:`CounterfactualData`), the counterfactual scores are of the intervention on all
-    concepts at once, with the labels of one of these images, drawn at random.
+    they lie in the rendered range; a binary label (0 or 1) is set to its other value, a category to another kind. Where the
+    truth are other images of the data (``counterfactual_targets`` of :class:`CounterfactualData`), the counterfactual scores are
+    of the intervention on all concepts at once, with the labels of one of these images, drawn at random.
 
     Args:
         run: The trained pair.
@@ -67,12 +67,14 @@ def evaluate(
 
         - ``images``: number of images scored; ``pixel_noise``, where some is kept.
         - ``reconstruction_mse``: mean squared error per pixel and channel, in [0, 1] units.
-        - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one.
-        - ``accuracy``: of the same, per binary concept (labels 0 and 1); left out where there is none.
+        - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one; of a category
+          that of its unit vectors.
+        - ``accuracy``: of the same, per binary concept (labels 0 and 1) and category; left out where there is none. Of categories
+          also ``f1`` and ``f1_by_kind``, see :func:`~causalvae_pyro.metrics.kind_scores`.
         - ``representation``: see :func:`~causalvae_pyro.metrics.representation_scores`; left out below 8 images, or
           where a class is too rare for it.
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
-        - ``calibration``: how often intervals of the guide hold the labels, on 500 images at most: see
+        - ``calibration``: how often intervals of the guide hold the labels that are numbers, on 500 images at most: see
           :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
           ``reversibility``: per concept, after setting it and setting it back. On 500 images at most; none without ``axioms``.
@@ -106,7 +108,7 @@ def evaluate(
     scorer = Scorer(run, data, x, labels, seed, intervals, chosen, pixel_noise)
     # First, because it fails where its network cannot be had.
     distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
-    result = scorer.representation() | {"calibration": scorer.calibration()} | (scorer.axioms() if axioms else {})
+    result = scorer.representation() | scorer.calibration() | (scorer.axioms() if axioms else {})
     if pixel_noise:
         result["pixel_noise"] = pixel_noise
     if predictor is not None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.evaluation.calibration import calibration_scores
@@ -26,6 +27,7 @@ from causalvae_pyro.metrics import (
     composition,
     edge_scores,
     effectiveness,
+    kind_scores,
     mcc,
     mic_tic,
     mig,
@@ -43,7 +45,7 @@ from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.modes import evaluation_mode
 from causalvae_pyro.utils.numbers import evenly_spaced
 
-__all__ = ["CounterfactualData", "Scorer", "has_truth"]
+__all__ = ["CounterfactualData", "Scorer", "check_kinds", "has_truth"]
 
 # Fewer images give no score of a representation, and no interval worth the name.
 _FEWEST = 8
@@ -71,6 +73,19 @@ class CounterfactualData(Protocol):
 
     def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
         """True counterfactual labels and images."""
+
+
+def check_kinds(run: Run, data: Any) -> None:
+    """Refuses data in which the words of a category have other numbers than in the run.
+
+    Raises:
+        ValueError: If a table with other words was read, in alphabetical order, into other numbers.
+    """
+    for index, words in getattr(run.model.prior, "words", {}).items():
+        name = run.graph.names[index]
+        given = getattr(data, "kinds", {}).get(name, words)
+        if not isinstance(given, int) and tuple(given) != words:
+            raise ValueError(f"data: {name!r} has the kinds {', '.join(given)}; must be the run's, {', '.join(words)}")
 
 
 def has_truth(data: Any) -> bool:
@@ -110,6 +125,7 @@ class Scorer:
         names, own = data.graph.names, run.graph.names
         if not set(names) <= set(own):
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
+        check_kinds(run, data)
         x = as_images(x, "data.images")
         self.run, self.data, self.x, self.labels, self.seed, self.pixel_noise = run, data, x, labels, seed, pixel_noise
         self.true_rows = self._draw_true_rows(torch.arange(len(x)) if index is None else index)
@@ -118,7 +134,11 @@ class Scorer:
         self.order = [own.index(name) for name in names]
         self.handed = self._hand(labels)
         z = encode(run.model, run.guide, x, self.handed)
+        kinds = getattr(run.model.prior, "kinds", (0,) * len(own))
+        self.kinds = [kinds[k] for k in self.order]
         self.codes, self.read = z.mean(-1).double().cpu()[:, self.order], self._read(z)
+        # The mean of a unit vector says nothing; of a category the code is the kind read.
+        self.codes = torch.where(torch.tensor(self.kinds) > 0, self.read.double(), self.codes)
         self.reconstruction = reconstruct(run.model, run.guide, x, self.handed).cpu()
 
     def representation(self) -> dict[str, Any]:
@@ -127,16 +147,20 @@ class Scorer:
         result: dict[str, Any] = {
             "images": len(self.x),
             "reconstruction_mse": error.mean().item(),
-            "r2": dict(zip(names, r2_score(self.read, self.labels).tolist(), strict=True)),
+            "r2": dict(zip(names, self._agreement(self.read, self.labels).tolist(), strict=True)),
             "graph": _graph_scores(self.run.graph, self.data.graph),
             "intervals": {},
         }
+        columns = list(zip(names, self.read.T, self.labels.T, self.kinds, strict=True))
         right = {
             name: ((read > 0.5) == (label > 0.5)).double().mean().item()
-            for name, read, label in zip(names, self.read.T, self.labels.T, strict=True)
-            if _is_binary(label)
+            for name, read, label, kinds in columns
+            if _is_binary(label) and not kinds
         }
+        each = {name: kind_scores(read, label, kinds) for name, read, label, kinds in columns if kinds}
+        right |= {name: scores["accuracy"] for name, scores in each.items()}
         result |= {"accuracy": right} if right else {}
+        result |= {key: {name: scores[key] for name, scores in each.items()} for key in ("f1", "f1_by_kind") if each}
         if len(self.x) >= _FEWEST:
             # A class so rare that one part of the samples is without it has no DCI.
             with suppress(ValueError):
@@ -145,8 +169,9 @@ class Scorer:
             intervals: dict[str, Any] = {}
             self._add_interval(intervals, "reconstruction_mse", error, np.mean)
             intervals["r2"] = {}
-            for name, read, label in zip(names, self.read.double().T, self.labels.double().T, strict=True):
-                self._add_interval(intervals["r2"], name, (read, label), _r2)
+            for name, read, label, kinds in columns:
+                if not kinds:
+                    self._add_interval(intervals["r2"], name, (read.double(), label.double()), _r2)
             free = {"mcc": mcc, "sap": sap} if len(names) > 1 else {"mcc": mcc}
             for name, score in free.items():
                 # Percentiles: BCa would evaluate each of these once more for every image.
@@ -184,9 +209,13 @@ class Scorer:
         return result | {"reversibility": reversal}
 
     def calibration(self) -> dict[str, Any]:
-        """Coverage of the guide's intervals; see :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`."""
+        """``calibration``: see :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`; nothing without numbers."""
         some = evenly_spaced(min(_CALIBRATION, len(self.x)), len(self.x))
-        return calibration_scores(self.run, self.x[some], self.handed[some], self.data.graph.names, seed=self.seed)
+        # Of a category there is no interval.
+        names = [name for name, kinds in zip(self.data.graph.names, self.kinds, strict=True) if not kinds]
+        if not names:
+            return {}
+        return {"calibration": calibration_scores(self.run, self.x[some], self.handed[some], names, seed=self.seed)}
 
     def predicted(self, predictor: PhotographPredictor) -> dict[str, Any]:
         """What an independent predictor reads; see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`."""
@@ -202,7 +231,11 @@ class Scorer:
         names = self.data.graph.names
 
         def score(images: Tensor, intended: Tensor) -> dict[str, float]:
-            return dict(zip(names, effectiveness(predictor(images).cpu(), intended.to(torch.float32)).tolist(), strict=True))
+            read = predictor(images).cpu()
+            errors = effectiveness(read, intended.to(torch.float32)).tolist()
+            # Of a category the share of the images in which another kind is read.
+            wrong = (read.round() != intended).double().mean(0).tolist()
+            return {name: w if k else e for name, e, w, k in zip(names, errors, wrong, self.kinds, strict=True)}
 
         result: dict[str, Any] = {"factual": score(self.x, self.labels), "do": {}}
         for name in names:
@@ -221,7 +254,9 @@ class Scorer:
             values = self._values(name)
             images, _ = self._counterfactual(self.x, {name: values}, self.handed)
             found = features(images.clamp(0, 1)).cpu()
-            result[name] = minimality(factual, found, self.labels[:, column].contiguous(), values)
+            before = self.labels[:, column].contiguous()
+            before, values = (before.long(), values.long()) if self.kinds[column] else (before, values)
+            result[name] = minimality(factual, found, before, values)
         return result
 
     def fid(self, features: int | Callable[[Tensor], Tensor]) -> dict[str, Any]:
@@ -264,7 +299,7 @@ class Scorer:
                 if self.with_intervals:
                     self._add_interval(result["intervals"][section], key, pair, _one_minus_ratio)
             again, intended = (torch.cat(column) for column in zip(*pairs_read, strict=True))
-            result["cf_r2"][key] = r2_score(again, intended).min().item()
+            result["cf_r2"][key] = self._agreement(again, intended).min().item()
         if self.true_rows is not None and hasattr(self.data, "counterfactual_baselines"):
             true_labels, true = self._true(dos[0])
             answers = self.data.counterfactual_baselines(true_labels)
@@ -325,12 +360,26 @@ class Scorer:
         return true_labels, true.to(self.x.dtype)
 
     def _values(self, name: str, generator: torch.Generator | None = None) -> Tensor:
-        column = self.labels[:, self.data.graph.index(name)]
-        if _is_binary(column):
+        index = self.data.graph.index(name)
+        column, kinds = self.labels[:, index], self.kinds[index]
+        if _is_binary(column) and not kinds:
             # The other value: a random one leaves half of the images as they are.
             return 1 - column
         generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
+        if kinds:
+            # Another kind.
+            return (column + torch.randint(1, kinds, column.shape, generator=generator)) % kinds
         return column[torch.randperm(len(self.x), generator=generator)]
+
+    def _agreement(self, read: Tensor, labels: Tensor) -> Tensor:
+        """R^2 of each concept; of a category that of its unit vectors, all together."""
+        scores = [
+            r2_score(*(one_hot(part.long(), k).flatten()[:, None].double() for part in (own, label)))[0]
+            if k
+            else r2_score(own[:, None], label[:, None])[0]
+            for own, label, k in zip(read.T, labels.T, self.kinds, strict=True)
+        ]
+        return torch.stack(scores)
 
     def _add_interval(self, intervals: dict[str, Any], key: str, arrays: Any, statistic: Any, **options: Any) -> None:
         # No interval where a resample has no score: one without the few images of a rare class, or on which nothing changes.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.objectives.classifier_fit import check_classifiers, label_loss, reserved
 from causalvae_pyro.objectives.consistency import ramp
-from causalvae_pyro.utils.label_columns import one_label_each
+from causalvae_pyro.utils.label_columns import label_features, one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
 from causalvae_pyro.utils.modes import frozen
 
@@ -118,7 +118,7 @@ class ClassifierConsistency(nn.Module):
     def _realism(self, view: Any, x: Tensor, labels: Tensor, images: Tensor, target: Tensor, prior: Any) -> Tensor:
         """Hinge loss of the discriminator, and of the decoder that has to please it."""
         discriminator: Any = self.discriminator
-        real, intended = ((u - prior.shift) / prior.scale for u in (labels, target))
+        real, intended = (label_features(prior, u) for u in (labels, target))
         both = view(torch.cat([x, images.detach()]))
         true, made = discriminator(both, torch.cat([real, intended])).chunk(2)
         own = F.relu(1 - true).sum() + F.relu(1 + made).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.distributions import prior_mean
-from causalvae_pyro.graph import GraphLike, as_graph
+from causalvae_pyro.graph import CausalGraph, GraphLike, as_graph
 from causalvae_pyro.guides import AmortizedGuide, IterativeGuide, PosteriorGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
@@ -20,9 +21,10 @@ from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.objectives.sleep_phase import SleepPhase
 from causalvae_pyro.objectives.sparsity import EffectSparsity
 from causalvae_pyro.objectives.terms import LabelFit, Term, warm_up
-from causalvae_pyro.priors import FixedPrior, LabelPrior
+from causalvae_pyro.priors import CategoricalPrior, FixedPrior, LabelPrior
 from causalvae_pyro.recipes import photographs
-from causalvae_pyro.scm import AdditiveNoiseSCM
+from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
+from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.images import check_images, scale_images
 
 __all__ = ["Recipe"]
@@ -123,7 +125,15 @@ class Recipe:
                 raise ValueError(f"{argument}: got {value!r}; valid: {', '.join(map(repr, valid))}")
 
     @torch.inference_mode(False)
-    def build(self, graph: GraphLike, images: Tensor, labels: Tensor, config: dict[str, Any] | None = None) -> Run:
+    def build(
+        self,
+        graph: GraphLike,
+        images: Tensor,
+        labels: Tensor,
+        config: dict[str, Any] | None = None,
+        *,
+        kinds: Mapping[str, int | Sequence[str]] | None = None,
+    ) -> Run:
         """Makes an untrained model and guide for such data.
 
         Args:
@@ -131,6 +141,8 @@ class Recipe:
             images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
             labels: Training labels ``[N, n]``, NaN where missing.
             config: More entries for the run's configuration.
+            kinds: For each concept that is a category the number of its kinds, or their words in the order of their numbers, as a
+                data set's ``kinds`` has it. All concepts then have as many dimensions as the one with the most kinds needs.
 
         Raises:
             ValueError: If images or labels have a shape that graph or networks cannot take, or a concept has too few labels.
@@ -141,10 +153,18 @@ class Recipe:
         if tuple(labels.shape) != (len(images), n):
             raise ValueError(f"labels: expected shape {[len(images), n]} (images x concepts), got {list(labels.shape)}")
         config = {"recipe": asdict(self), **(config or {})}
+        counts = _check_kinds(kinds or {}, graph)
+        if any(counts) and self.decoder == "sprites":
+            raise ValueError("kinds: got categories, which sprites cannot have; use another decoder, such as 'conv'")
+        dim = max(self.dim, *map(_count, counts))
         if self.decoder == "hierarchical":
-            return photographs.build(self, graph, images, labels, config)
-        scm, std = AdditiveNoiseSCM(graph, self.dim, learn_noise=True), _STD if self.prior_std is None else self.prior_std
-        prior = FixedPrior.from_labels(labels, self.dim, std=std)
+            return photographs.build(self, graph, images, labels, config, counts)
+        std = _STD if self.prior_std is None else self.prior_std
+        scm: CausalLayer = AdditiveNoiseSCM(graph, dim, learn_noise=True)
+        prior: LabelPrior = FixedPrior.from_labels(labels, dim, std=std)
+        if any(counts):
+            prior = CategoricalPrior.from_labels(labels, counts, dim, std=std)
+            scm = CategoricalSCM(scm, prior.kinds, width=min(std, WIDEST))
         likelihood = GaussianLikelihood(learn_scale=True)
         if self.decoder == "sprites":
             decoder: nn.Module = SpriteDecoder.from_images(images, n, self.dim, concepts=_concepts(prior, labels))
@@ -152,7 +172,7 @@ class Recipe:
             spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor
             likelihood = GaussianLikelihood(spread, learn_scale=True, min_scale=_GREY_LEVEL, lr_factor=faster)
         else:
-            decoder = ConvDecoder.from_images(images, n, self.dim, noise_dim=self.noise_dim)
+            decoder = ConvDecoder.from_images(images, n, dim, noise_dim=self.noise_dim)
         model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=self.noise_dim)
         encoder = ConvEncoder(shape) if self.encoder == "conv" else SpatialEncoder(shape, 128, channels=16)
         if self.decoder == "sprites":
@@ -189,6 +209,17 @@ class Recipe:
             raise ValueError("labels: all of them are missing")
         share = self.labelled_share
         return max(1, round(share / (1 - share) * (len(labels) - labelled) / labelled))
+
+
+def _count(kinds: int | Sequence[str]) -> int:
+    return kinds if isinstance(kinds, int) else len(kinds)
+
+
+def _check_kinds(kinds: Mapping[str, int | Sequence[str]], graph: CausalGraph) -> list[int | Sequence[str]]:
+    """The kinds of each concept, in index order, 0 for numbers."""
+    if unknown := [name for name in kinds if name not in graph.names]:
+        raise ValueError(f"kinds: got some of {unknown[0]!r}; the concepts are {', '.join(graph.names)}")
+    return [kinds.get(name, 0) for name in graph.names]
 
 
 def _concepts(prior: LabelPrior, labels: Tensor) -> Tensor:

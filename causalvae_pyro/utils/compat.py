@@ -27,6 +27,7 @@ __all__ = [
     "is_deterministic",
     "is_pyro_attribute",
     "is_replaced_by_do",
+    "lpips_network",
     "mask_of",
     "random_attributes",
     "rename_root",
@@ -142,3 +143,22 @@ def deterministic_infer(**infer: Any) -> Any:
 def is_deterministic(site: Mapping[str, Any]) -> bool:
     """Whether a site is one of ``pyro.deterministic``, which its ``infer`` says under ``_deterministic``."""
     return bool(site["infer"].get("_deterministic"))
+
+
+def lpips_network(backbone: Mapping[str, Tensor]) -> nn.Module:
+    """LPIPS of torchmetrics on AlexNet with weights that are given.
+
+    Its public class downloads them. ``_NoTrainLpips`` with ``pnet_rand`` does not, and has AlexNet's layers, by their numbers,
+    in ``net.slice1`` to ``net.slice5``.
+
+    Args:
+        backbone: The state of torchvision's AlexNet, with ``features.0.weight`` and so on.
+    """
+    from torchmetrics.functional.image.lpips import _NoTrainLpips
+
+    network = _NoTrainLpips(net="alex", pnet_rand=True)
+    net: Any = network.net
+    for name, value in net.state_dict().items():
+        number, kind = name.split(".")[1:]
+        value.copy_(backbone[f"features.{number}.{kind}"])
+    return network.eval()
