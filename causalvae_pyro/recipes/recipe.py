@@ -73,8 +73,8 @@ class Recipe:
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
             of its own, and its divergence comes in over the first tenth of the training.
-        consistency: For the hierarchical decoder, the weight of the classifiers of counterfactuals, >= 0; with 0 there are none, nor a
-            discriminator.
+        consistency: For the hierarchical decoder, the weight of the classifiers of counterfactuals, >= 0; with 0 there are none,
+            nor a discriminator.
         realism: For the hierarchical decoder, the discriminator's factor beside them, >= 0; 0 for none.
         minimality: For the hierarchical decoder, the price of a changed pixel beside them, >= 0.
         mirror: For the hierarchical decoder: mirrored images keep their labels, for the classifiers and the encoder. Not where
