@@ -30,9 +30,9 @@ def faces(paths: Sequence[Path]) -> str:
     first, settings = methods["causal_vae"], results[0]
     counted = ", ".join(f"{_TITLES[name]} {count}" for name, count in seeds.items())
     lines = [
-        f"{settings['limit']} test images of persons that training has not seen; seeds: {counted}; {settings['epochs']} epochs. Each",
-        "concept is set to its other value, the others follow the graph. The predictor has another architecture, and learnt from",
-        "real images that no classifier of the training has seen. *Left alone* is its reading of the unchanged image.",
+        f"{settings['limit']} test images of persons that training has not seen; seeds: {counted}; {settings['epochs']} epochs.",
+        "Each concept is set to its other value, the others follow the graph. The predictor has another architecture, and learnt",
+        "from real images that no classifier of the training has seen. *Left alone* is its reading of the unchanged image.",
         "",
         f"| | {' | '.join(_TITLES[name] for name in methods)} | real images |",
         f"|---|{'---|' * (len(methods) + 1)}",

@@ -32,7 +32,7 @@ from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.metrics import seeds_interval
 from causalvae_pyro.recipes import Recipe, choose_recipe
 from causalvae_pyro.training import resolve_device
-from causalvae_pyro.training.devices import has_bf16
+from causalvae_pyro.utils.compat import has_bf16
 
 METHODS = ("causal_vae", "hvae", "vae")
 # As many numbers as the hierarchical noise has at 4 and 8 pixels would not be read from a dense layer.

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import trange
 
 from causalvae_pyro.metrics.predictor import _standardisation
+from causalvae_pyro.utils.compat import has_bf16
 from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.progress import tracked
 
 __all__ = ["PhotographPredictor"]
 
@@ -94,13 +95,18 @@ class PhotographPredictor(nn.Module):
         optimizer = torch.optim.AdamW(self.parameters(), lr=2e-3, weight_decay=2e-2)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         self.train()
+        place = self.shift.device
         order = torch.empty(0, dtype=torch.int64)
-        for _ in trange(steps, desc="steps of the predictor", disable=not progress, dynamic_ncols=True):
+        for _ in tracked(steps, "predictor", show=progress):
             if len(order) < batch_size:
                 order = torch.randperm(len(images), generator=generator)
             rows, order = order[:batch_size], order[batch_size:]
             x, target = self._scaled(images[rows]), labels[rows].to(self.shift.device)
-            loss = self._loss(self(x if augment is None else augment(x)), target)
+            view = x if augment is None else augment(x)
+            # Half of the time where the device has it.
+            with torch.autocast(place.type, torch.bfloat16, enabled=has_bf16(place)):
+                read = self(view)
+            loss = self._loss(read.to(target), target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

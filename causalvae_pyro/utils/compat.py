@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from pyro.nn import PyroModule
 from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.runtime import _PYRO_STACK
@@ -23,6 +24,7 @@ __all__ = [
     "compiled_calls",
     "deterministic_infer",
     "ensure_local_params",
+    "has_bf16",
     "is_conditioned",
     "is_deterministic",
     "is_pyro_attribute",
@@ -162,3 +164,11 @@ def lpips_network(backbone: Mapping[str, Tensor]) -> nn.Module:
         number, kind = name.split(".")[1:]
         value.copy_(backbone[f"features.{number}.{kind}"])
     return network.eval()
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by itself, faster than in full precision."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Private, and there since torch 2.5; without it the answer is no.
+    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

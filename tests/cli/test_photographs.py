@@ -40,7 +40,7 @@ def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "unexplained: noise of the image's own at several resolutions (decoder 'hierarchical')" in said
     assert "; overridden by --decoder" in said
-    assert "training a predictor on the images that no classifier of the training saw" in said
+    assert "predictor trained on the images that no classifier of the training saw" in said
     assert "image left alone" in said
     run = load(out)
     assert isinstance(run.model.decoder, HierarchicalDecoder)
