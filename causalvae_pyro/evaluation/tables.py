@@ -121,8 +121,8 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
         rows.append(["image left alone", name, *_agreement(alone["set"][name])])
         rows += [[f"do({name})", effect, *_agreement(own)] for effect, own in scores["effects"].items()]
         kept = [f"{other} {value:.3f}" for other, value in scores["unchanged"].items()]
-        others.append([f"do({name})", ", ".join(kept) or "(all others are effects)", f"{scores['identity']:.3f}"])
-    others.append(["none", "", f"{alone['identity']:.3f}"])
+        others.append([f"do({name})", ", ".join(kept) or "(all others are effects)", f"{scores['same_image']:.3f}"])
+    others.append(["none", "", f"{alone['same_image']:.3f}"])
     factual = [["none", name, *_agreement(scores)] for name, scores in found["factual"].items()]
     columns = ["intervention", "concept", "accuracy", "F1", "AUC", "absolute error"]
     return [
@@ -132,8 +132,8 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
             factual + rows,
         ),
         _section(
-            "What is to stay: the same reading (or its mean absolute change), and the person found among all test images",
-            ["intervention", "concepts that are no effects", "identity"],
+            "What is to stay: the same reading (or its mean absolute change), and the factual image found among all test images",
+            ["intervention", "concepts that are no effects", "same image"],
             others,
         ),
     ]
