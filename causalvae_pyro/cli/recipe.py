@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from causalvae_pyro.datasets.registry import SIMULATORS
-from causalvae_pyro.recipes import Recipe, choose_recipe
+from causalvae_pyro.recipes import CANDIDATES, Recipe, choose_recipe
 
 __all__ = ["choose"]
 
@@ -38,10 +38,14 @@ def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> tup
     if decoder is None and arguments.noise_dim:
         decoder = "conv"
     if decoder is None and arguments.data in SIMULATORS:
-        # With few labels the sprites are untried.
         decoder = "sprites" if arguments.label_share == 1 else "conv"
-    recipe, reason = choose_recipe(images, labels, **options) if decoder is None else (Recipe(decoder=decoder, **options), "")
-    if recipe.decoder == "sprites" and arguments.patience is not None:
+    if decoder in (None, "auto"):
+        # With few labels the others are untried, and with patience they would always stop early.
+        few = arguments.label_share < 1 or arguments.patience is not None
+        recipe, reason = choose_recipe(images, labels, candidates=("conv",) if few else CANDIDATES, **options)
+    else:
+        recipe, reason = Recipe(decoder=decoder, **options), ""
+    if recipe.decoder in ("sprites", "scene") and arguments.patience is not None:
         raise ValueError(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )
