@@ -1,5 +1,7 @@
 """The default pairs: what they are made of, and what a few steps of the sprites' objective do."""
 
+import re
+
 import pytest
 import torch
 
@@ -7,9 +9,10 @@ from causalvae_pyro import ConvDecoder, ConvEncoder, fit
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation.evaluate import evaluate
 from causalvae_pyro.guides import HierarchicalGuide, IterativeGuide
-from causalvae_pyro.networks import HierarchicalDecoder, SpatialEncoder, SpriteDecoder
+from causalvae_pyro.networks import HierarchicalDecoder, SceneDecoder, SpatialEncoder, SpriteDecoder
 from causalvae_pyro.recipes import Recipe, choose_recipe
 from causalvae_pyro.recipes.mirroring import left_right_matters
+from causalvae_pyro.recipes.trial import unusual
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,7 @@ def test_sprites_draw_effects_that_do_not_follow_their_causes():
     assert min(scores["cf_r2"].values()) > 0.9
 
 
-@pytest.mark.parametrize("decoder", ["conv", "sprites"])
+@pytest.mark.parametrize("decoder", ["conv", "sprites", "scene"])
 @pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.float64])
 def test_labels_of_any_kind(kind, decoder, data):
     step = len(data) // 48
@@ -166,9 +169,12 @@ def test_groups_share_their_noise_where_that_explains_images():
 
 def test_the_data_choose(data):
     labels = data.labels[:1000]
-    recipe, line = choose_recipe(data.images[:1000], labels)
+    recipe, line = choose_recipe(data.images[:1000], labels, candidates=("conv",))
     assert recipe.decoder == "conv"
     assert "unexplained: no noise of the image's own (decoder 'conv')" in line
+    for bad in ((), ("conv", "mlp")):
+        with pytest.raises(ValueError, match="^candidates: got .* valid: 'sprites', 'scene', 'conv'"):
+            choose_recipe(data.images[:1000], labels, candidates=bad)
     x, own = photographs()
     recipe, line = choose_recipe(x, own, mirror=False)
     assert (recipe.decoder, recipe.mirror) == ("hierarchical", False)
@@ -182,6 +188,58 @@ def test_the_data_choose(data):
     recipe, line = choose_recipe(x[:100], own[:100])
     assert recipe.decoder == "conv"
     assert line.startswith("100 images with all labels are too few")
+
+
+def lamp(count=400, side=16):
+    """A lamp that brightens the whole picture, and a lower half that darkens with a noisy effect of it."""
+    generator = torch.Generator().manual_seed(0)
+    light = torch.rand(count, generator=generator)
+    shade = 0.7 * light + 0.3 * torch.rand(count, generator=generator)
+    x = (0.2 + 0.6 * light)[:, None, None, None].expand(-1, 3, side, side).clone()
+    x[:, :, side // 2 :] *= (1 - 0.8 * shade)[:, None, None, None]
+    return x, torch.stack([light, shade], 1)
+
+
+def test_a_trial_decides():
+    """What brightens in place is for fields; what a square's place says is for sprites, which the others do not beat."""
+    x, labels = lamp()
+    before = torch.get_rng_state()
+    recipe, line = choose_recipe(x, labels, dim=2)
+    assert torch.equal(before, torch.get_rng_state())
+    assert (recipe.decoder, recipe.dim) == ("scene", 2)
+    assert re.search(r"unusual images after a trial: sprites \S+, scene \S+, conv \S+ \(decoder 'scene'\)$", line)
+    assert choose_recipe(x, labels, dim=2) == (recipe, line)
+    place = torch.randint(0, 12, (400, 2), generator=torch.Generator().manual_seed(1))
+    squares = torch.full((400, 3, 16, 16), 0.9)
+    for picture, (column, row) in zip(squares, place.tolist(), strict=True):
+        picture[0, row : row + 4, column : column + 4] = 0.1
+    assert choose_recipe(squares, place.float())[0].decoder == "sprites"
+
+
+def test_auto():
+    x, labels = lamp()
+    recipe = Recipe(decoder="auto", dim=2)
+    run = recipe.build({"light": [], "shade": ["light"]}, x, labels, {"more": 1})
+    assert type(run.model.decoder) is SceneDecoder
+    assert run.config["recipe"]["decoder"] == "scene"
+    assert "(decoder 'scene')" in run.config["chosen"]
+    assert run.config["more"] == 1
+    assert [term.name for term in recipe.objective(run).terms] == ["label_fit", "effect_sparsity", "sleep"]
+
+
+def test_unusual_effects_are_held_out():
+    torch.manual_seed(0)
+    cause = torch.randn(1000)
+    noise = torch.randn(1000)
+    labels = torch.stack([cause, 3 * cause + 0.5 * noise + 7, torch.randn(1000)], 1)
+    held = unusual(labels)
+    assert held.sum() == 200
+    assert noise[held].abs().min() > 0.9 * noise[~held].abs().max()
+    # Where no label follows from another, chance decides.
+    free = unusual(torch.randn(1000, 3))
+    assert 190 <= free.sum() <= 210
+    # A label twice over, and one that is the same everywhere.
+    assert 0 < unusual(torch.stack([cause, cause, torch.ones(1000)], 1)).sum() < 1000
 
 
 def test_parts_for_photographs():

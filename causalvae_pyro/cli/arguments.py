@@ -21,7 +21,7 @@ SIMULATORS = ("flow", "pendulum")
 #: Published data sets in a folder of the user's, see :data:`causalvae_pyro.datasets.registry.PUBLISHED`.
 PUBLISHED = ("celeba", "morphomnist", "yaleb")
 #: Decoders of :class:`causalvae_pyro.Recipe`.
-DECODERS = ("conv", "sprites", "hierarchical")
+DECODERS = ("auto", "conv", "sprites", "scene", "hierarchical")
 #: How they part train and test, see :class:`causalvae_pyro.datasets.ImageSimulator`.
 PARTITIONS = ("iid", "grid", "compositional")
 #: Defaults of :class:`causalvae_pyro.Recipe` that have options.
@@ -138,8 +138,9 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--decoder",
         choices=DECODERS,
-        help="sprites: scenes of a few moving parts, the default for simulators; conv: images that the labels explain; "
-        "hierarchical: images with much of their own, such as photographs. By default chosen by the data, for all but simulators",
+        help="sprites: scenes of a few moving parts, the default for simulators; scene: parts that also change their look, over "
+        "what brightens, fades or bends; conv: other images that the labels explain; hierarchical: images with much of their "
+        "own, such as photographs; auto: the data choose, the default for all but simulators",
     )
     train.add_argument("--noise-dim", type=int, help="conv: dimensions of the image's own noise, in one vector (default: 0)")
     train.add_argument(

@@ -8,18 +8,25 @@ from typing import Any
 from torch import Tensor
 
 from causalvae_pyro.datasets.registry import SIMULATORS
-from causalvae_pyro.recipes import Recipe, choose_recipe
+from causalvae_pyro.recipes import CANDIDATES, Recipe, choose_recipe
 
 __all__ = ["choose", "schedule"]
 
 #: Epochs and images per step, by the decoder. Sprites take as many steps as others on half of the images: their scores are the
 #: same, and a step takes as long as its images.
-_SCHEDULES = {"conv": (12, 64), "sprites": (6, 32), "hierarchical": (12, 32)}
-_BEST = {"conv": (30, 64), "sprites": (30, 64), "hierarchical": (30, 32)}
+_SCHEDULES = {"conv": (12, 64), "sprites": (6, 32), "scene": (12, 64), "hierarchical": (12, 32)}
+_BEST = {"conv": (30, 64), "sprites": (30, 64), "scene": (30, 64), "hierarchical": (30, 32)}
 _QUICK_EPOCHS = 3
 
 
-def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor, groups: Tensor | None = None) -> tuple[Recipe, str]:
+def choose(
+    arguments: argparse.Namespace,
+    images: Tensor,
+    labels: Tensor,
+    groups: Tensor | None = None,
+    *,
+    categories: bool = False,
+) -> tuple[Recipe, str]:
     """The recipe, and a line that says why; an empty one where the options decide.
 
     Args:
@@ -27,6 +34,7 @@ def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor, groups
         images: Training images ``[N, C, H, W]``.
         labels: Training labels ``[N, n]``.
         groups: The group of each image, where it is known.
+        categories: Whether some labels are of several kinds.
 
     Raises:
         ValueError: If an option does not fit the decoder.
@@ -47,12 +55,15 @@ def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor, groups
     if decoder is None and arguments.noise_dim:
         decoder = "conv"
     if decoder is None and arguments.data in SIMULATORS:
-        # With few labels the sprites are untried.
         decoder = "sprites" if arguments.label_share == 1 else "conv"
-    if decoder is not None:
+    if decoder in (None, "auto"):
+        # With few labels the others are untried, with patience they would always stop early, and they know no categories.
+        few = arguments.label_share < 1 or arguments.patience is not None or categories
+        options["candidates"] = ("conv",) if few else CANDIDATES
+    else:
         options["decoder"] = decoder
     recipe, reason = choose_recipe(images, labels, groups=groups, **options)
-    if recipe.decoder == "sprites" and arguments.patience is not None:
+    if recipe.decoder in ("sprites", "scene") and arguments.patience is not None:
         raise ValueError(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )

@@ -89,7 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
         stages.say(f"{len(held)} images are held out for validation")
     groups = getattr(train_data, "groups", None)
     groups = None if groups is None else groups[chosen]
-    recipe, reason = choose(arguments, images, labels, groups)
+    kinds = getattr(train_data, "kinds", None)
+    recipe, reason = choose(arguments, images, labels, groups, categories=bool(kinds))
     if reason:
         stages.say(reason)
     photographs = recipe.decoder == "hierarchical"
@@ -123,7 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     torch.manual_seed(arguments.seed)
     with stages.stage("start") as note:
-        pair = recipe.build(train_data.graph, images, labels, config, kinds=getattr(train_data, "kinds", None))
+        pair = recipe.build(train_data.graph, images, labels, config, kinds=kinds)
         parameters = sum(p.numel() for module in (pair.model, pair.guide) for p in module.parameters())
         note(f"{parameters / 1e6:.2f} million parameters, on {device}")
     checkpoint = TrainingCheckpoint(

@@ -46,6 +46,11 @@ _CAPTIONS = {
         "they are right, below it too narrow. Dashed: before calibration, where the guide is calibrated.",
     ),
     "reconstructions": ("Reconstructions", "Test image, the decoder's mean at the posterior mean, and their difference."),
+    "effects": (
+        "What each concept does",
+        "Root mean squared change of each pixel, in units of its range, when the concept takes the value of another image and "
+        "all other concepts stay: what the decoder has learned, right or wrong.",
+    ),
     "graph": (
         "Causal graph",
         "Beside each edge: by how many standard deviations the learned mechanism moves the effect when the cause moves by one, "
@@ -90,6 +95,8 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
             "reconstructions": plots.plot_reconstructions(run, data.images, labels),
             "graph": plots.plot_graph(run.graph, _sensitivity(run, labels), title="the run's graph"),
         }
+        if len(labels) > 1:
+            figures["effects"] = plots.plot_effects(run, data.images, labels)
         # Decoders of one's own may do what Pyro cannot track.
         with suppress(Exception):
             figures["program"] = plots.plot_model(run.model, data.images[:1], labels[:1])

@@ -21,6 +21,7 @@ from causalvae_pyro.interventions.effects import (
     twin_worlds,
 )
 from causalvae_pyro.interventions.handlers import Replace, Scale, Shift, SoftDoMessenger, SoftIntervention, soft_do
+from causalvae_pyro.interventions.pixel_effects import pixel_effects
 from causalvae_pyro.interventions.sweeps import sweep
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "encode",
     "intervene",
     "ite",
+    "pixel_effects",
     "predict",
     "reconstruct",
     "sample_interventional",

@@ -10,9 +10,10 @@ from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.critics import LabelPredictor, ProjectionDiscriminator
 from causalvae_pyro.networks.decoders import ConvDecoder, FiLMDecoder, MLPDecoder
 from causalvae_pyro.networks.encoders import AugmentedEncoder, Backbone, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
+from causalvae_pyro.networks.fields import Fields
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
 from causalvae_pyro.networks.normalised import NormalisedEncoder, ResidualEncoder
-from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
+from causalvae_pyro.networks.sprites import SceneDecoder, SpriteDecoder
 
 __all__ = [
     "AugmentedEncoder",
@@ -22,6 +23,7 @@ __all__ = [
     "ConvEncoder",
     "FeaturePyramid",
     "FiLMDecoder",
+    "Fields",
     "HierarchicalDecoder",
     "LabelPredictor",
     "MLPDecoder",
@@ -33,6 +35,7 @@ __all__ = [
     "RandomSymmetry",
     "RandomView",
     "ResidualEncoder",
+    "SceneDecoder",
     "SpatialEncoder",
     "SpriteDecoder",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.interventions.counterfactuals import counterfactual, encode, reconstruct
+from causalvae_pyro.interventions.pixel_effects import pixel_effects
 from causalvae_pyro.plots.style import (
     BLUE,
     GREY,
@@ -40,6 +41,7 @@ __all__ = [
     "plot_concepts",
     "plot_counterfactuals",
     "plot_coverage",
+    "plot_effects",
     "plot_history",
     "plot_matrix",
     "plot_reconstructions",
@@ -166,6 +168,36 @@ def plot_concepts(run: Run, images: Tensor, labels: Tensor, units: Sequence[str]
         axes.plot(ends, ends, color=GREY, linestyle="-", marker="", linewidth=0.8)
         axes.set_xlabel(f"label: {axis_label(name, shown.get(name))}")
         axes.set_ylabel(f"read: {axis_label(name, shown.get(name))}")
+    return figure
+
+
+@figure_style()
+def plot_effects(run: Run, images: Tensor, labels: Tensor | None = None, *, count: int = 100) -> Figure:
+    """Draws which pixels each concept moves, and by how much, as the model has learned it; beside an image to compare with.
+
+    Args:
+        run: The trained pair.
+        images: ``[N, C, H, W]`` in [0, 1] or uint8, two at least.
+        labels: ``[N, n]``, for guides that use them.
+        count: Use so many of them, evenly spaced.
+    """
+    chosen = evenly_spaced(min(count, len(images)), len(images))
+    found = pixel_effects(run.model, run.guide, images[chosen], None if labels is None else labels[chosen])
+    maps = found.square().mean(1).sqrt().cpu()
+    columns = min(5, len(maps) + 1)
+    rows = math.ceil((len(maps) + 1) / columns)
+    cell = min(1.2, (WIDTH - 0.6) / columns)
+    figure, grid = subplots(rows, columns, width=cell * columns + 0.6, height=(cell + 0.2) * rows)
+    panels = list(grid.flat)
+    picture = scale_images(images[chosen[0]]).cpu().movedim(0, -1).numpy()
+    panels[0].imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
+    panels[0].set_title("an image", fontsize=MIN_FONT, pad=2)
+    for axes, name, effect in zip(panels[1:], run.graph.names, maps, strict=False):
+        drawn = axes.imshow(effect.numpy(), cmap=SEQUENTIAL, vmin=0, vmax=max(1e-6, maps.max().item()))
+        axes.set_title(readable(name), fontsize=MIN_FONT, pad=2)
+    for axes in panels:
+        axes.set_axis_off()
+    figure.colorbar(drawn, ax=panels, label="change of a pixel", fraction=0.05)
     return figure
 
 

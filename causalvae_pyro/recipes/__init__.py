@@ -1,7 +1,7 @@
 """Default ways to put a model together for labelled images; what the command line and the main job use."""
 
-from causalvae_pyro.recipes.choice import choose_recipe
+from causalvae_pyro.recipes.choice import CANDIDATES, choose_recipe
 from causalvae_pyro.recipes.mechanisms import fit_mechanisms
 from causalvae_pyro.recipes.recipe import Recipe
 
-__all__ = ["Recipe", "choose_recipe", "fit_mechanisms"]
+__all__ = ["CANDIDATES", "Recipe", "choose_recipe", "fit_mechanisms"]

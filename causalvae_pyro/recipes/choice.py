@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from causalvae_pyro.metrics.noise import noise_share
+from causalvae_pyro.networks import ConvDecoder, SceneDecoder, SpriteDecoder
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.recipe import Recipe
+from causalvae_pyro.recipes.trial import known_concepts, try_decoders, unusual
+from causalvae_pyro.utils.random_state import kept_rng_state
 
-__all__ = ["choose_recipe"]
+__all__ = ["CANDIDATES", "choose_recipe"]
 
 # Simulators have at most 0.05 (with mechanism noise), photographs under known light 0.27, digits 0.87, faces 0.98.
 _OWN_NOISE = 0.1
@@ -18,18 +23,37 @@ _OWN_NOISE = 0.1
 _WITHIN_GROUPS = 0.5
 # Among fewer images even nearest neighbours differ by much.
 _FEWEST = 200
+#: From the strongest assumptions to the weakest.
+CANDIDATES = ("sprites", "scene", "conv")
+# A stronger assumption that holds carries further than a trial can tell: it stays unless a weaker one leaves less than half of
+# its error.
+_WORTH = 2.0
+_MOST = 2000
 
 
-def choose_recipe(images: Tensor, labels: Tensor, *, groups: Tensor | None = None, **options: Any) -> tuple[Recipe, str]:
-    """The recipe that fits the data: do the labels explain the pixels, or have the images much of their own?
+def choose_recipe(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    groups: Tensor | None = None,
+    candidates: Sequence[str] = CANDIDATES,
+    **options: Any,
+) -> tuple[Recipe, str]:
+    """The recipe that fits the data.
 
-    In the latter case two more things are chosen: whether mirrored images keep their labels and, with groups, whether images of
-    one group share what the labels do not say.
+    Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`) it is the one for images
+    with much of their own. Then two more things are chosen: whether mirrored images keep their labels and, with groups, whether
+    images of one group share what the labels do not say.
+
+    Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and compared on images held
+    out whose effects their causes predict least: of all images they are the most like interventions. The first of sprites, scene
+    and convolutions is taken whose error the others do not halve.
 
     Args:
         images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
         labels: Training labels ``[N, n]``, NaN where missing.
         groups: The group (person, patient, scene) of each image, ``[N]``, where it is known.
+        candidates: The decoders to try, of :data:`CANDIDATES`; a single one is taken untried.
         **options: Of :class:`Recipe`, in place of what would be chosen.
 
     Returns:
@@ -38,24 +62,43 @@ def choose_recipe(images: Tensor, labels: Tensor, *, groups: Tensor | None = Non
     Raises:
         ValueError: If an option is out of range.
     """
-    known, reasons = int((~labels.isnan().any(1)).sum()), []
+    if not candidates or not set(candidates) <= set(CANDIDATES):
+        raise ValueError(f"candidates: got {list(candidates)}; valid: {', '.join(map(repr, CANDIDATES))}")
+    reasons = []
     if "decoder" not in options:
-        if known < _FEWEST:
-            few = f"{known} images with all labels are too few to tell what they leave unexplained: decoder 'conv'"
-            return Recipe(**options), few
-        share = noise_share(images, labels)
-        decoder = "hierarchical" if share > _OWN_NOISE else "conv"
-        what = "noise of the image's own at several resolutions" if decoder == "hierarchical" else "no noise of the image's own"
-        reasons.append(f"the labels leave {100 * share:.0f} % of the pixels' variance unexplained: {what} (decoder {decoder!r})")
-        options["decoder"] = decoder
+        options["decoder"], line = _decoder(images, labels, candidates, options)
+        reasons.append(line)
     if options["decoder"] == "hierarchical":
         if "mirror" not in options and left_right_matters(images, labels):
             options["mirror"] = False
             reasons.append("mirrored images are read worse: none are used (mirror False)")
-        if "grouped" not in options and groups is not None and known >= _FEWEST:
+        if "grouped" not in options and groups is not None and _known(labels) >= _FEWEST:
             options["grouped"], line = _grouped(images, labels, groups)
             reasons.append(line)
     return Recipe(**options), "; ".join(reasons)
+
+
+def _known(labels: Tensor) -> int:
+    return int((~labels.isnan().any(1)).sum())
+
+
+def _decoder(images: Tensor, labels: Tensor, candidates: Sequence[str], options: dict[str, Any]) -> tuple[str, str]:
+    if (known := _known(labels)) < _FEWEST:
+        return "conv", f"{known} images with all labels are too few to tell what they leave unexplained: decoder 'conv'"
+    share = noise_share(images, labels)
+    said = f"the labels leave {100 * share:.0f} % of the pixels' variance unexplained"
+    if share > _OWN_NOISE:
+        return "hierarchical", f"{said}: noise of the image's own at several resolutions (decoder 'hierarchical')"
+    line = f"{said}: no noise of the image's own"
+    # Convolutions alone can have noise in one vector.
+    only = "conv" if options.get("noise_dim") else candidates[0]
+    if options.get("noise_dim") or len(candidates) == 1:
+        return only, f"{line} (decoder {only!r})"
+    complete = ~labels.isnan().any(1)
+    errors = _try(candidates, Recipe(**options), images[complete], labels[complete])
+    decoder = _choose(errors)
+    found = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+    return decoder, f"{line}; squared error on the most unusual images after a trial: {found} (decoder {decoder!r})"
 
 
 def _grouped(images: Tensor, labels: Tensor, groups: Tensor) -> tuple[bool, str]:
@@ -67,3 +110,25 @@ def _grouped(images: Tensor, labels: Tensor, groups: Tensor) -> tuple[bool, str]
     if within > _WITHIN_GROUPS * share:
         return False, f"within a group it is {100 * within:.0f} %: the noise is each image's own, not its group's (grouped False)"
     return True, f"within a group it is {100 * within:.0f} %: images of a group share their noise (grouped True)"
+
+
+def _choose(errors: dict[str, float]) -> str:
+    best = min(errors.values())
+    return next(name for name in CANDIDATES if name in errors and errors[name] <= _WORTH * best)
+
+
+def _try(candidates: Sequence[str], recipe: Recipe, images: Tensor, labels: Tensor) -> dict[str, float]:
+    with kept_rng_state(images.device):
+        torch.manual_seed(0)
+        chosen = torch.randperm(len(images))[:_MOST]
+        images, labels = images[chosen].cpu(), labels[chosen].float().cpu()
+        held = unusual(labels)
+        concepts = known_concepts(labels, recipe.dim, 1.0)
+        n, seen = labels.shape[1], images[~held]
+        made: dict[str, Callable[[], nn.Module]] = {
+            "sprites": lambda: SpriteDecoder.from_images(seen, n, recipe.dim, concepts=concepts[~held]),
+            "scene": lambda: SceneDecoder.from_images(seen, n, recipe.dim, concepts=concepts[~held]),
+            "conv": lambda: ConvDecoder.from_images(seen, n, recipe.dim),
+        }
+        decoders = {name: made[name]() for name in candidates}
+        return try_decoders(decoders, images, concepts, held, weight=recipe.sparsity_weight, growth=recipe.sparsity_weight_growth)

@@ -16,7 +16,7 @@ from causalvae_pyro.graph import CausalGraph, GraphLike, as_graph
 from causalvae_pyro.guides import AmortizedGuide, IterativeGuide, PosteriorGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
-from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SpatialEncoder, SpriteDecoder
+from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SceneDecoder, SpatialEncoder, SpriteDecoder
 from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.objectives.sleep_phase import SleepPhase
 from causalvae_pyro.objectives.sparsity import EffectSparsity
@@ -52,6 +52,12 @@ class Recipe:
     out right as well; other decoders render children through their causes (docs/notes.md). After training, the guide corrects its
     estimate by encoding its own reconstruction (:class:`~causalvae_pyro.guides.IterativeGuide`). It assumes a few moving parts.
 
+    With ``decoder="scene"`` the layers also change their colour and opacity, and the background is a sum of fields that concepts
+    switch on (:class:`~causalvae_pyro.networks.SceneDecoder`): for what brightens, fades, bends or appears. The rest is as
+    with sprites.
+
+    With ``decoder="auto"`` the data choose; see :func:`choose_recipe`.
+
     With ``decoder="hierarchical"``, for images with much of their own such as photographs, the image's own noise has several
     resolutions (:class:`~causalvae_pyro.networks.HierarchicalDecoder`). Such a decoder would ignore the concepts: classifiers of
     the labels and a discriminator, trained in the same steps, criticise decoded counterfactuals
@@ -63,13 +69,14 @@ class Recipe:
             labels (0 and 1) and 0.05 for others.
         w_eps: See :class:`~causalvae_pyro.CausalELBO`.
         w_z: See :class:`~causalvae_pyro.CausalELBO`.
-        decoder: ``"conv"``, ``"sprites"`` or ``"hierarchical"``.
+        decoder: ``"conv"``, ``"sprites"``, ``"scene"``, ``"hierarchical"`` or ``"auto"``.
         encoder: ``"conv"``, or ``"spatial"``: finer, and slower. The hierarchical decoder's guide has one of its own.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
-        sparsity_weight: For sprites, the weight of :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0.
+        sparsity_weight: For sprites and scenes, the weight of :class:`~causalvae_pyro.objectives.EffectSparsity` at the start,
+            >= 0.
         sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. A small weight at first lets the sprites find
             their concepts; a large one in the end removes effects that only fit details.
-        refinements: For sprites, see :class:`~causalvae_pyro.guides.IterativeGuide`.
+        refinements: For sprites and scenes, see :class:`~causalvae_pyro.guides.IterativeGuide`.
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
             of its own, and its divergence comes in over the first tenth of the training.
@@ -110,7 +117,7 @@ class Recipe:
             raise ValueError(f"sparsity_weight_growth: got {self.sparsity_weight_growth}; must be > 0")
         if self.refinements < 0:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
-        if self.noise_dim < 0 or (self.noise_dim and self.decoder != "conv"):
+        if self.noise_dim < 0 or (self.noise_dim and self.decoder not in ("conv", "auto")):
             raise ValueError(f"noise_dim: got {self.noise_dim}; must be at least 0, and 0 with decoder {self.decoder!r}")
         if self.grouped and self.decoder != "hierarchical":
             raise ValueError(f"grouped: got True; with decoder {self.decoder!r} it must be False")
@@ -118,7 +125,7 @@ class Recipe:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; must be >= 0")
         for argument, value, valid in (
-            ("decoder", self.decoder, ("conv", "sprites", "hierarchical")),
+            ("decoder", self.decoder, ("conv", "sprites", "scene", "hierarchical", "auto")),
             ("encoder", self.encoder, ("conv", "spatial")),
         ):
             if value not in valid:
@@ -152,10 +159,16 @@ class Recipe:
         n, shape = len(graph), tuple(images.shape[1:])
         if tuple(labels.shape) != (len(images), n):
             raise ValueError(f"labels: expected shape {[len(images), n]} (images x concepts), got {list(labels.shape)}")
+        if self.decoder == "auto":
+            from causalvae_pyro.recipes.choice import CANDIDATES, choose_recipe  # which imports this module
+
+            given = {name: value for name, value in asdict(self).items() if value != asdict(Recipe())[name] and name != "decoder"}
+            chosen, reason = choose_recipe(images, labels, candidates=("conv",) if kinds else CANDIDATES, **given)
+            return chosen.build(graph, images, labels, {**(config or {}), "chosen": reason}, kinds=kinds)
         config = {"recipe": asdict(self), **(config or {})}
         counts = _check_kinds(kinds or {}, graph)
-        if any(counts) and self.decoder == "sprites":
-            raise ValueError("kinds: got categories, which sprites cannot have; use another decoder, such as 'conv'")
+        if any(counts) and self.decoder in ("sprites", "scene"):
+            raise ValueError(f"kinds: got categories, which decoder {self.decoder!r} cannot have; use another, such as 'conv'")
         dim = max(self.dim, *map(_count, counts))
         if self.decoder == "hierarchical":
             return photographs.build(self, graph, images, labels, config, counts)
@@ -166,8 +179,9 @@ class Recipe:
             prior = CategoricalPrior.from_labels(labels, counts, dim, std=std)
             scm = CategoricalSCM(scm, prior.kinds, width=min(std, WIDEST))
         likelihood = GaussianLikelihood(learn_scale=True)
-        if self.decoder == "sprites":
-            decoder: nn.Module = SpriteDecoder.from_images(images, n, self.dim, concepts=_concepts(prior, labels))
+        if self.decoder in ("sprites", "scene"):
+            kind = SpriteDecoder if self.decoder == "sprites" else SceneDecoder
+            decoder: nn.Module = kind.from_images(images, n, self.dim, concepts=_concepts(prior, labels))
             # From the error of an image without sprites, as fast as the image improves: the sparsity weight is relative to it.
             spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor
             likelihood = GaussianLikelihood(spread, learn_scale=True, min_scale=_GREY_LEVEL, lr_factor=faster)
@@ -175,7 +189,7 @@ class Recipe:
             decoder = ConvDecoder.from_images(images, n, dim, noise_dim=self.noise_dim)
         model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=self.noise_dim)
         encoder = ConvEncoder(shape) if self.encoder == "conv" else SpatialEncoder(shape, 128, channels=16)
-        if self.decoder == "sprites":
+        if self.decoder in ("sprites", "scene"):
             once = AmortizedGuide(encoder, scm, init_scale=std)
             guide: PosteriorGuide = IterativeGuide(once, model, refinements=self.refinements)
         else:
@@ -190,6 +204,8 @@ class Recipe:
         Args:
             run: What :meth:`build` made.
         """
+        if self.decoder == "auto":
+            return Recipe(**run.config["recipe"]).objective(run)
         if self.decoder == "hierarchical":
             return photographs.objective(self, run)
         if self.decoder == "conv":

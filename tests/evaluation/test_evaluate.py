@@ -561,6 +561,7 @@ ALTS = {
     "concepts.png": "Concepts read from test images",
     "coverage.png": "Calibration",
     "reconstructions.png": "Reconstructions",
+    "effects.png": "What each concept does",
     "graph.png": "Causal graph",
     "program.png": "The model as a program",
     "true_graph.png": "The data's graph",

@@ -37,7 +37,13 @@ class Layers(NamedTuple):
 
 
 def render_layers(
-    canvases: Tensor, usual_size: Tensor, level: Tensor, placement: Tensor, pixels_x: Tensor, pixels_y: Tensor
+    canvases: Tensor,
+    usual_size: Tensor,
+    level: Tensor,
+    placement: Tensor,
+    pixels_x: Tensor,
+    pixels_y: Tensor,
+    tint: Tensor | None = None,
 ) -> list[Layers]:
     """Renders canvases into images.
 
@@ -52,14 +58,24 @@ def render_layers(
         placement: Position, change of size, rotation and shear, ``[K, N, 6]``.
         pixels_x: Places of the pixels' middles along a row, ``[W]``, in half image sides from the image's centre.
         pixels_y: The same down a column, ``[H]``.
+        tint: Change of the colours and of the opacity in logits, ``[K, N, C + 1]``; none by default.
     """
     if canvases.device.type != "cpu":
-        return [_draw(canvases, usual_size, level, placement, pixels_x, pixels_y)]
-    each = zip(canvases.split(1), usual_size.split(1), level.split(1), placement.split(1), strict=True)
-    return [_draw(*layer, pixels_x, pixels_y) for layer in each]
+        return [_draw(canvases, usual_size, level, placement, pixels_x, pixels_y, tint)]
+    tints = [None] * len(canvases) if tint is None else tint.split(1)
+    each = zip(canvases.split(1), usual_size.split(1), level.split(1), placement.split(1), tints, strict=True)
+    return [_draw(*layer[:4], pixels_x, pixels_y, layer[4]) for layer in each]
 
 
-def _draw(canvases: Tensor, usual_size: Tensor, level: Tensor, placement: Tensor, pixels_x: Tensor, pixels_y: Tensor) -> Layers:
+def _draw(
+    canvases: Tensor,
+    usual_size: Tensor,
+    level: Tensor,
+    placement: Tensor,
+    pixels_x: Tensor,
+    pixels_y: Tensor,
+    tint: Tensor | None,
+) -> Layers:
     position, change, rotation, shear = placement.split([2, 2, 1, 1], -1)
     # Linear where it matters, and positive: softplus alone underflows to zero under extreme interventions.
     size = usual_size * (nn.functional.softplus(4 * (1 + change / usual_size)) / 4).clamp(min=1e-3)
@@ -90,6 +106,10 @@ def _draw(canvases: Tensor, usual_size: Tensor, level: Tensor, placement: Tensor
     stretch = (at_usual / as_it_lies).sqrt()
     level = level.view(-1, 1, 1)
     opacity = torch.addcmul(level, logit - (level - OUTSIDE), stretch)
+    if tint is not None:
+        colour = colour + tint[..., :-1, None]
+        # Outside of the canvas there is nothing to see, however opaque the rest gets.
+        opacity = opacity + tint[..., -1:] * ((opacity.detach() - OUTSIDE) / 4).clamp(0, 1)
     whole = columns is None or rows is None
     pixels = None if whole else (rows[..., :, None] * len(pixels_x) + columns[..., None, :]).flatten(2)  # type: ignore[index]
     return Layers(pixels, opacity, colour.sigmoid())
@@ -128,7 +148,7 @@ def composite(background: Tensor, frame: Tensor, layers: Sequence[Layers]) -> Te
     """Lays layers over a background, each pixel by the softmax of the opacities.
 
     Args:
-        background: Colours ``[C, P]``.
+        background: Colours ``[C, P]``, or ``[N, C, P]`` where they change.
         frame: The background's own opacity in logits, ``[P]``.
         layers: Groups of layers.
 

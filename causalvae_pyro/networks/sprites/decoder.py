@@ -78,9 +78,9 @@ class SpriteDecoder(_Decoder):
     ) -> None:
         check_image_shape(image_shape, 1)
         super().__init__(image_shape, num_concepts, dim, noise_dim)
-        for argument, value in (("sprites", sprites), ("hidden", hidden)):
-            if value < 1:
-                raise ValueError(f"{argument}: got {value}; must be at least 1")
+        for argument, value, least in (("sprites", sprites, self._fewest), ("hidden", hidden, 1)):
+            if value < least:
+                raise ValueError(f"{argument}: got {value}; must be at least {least}")
         if canvas < 2:
             raise ValueError(f"canvas: got {canvas}; must be at least 2")
         colours, height, width = self.image_shape
@@ -103,6 +103,8 @@ class SpriteDecoder(_Decoder):
     size: Tensor
     pixels_x: Tensor
     pixels_y: Tensor
+
+    _fewest = 1
 
     lr_factor = 4.0
     """Steps of :func:`~causalvae_pyro.fit` are so many times longer: there are few parameters, each with a meaning of its own."""
@@ -183,7 +185,7 @@ class SpriteDecoder(_Decoder):
         """How much each concept does to each layer, ``[K, n, 6]``: the standard deviation over ``z [N, n, d]`` of each effect."""
         effects = self.effects(z)
         if not effects.shape[1]:
-            return effects.new_zeros(self.sprites, self.num_concepts, 6)
+            return effects.new_zeros(self.sprites, *effects.shape[2:])
         centred = effects - effects.mean(1, keepdim=True)
         # Not of zero, where the root has no derivative.
         return (centred.square().mean(1) + 1e-8).sqrt()
@@ -196,15 +198,23 @@ class SpriteDecoder(_Decoder):
     def _compose(self, z: Tensor, eps_x: Tensor | None) -> Tensor:
         inputs, lead = self._flat(z, eps_x)
         concepts = inputs[:, : self.num_concepts * self.dim].reshape(-1, self.num_concepts, self.dim)
-        placement = self.base + self.effects(concepts).sum(2)
+        placement = self.base + self.effects_of_concepts(concepts).sum(2)
         if self.effects_of_noise is not None:
             placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
         level = self.level.flatten() * _GAIN
-        layers = render_layers(self._canvas(), self.size, level, placement, self.pixels_x, self.pixels_y)
-        background = (self.background * _GAIN).sigmoid().flatten(1)
+        fields, tint = self._appearance(concepts)
+        behind = self.background * _GAIN + fields
+        if not self.sprites:
+            return behind.expand(len(concepts), *self.image_shape).reshape(*lead, *self.image_shape)
+        layers = render_layers(self._canvas(), self.size, level, placement, self.pixels_x, self.pixels_y, tint)
+        background = behind.sigmoid().flatten(-2)
         image = composite(background, (self.frame * _GAIN).flatten(), layers)
         # The likelihood takes logits.
         return torch.logit(image, eps=1e-6).reshape(*lead, *self.image_shape)
+
+    def _appearance(self, concepts: Tensor) -> tuple[Tensor | float, Tensor | None]:
+        """What concepts do to the look of the background, in logits, and of the layers, as :func:`render_layers` takes it."""
+        return 0.0, None
 
     def _canvas(self) -> Tensor:
         """``[K, C + 3, S, S]``: colours and opacity in logits, the latter from ``OUTSIDE`` on, and its slopes along x and y."""
@@ -217,18 +227,18 @@ class SpriteDecoder(_Decoder):
 
 
 class _AdditiveEffects(nn.Module):
-    """A function of each concept alone for each layer, ``[N, n, d]`` to ``[K, N, n, 6]``: linear plus a small network."""
+    """A function of each concept alone for each layer, ``[N, n, d]`` to ``[K, N, n, outputs]``: linear plus a small network."""
 
     # Adam moves all weights of a network by a step at once. A sprite that these steps throw off its part, which may be two
     # pixels wide, does not come back.
     lr_factor = 0.6
 
-    def __init__(self, layers: int, concepts: int, dim: int, hidden: int) -> None:
+    def __init__(self, layers: int, concepts: int, dim: int, hidden: int, outputs: int = 6) -> None:
         super().__init__()
-        self.linear = nn.Parameter(1e-3 * torch.randn(layers, concepts, dim, 6) / math.sqrt(dim))
+        self.linear = nn.Parameter(1e-3 * torch.randn(layers, concepts, dim, outputs) / math.sqrt(dim))
         self.first = nn.Parameter(torch.randn(layers, concepts, dim, hidden) / math.sqrt(dim))
         self.first_bias = nn.Parameter(torch.randn(layers, concepts, 1, hidden))
-        self.second = nn.Parameter(torch.zeros(layers, concepts, hidden, 6))
+        self.second = nn.Parameter(torch.zeros(layers, concepts, hidden, outputs))
 
     def forward(self, z: Tensor) -> Tensor:
         columns = z.transpose(0, 1)

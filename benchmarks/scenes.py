@@ -1,0 +1,130 @@
+"""Counterfactuals of scenes of twelve kinds, against the truth: what the recipe that the data choose makes of own images.
+
+Every scene is a small structural causal model with a drawing (``benchmarks/scenes/``). Each cell trains on its images and
+labels as ``causalvae train --images`` would, and is scored on other images, without their labels. Beside each score stands what
+limits it: the reconstruction (``ceiling``), the decoder (counterfactual concepts known), and decoder and mechanisms (factual
+concepts known). A cell that is done is kept, so a stopped benchmark goes on where it was; start it twice with different
+``--scenes`` to use two cores.
+
+python benchmarks/scenes.py --out benchmarks/results/scenes.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import product
+from pathlib import Path
+
+import torch
+from environment import describe, write_json
+from scenes import SCENES, Scene, SceneData
+from scenes.scoring import PARTS, score, strip
+
+from causalvae_pyro import fit
+from causalvae_pyro.metrics import seeds_interval
+from causalvae_pyro.plots import plot_comparison, save_figure
+from causalvae_pyro.recipes import Recipe, choose_recipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
+    parser.add_argument("--decoder", help="by default the data choose")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--count", type=int, default=4000, help="images to train on")
+    parser.add_argument("--test", type=int, default=300, help="images to score on")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--cells", type=Path, default=Path("runs/scenes"), help="where finished cells and their pictures are kept"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scenes.json"))
+    args = parser.parse_args()
+    settings = {name: getattr(args, name) for name in ("decoder", "count", "test", "epochs", "size")}
+    for seed, name in product(range(args.seeds), args.scenes):
+        file = args.cells / f"{name}-{seed}.json"
+        if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
+            found = run(SCENES[name], seed, picture=file.with_suffix(".png"), device=args.device, **settings)
+            write_json(file, {"settings": settings, **found})
+        cell = json.loads(file.read_text())
+        print(
+            name, seed, f"{cell['seconds']:.0f} s", cell["chosen"], {k: round(v, 3) for k, v in cell["score"].items()}, flush=True
+        )
+    result = {}
+    for name in args.scenes:
+        cells = [json.loads((args.cells / f"{name}-{seed}.json").read_text()) for seed in range(args.seeds)]
+        result[name] = {
+            "must": SCENES[name].must,
+            "chosen": [cell["chosen"] for cell in cells],
+            "seconds": seeds_interval([cell["seconds"] for cell in cells]),
+            **{
+                part: {key: seeds_interval([cell[part][key] for cell in cells]) for key in cells[0][part]}
+                for part in ("r2", *PARTS)
+            },
+        }
+    write_json(args.out, {"settings": {**settings, "seeds": args.seeds}, "scenes": result, **describe()})
+    print("\n" + table(result))
+
+
+def run(
+    scene: Scene,
+    seed: int,
+    *,
+    decoder: str | None,
+    count: int,
+    test: int,
+    epochs: int,
+    size: int,
+    device: str = "auto",
+    picture: Path | None = None,
+) -> dict:
+    """One scene trained from one seed, and its scores."""
+    train, held = SceneData(scene, count, 2 * seed + 1, size), SceneData(scene, test, 2 * seed + 2, size)
+    torch.manual_seed(seed)
+    start = time.perf_counter()
+    recipe = choose_recipe(train.images, train.labels)[0] if decoder is None else Recipe(decoder=decoder)
+    pair = recipe.build(scene.graph, train.images, train.labels)
+    fit(
+        pair.model,
+        pair.guide,
+        (train.images, train.labels),
+        objective=recipe.objective(pair),
+        epochs=epochs,
+        batch_size=32 if recipe.decoder == "hierarchical" else 64,
+        seed=seed,
+        device=device,
+        progress=False,
+    )
+    seconds = time.perf_counter() - start
+    if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        save_figure(plot_comparison(strip(pair, held)), picture)
+    return {"seconds": seconds, "chosen": recipe.decoder, **score(pair, held, seed)}
+
+
+def table(result: dict) -> str:
+    """The scores of each concept, in the graph's order, with their intervals, and what limits the worst of them."""
+    lines = [
+        "| kind | must | CF-score of each concept | worst: ceiling, decoder, mechanism | decoder chosen | s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in result.items():
+        scores = [f"{key} {cell['mean']:.3f}" + _half(cell) for key, cell in row["score"].items()]
+        worst = min(row["score"], key=lambda key: row["score"][key]["mean"])
+        limits = ", ".join(f"{row[part][worst]['mean']:.3f}" for part in PARTS[1:])
+        chosen = "/".join(dict.fromkeys(row["chosen"]))
+        lines.append(f"| {name} | {row['must']} | {', '.join(scores)} | {limits} | {chosen} | {row['seconds']['mean']:.0f} |")
+    return "\n".join(lines)
+
+
+def _half(cell: dict) -> str:
+    """Half of an interval, if there is one."""
+    interval = cell.get("interval")
+    return f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval and interval[0] == interval[0] else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Layers that change their look, and fields that concepts switch on."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from causalvae_pyro import CausalGraph, load, reconstruct, save
+from causalvae_pyro.checkpoints import Run
+from causalvae_pyro.networks import Fields, SceneDecoder, SpriteDecoder
+from causalvae_pyro.networks.sprites.decoder import _GAIN
+from tests.builders import make_pair
+
+
+def moved(module, size=0.3):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(size * torch.randn_like(parameter))
+    return module
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("pair_fields", [0, 3])
+@pytest.mark.parametrize("fields", [0, 4])
+def test_fields_end_with_pairs(fields, pair_fields, dim):
+    """What a concept does to a pixel depends on one other at a time: third differences vanish, second ones need not."""
+    net = moved(Fields((3, 4, 5), 3, dim, fields=fields, pair_fields=pair_fields, hidden=6)).double()
+    low, high = torch.randn(2, 3, dim, dtype=torch.double)
+    corners = torch.cartesian_prod(*[torch.tensor([0, 1])] * 3)
+    z = torch.where(corners[..., None] == 1, high, low)
+    values = net(z).reshape(2, 2, 2, 3, 4, 5)
+    second = values.diff(dim=0).diff(dim=1)
+    assert second.abs().max() > 1e-3
+    assert_close(second.diff(dim=2), torch.zeros(1, 1, 1, 3, 4, 5, dtype=torch.double), rtol=0, atol=1e-12)
+
+
+def test_fields_start_dark():
+    assert torch.equal(Fields((1, 4, 4), 2)(torch.randn(5, 2, 1)), torch.zeros(5, 1, 4, 4))
+
+
+@pytest.mark.parametrize("argument", ["fields", "pair_fields", "hidden"])
+def test_fields_refuse_what_cannot_be(argument):
+    with pytest.raises(ValueError, match=f"^{argument}: got -1; must be at least [01]$"):
+        Fields((1, 4, 4), 2, **{argument: -1})
+
+
+def test_a_fresh_scene_draws_what_sprites_draw():
+    sprites = moved(SpriteDecoder((3, 16, 12), 2, sprites=2, canvas=6, hidden=4), 0.1)
+    scene = SceneDecoder((3, 16, 12), 2, sprites=2, canvas=6, hidden=4)
+    missing = scene.load_state_dict(sprites.state_dict(), strict=False)
+    assert not missing.unexpected_keys
+    torch.nn.init.zeros_(scene.tints_of_concepts.linear)
+    z = torch.randn(7, 2, 1)
+    assert_close(scene(z), sprites(z))
+
+
+def test_tints_are_in_logits_on_the_canvas():
+    """One opaque sprite in the middle of a black picture gets brighter, and then vanishes; around it nothing changes."""
+    scene = SceneDecoder((1, 16, 16), 2, sprites=1, canvas=8, hidden=4)
+    with torch.no_grad():
+        scene.background.fill_(-6 / _GAIN)
+        scene.opacity.fill_(6 / _GAIN)
+        scene.size.fill_(0.5)
+        scene.tints_of_concepts.linear.zero_()
+        scene.tints_of_concepts.linear[0, 0, 0, 0] = 1.0
+        scene.tints_of_concepts.linear[0, 1, 0, 1] = -12.0
+    z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])[..., None]
+    plain, bright, gone = scene(z).sigmoid()[:, 0].detach()
+    assert plain[8, 8].item() == pytest.approx(0.5, abs=0.01)
+    assert bright[8, 8].item() == pytest.approx(torch.tensor(2.0).sigmoid().item(), abs=0.01)
+    assert gone[8, 8] < 0.01
+    assert_close(bright[:3], plain[:3])
+    sizes = scene.effect_sizes(torch.randn(4000, 2, 1))
+    assert sizes.shape == (1, 2, 8)
+    assert sizes[0, 0, 6].item() == pytest.approx(0.25, rel=0.1)
+    assert sizes[0, 1, 7].item() == pytest.approx(3.0, rel=0.1)
+
+
+def test_no_layer_at_all():
+    scene = moved(SceneDecoder((3, 5, 6), 2, 2, sprites=0))
+    z = torch.randn(4, 2, 2)
+    assert_close(scene(z), _GAIN * scene.background + scene.fields(z))
+    assert scene(z.expand(3, 4, 2, 2)).shape == (3, 4, 3, 5, 6)
+    assert scene.effect_sizes(z).shape == (0, 2, 10)
+    with pytest.raises(ValueError, match="^sprites: got -1; must be at least 0$"):
+        SceneDecoder((3, 5, 6), 2, sprites=-1)
+
+
+def glow(count=200, side=16):
+    """Everything brightens; and a square that travels."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.rand(count, 2, generator=generator)
+    x = (0.2 + 0.5 * z[:, :1, None, None]).expand(-1, 3, side, side).clone()
+    squares = torch.full((count, 3, side, side), 0.9)
+    for picture, place in zip(squares, (12 * z[:, 1]).int().tolist(), strict=True):
+        picture[0, 6:10, place : place + 4] = 0.1
+    return x, squares, ((z - 0.5) * 3.5)[..., None]
+
+
+def test_parts_only_where_they_explain():
+    brightening, squares, z = glow()
+    torch.manual_seed(0)
+    assert SceneDecoder.from_images(brightening, 2, concepts=z).sprites == 0
+    assert SceneDecoder.from_images(squares, 2, concepts=z).sprites == 1
+    assert SceneDecoder.from_images((squares * 255).to(torch.uint8), 2, concepts=z, sprites=3).sprites == 3
+    # Who says nothing of concepts gets what is seen.
+    assert SceneDecoder.from_images(squares, 2).sprites == 1
+    z[::2] = torch.nan
+    assert SceneDecoder.from_images(squares, 2, concepts=z).sprites == 1
+
+
+def test_checkpoint(tmp_path):
+    graph = CausalGraph(["a", "b"], [("a", "b")])
+    model, guide = make_pair(graph, (1, 16, 16))
+    model.decoder = moved(SceneDecoder((1, 16, 16), 2, sprites=2, canvas=4, fields=3, pair_fields=0), 0.1)
+    x = torch.rand(3, 1, 16, 16)
+    save(Run(model, guide, {}), tmp_path)
+    again = load(tmp_path)
+    assert_close(reconstruct(again.model, again.guide, x), reconstruct(model, guide, x))
