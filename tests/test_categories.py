@@ -79,7 +79,7 @@ def test_a_recipe_takes_the_kinds(trained, folder):
 
 def test_a_recipe_refuses_what_has_no_kinds(folder):
     data = opened(folder)
-    with raises("kinds", "sprites cannot have"):
+    with raises("kinds", "decoder 'sprites' cannot have"):
         Recipe(decoder="sprites").build(data.graph, data.images, data.labels, kinds=data.kinds)
     with raises("kinds", "got some of 'colour'; the concepts are size, fruit, bright"):
         Recipe().build(data.graph, data.images, data.labels, kinds={"colour": 3})
