@@ -83,6 +83,8 @@ class Recipe:
         minimality: For the hierarchical decoder, the price of a changed pixel beside them, >= 0.
         mirror: For the hierarchical decoder: mirrored images keep their labels, for the classifiers and the encoder. Not where
             left and right matter.
+        teacher_forcing: For ``decoder="conv"`` without ``noise_dim``: the decoder learns from the labels' concepts and the guide
+            from decoded interventions, as with sprites. Without, both learn from the bound alone, for which few labels will do.
     """
 
     dim: int = 1
@@ -100,6 +102,7 @@ class Recipe:
     realism: float = 2.0
     minimality: float = 0.005
     mirror: bool = True
+    teacher_forcing: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
@@ -180,8 +183,10 @@ class Recipe:
             return Recipe(**run.config["recipe"]).objective(run)
         if self.decoder == "hierarchical":
             return photographs.objective(self, run)
-        if self.decoder == "conv":
+        if self.decoder == "conv" and (self.noise_dim or not self.teacher_forcing):
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
+        if self.decoder == "conv":
+            return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=[LabelFit(), SleepPhase(run.guide)])
         sparsity = EffectSparsity(lambda progress: self.sparsity_weight * self.sparsity_weight_growth**progress)
         terms: list[Term] = [LabelFit(), sparsity, SleepPhase(run.guide)]
         return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=terms)
