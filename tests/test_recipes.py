@@ -30,6 +30,10 @@ def test_parts(data):
     _, run = build(data)
     assert type(run.model.decoder) is ConvDecoder
     assert type(run.guide.encoder) is ConvEncoder
+    objective = Recipe().objective(run)
+    assert (objective.teacher_forcing, [term.name for term in objective.terms]) == (0.0, ["label_fit"])
+    objective = Recipe(teacher_forcing=True).objective(run)
+    assert (objective.teacher_forcing, [term.name for term in objective.terms]) == (1.0, ["label_fit", "sleep"])
     recipe, run = build(data, decoder="sprites", encoder="spatial", sparsity_weight=7.0)
     assert type(run.model.decoder) is SpriteDecoder
     assert isinstance(run.guide, IterativeGuide)
@@ -234,7 +238,8 @@ def test_unusual_effects_are_held_out():
     labels = torch.stack([cause, 3 * cause + 0.5 * noise + 7, torch.randn(1000)], 1)
     held = unusual(labels)
     assert held.sum() == 200
-    assert noise[held].abs().min() > 0.9 * noise[~held].abs().max()
+    # All but for what chance adds to the correlations.
+    assert noise[held].abs().min() > 0.8 * noise[~held].abs().max()
     # Where no label follows from another, chance decides.
     free = unusual(torch.randn(1000, 3))
     assert 190 <= free.sum() <= 210

@@ -89,6 +89,8 @@ class Recipe:
         grouped: For the hierarchical decoder: images of one group (a person under several lights) have the same noise, and
             train with ``fit(groups=)``. Then images of a group show each other's counterfactuals
             (:class:`~causalvae_pyro.objectives.GroupSwap`), in place of classifiers and discriminator.
+        teacher_forcing: For ``decoder="conv"`` without ``noise_dim``: the decoder learns from the labels' concepts and the guide
+            from decoded interventions, as with sprites. Without, both learn from the bound alone, for which few labels will do.
     """
 
     dim: int = 1
@@ -107,6 +109,7 @@ class Recipe:
     minimality: float = 0.0015
     mirror: bool = True
     grouped: bool = False
+    teacher_forcing: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.labelled_share < 1:
@@ -208,8 +211,10 @@ class Recipe:
             return Recipe(**run.config["recipe"]).objective(run)
         if self.decoder == "hierarchical":
             return photographs.objective(self, run)
-        if self.decoder == "conv":
+        if self.decoder == "conv" and (self.noise_dim or not self.teacher_forcing):
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
+        if self.decoder == "conv":
+            return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=[LabelFit(), SleepPhase(run.guide)])
         sparsity = EffectSparsity(lambda progress: self.sparsity_weight * self.sparsity_weight_growth**progress)
         terms: list[Term] = [LabelFit(), sparsity, SleepPhase(run.guide)]
         return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=terms)
