@@ -31,7 +31,7 @@ def markdown(path: Path) -> str:
     """
     result = json.loads(path.read_text())
     rows, settings = result["rows"], result["settings"]
-    count, first = len(result["seeds"]), rows["ours"]
+    count, first = len(result["seeds"]), next(iter(rows.values()))
 
     def triple(found: dict[str, Any], attribute: str, digits: int, middle: str = "") -> str:
         return " / ".join(f"{found[f'effectiveness do({name}){middle} {attribute}']['mean']:.{digits}f}" for name in _DIGITS)
