@@ -22,12 +22,13 @@ _OWN_NOISE = 0.1
 _FEWEST = 200
 #: From the strongest assumptions to the weakest.
 CANDIDATES = ("sprites", "scene", "conv")
-# A stronger assumption that holds carries further than a trial can tell: it stays unless a weaker one leaves less than half of
-# its error.
-_WORTH = 2.0
+# A stronger assumption that holds carries further than a trial can tell: it stays unless a weaker one leaves clearly less.
+_WORTH = 1.25
 _MOST = 2000
-# Smaller errors are none, in images of 8 bits.
-_GREY_LEVEL = 1 / 255
+# Pairs of more concepts have more fields than is worth their time.
+_MOST_CONCEPTS = 12
+# After so short a trial, errors of two grey levels say nothing.
+_TWO_GREY_LEVELS = 2 / 255
 
 
 def choose_recipe(
@@ -38,7 +39,7 @@ def choose_recipe(
     Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`) it is the one for images
     with much of their own. Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and
     compared on images held out whose effects their causes predict least: of all images they are the most like interventions. The
-    first of sprites, scene and convolutions is taken whose error the others do not halve.
+    first of sprites, scene and convolutions is taken whose error is at most a quarter larger than that of the others.
 
     Args:
         images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
@@ -60,6 +61,8 @@ def choose_recipe(
             **options
         ), f"{known} images with all labels are too few to tell what they leave unexplained: decoder 'conv'"
     share = noise_share(images, labels)
+    if labels.shape[1] > _MOST_CONCEPTS and len(candidates) > 1:
+        candidates = [name for name in candidates if name != "scene"]
     said = f"the labels leave {100 * share:.0f} % of the pixels' variance unexplained"
     if share > _OWN_NOISE:
         line = f"{said}: noise of the image's own at several resolutions (decoder 'hierarchical')"
@@ -79,7 +82,7 @@ def choose_recipe(
 
 
 def _choose(errors: dict[str, float]) -> str:
-    left = {name: error + _GREY_LEVEL**2 for name, error in errors.items()}
+    left = {name: error + _TWO_GREY_LEVELS**2 for name, error in errors.items()}
     return next(name for name in CANDIDATES if name in left and left[name] <= _WORTH * min(left.values()))
 
 

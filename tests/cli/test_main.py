@@ -152,6 +152,8 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
     [
         ([], "SpriteDecoder", "ConvEncoder"),
         (["--decoder", "conv"], "ConvDecoder", "ConvEncoder"),
+        (["--decoder", "scene"], "SceneDecoder", "ConvEncoder"),
+        (["--decoder", "auto", "--patience", "9"], "ConvDecoder", "ConvEncoder"),
         (["--label-share", "0.5", "--encoder", "spatial"], "ConvDecoder", "SpatialEncoder"),
         (["--label-share", "0.5", "--decoder", "sprites"], "SpriteDecoder", "ConvEncoder"),
         (["--preset", "best"], "SpriteDecoder", "ConvEncoder"),
