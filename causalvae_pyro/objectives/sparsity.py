@@ -29,18 +29,21 @@ class EffectSparsity:
     Args:
         weight: Sparsity weight in nats per image, >= 0: a number, or a function of the progress of training in [0, 1].
         scale: Size at which the penalty turns from linear to logarithmic, > 0, in the effects' units.
+        sizes: The decoder's method: ``"effect_sizes"``, or ``"field_sizes"`` of :class:`~causalvae_pyro.networks.SceneDecoder`,
+            pixel by pixel.
     """
 
-    name = "effect_sparsity"
-
-    def __init__(self, weight: float | Callable[[float], float] = 2000.0, *, scale: float = 0.05) -> None:
+    def __init__(
+        self, weight: float | Callable[[float], float] = 2000.0, *, scale: float = 0.05, sizes: str = "effect_sizes"
+    ) -> None:
         if not callable(weight) and not weight >= 0:
             raise ValueError(f"weight: got {weight}; must be >= 0")
         if not scale > 0:
             raise ValueError(f"scale: got {scale}; must be > 0")
-        self.weight, self.scale = weight, scale
+        self.weight, self.scale, self.sizes = weight, scale, sizes
+        self.name = sizes.replace("sizes", "sparsity")
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         z = trace.nodes["z"]["value"].detach()
-        sizes = model.decoder.effect_sizes(z.reshape(-1, *z.shape[-2:]))
+        sizes = getattr(model.decoder, self.sizes)(z.reshape(-1, *z.shape[-2:]))
         return z.shape[-3] * self.scale * torch.log1p(sizes / self.scale).sum()

@@ -25,12 +25,13 @@ _WITHIN_GROUPS = 0.5
 _FEWEST = 200
 #: From the strongest assumptions to the weakest.
 CANDIDATES = ("sprites", "scene", "conv")
-# A stronger assumption that holds carries further than a trial can tell: it stays unless a weaker one leaves less than half of
-# its error.
-_WORTH = 2.0
+# A stronger assumption that holds carries further than a trial can tell: it stays unless a weaker one leaves clearly less.
+_WORTH = 1.25
 _MOST = 2000
-# Smaller errors are none, in images of 8 bits.
-_GREY_LEVEL = 1 / 255
+# Pairs of more concepts have more fields than is worth their time.
+_MOST_CONCEPTS = 12
+# After so short a trial, errors of two grey levels say nothing.
+_TWO_GREY_LEVELS = 2 / 255
 
 
 def choose_recipe(
@@ -49,7 +50,7 @@ def choose_recipe(
 
     Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and compared on images held
     out whose effects their causes predict least: of all images they are the most like interventions. The first of sprites, scene
-    and convolutions is taken whose error the others do not halve.
+    and convolutions is taken whose error is at most a quarter larger than that of the others.
 
     Args:
         images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
@@ -88,6 +89,8 @@ def _decoder(images: Tensor, labels: Tensor, candidates: Sequence[str], options:
     if (known := _known(labels)) < _FEWEST:
         return "conv", f"{known} images with all labels are too few to tell what they leave unexplained: decoder 'conv'"
     share = noise_share(images, labels)
+    if labels.shape[1] > _MOST_CONCEPTS and len(candidates) > 1:
+        candidates = [name for name in candidates if name != "scene"]
     said = f"the labels leave {100 * share:.0f} % of the pixels' variance unexplained"
     if share > _OWN_NOISE:
         return "hierarchical", f"{said}: noise of the image's own at several resolutions (decoder 'hierarchical')"
@@ -117,7 +120,7 @@ def _grouped(images: Tensor, labels: Tensor, groups: Tensor) -> tuple[bool, str]
 
 
 def _choose(errors: dict[str, float]) -> str:
-    left = {name: error + _GREY_LEVEL**2 for name, error in errors.items()}
+    left = {name: error + _TWO_GREY_LEVELS**2 for name, error in errors.items()}
     return next(name for name in CANDIDATES if name in left and left[name] <= _WORTH * min(left.values()))
 
 

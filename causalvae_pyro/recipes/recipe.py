@@ -33,6 +33,8 @@ __all__ = ["Recipe"]
 # concepts.
 _GREY_LEVEL = 1 / 255
 _STD = 0.005
+# Sparsity weight and scale of the change of a pixel, relative to that of a layer's place.
+_PIXEL, _PIXEL_SCALE = 2.5e-4, 0.02
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,14 @@ class Recipe:
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
         if self.decoder == "conv":
             return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=[LabelFit(), SleepPhase(run.guide)])
-        sparsity = EffectSparsity(lambda progress: self.sparsity_weight * self.sparsity_weight_growth**progress)
-        terms: list[Term] = [LabelFit(), sparsity, SleepPhase(run.guide)]
+
+        def weight(progress: float) -> float:
+            return self.sparsity_weight * self.sparsity_weight_growth**progress
+
+        terms: list[Term] = [LabelFit(), EffectSparsity(weight), SleepPhase(run.guide)]
+        if self.decoder == "scene":
+            # There are thousands of pixels, each with a size of its own.
+            terms.append(EffectSparsity(lambda p: _PIXEL * weight(p), scale=_PIXEL_SCALE, sizes="field_sizes"))
         return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=terms)
 
     def labelled_repeats(self, labels: Tensor) -> int:

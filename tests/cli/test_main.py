@@ -165,6 +165,8 @@ def test_a_quick_look(tmp_path, monkeypatch, capsys):
     [
         ([], "SpriteDecoder", "ConvEncoder"),
         (["--decoder", "conv"], "ConvDecoder", "ConvEncoder"),
+        (["--decoder", "scene"], "SceneDecoder", "ConvEncoder"),
+        (["--decoder", "auto", "--patience", "9"], "ConvDecoder", "ConvEncoder"),
         (["--label-share", "0.5", "--encoder", "spatial"], "ConvDecoder", "SpatialEncoder"),
         (["--label-share", "0.5", "--decoder", "sprites"], "SpriteDecoder", "ConvEncoder"),
         (["--preset", "best"], "SpriteDecoder", "ConvEncoder"),

@@ -9,13 +9,16 @@ from torch import Tensor
 from typing_extensions import Self
 
 from causalvae_pyro.networks.fields import Fields
-from causalvae_pyro.networks.sprites.decoder import SpriteDecoder, _AdditiveEffects, _Start
+from causalvae_pyro.networks.sprites.decoder import _GAIN, SpriteDecoder, _AdditiveEffects, _Start
 from causalvae_pyro.utils.images import check_images, scale_images
 
 __all__ = ["SceneDecoder"]
 
 # Of logits: a change of 4 takes a pixel from dark to bright, as one of 1 in a place takes a layer through half of the image.
 _LOGITS = 0.25
+
+# Black and white have no slope, and yet fields change them.
+_SLOPE = 0.05
 
 # Parts that start with so much of the error of a regression of the pixels have not been seen right.
 _BETTER = 0.1
@@ -99,6 +102,14 @@ class SceneDecoder(SpriteDecoder):
     def effects(self, z: Tensor) -> Tensor:
         """Each concept's effect on each layer, ``[K, N, n, 6 + C + 1]``: as :class:`SpriteDecoder` has it, colour and opacity."""
         return torch.cat([super().effects(z), _LOGITS * self.tints_of_concepts(z)], -1)
+
+    def field_sizes(self, z: Tensor) -> Tensor:
+        """How much each concept alone and each pair changes each pixel of the background, ``[n + pairs, C * H * W]``.
+
+        In units of the pixels' range; see :meth:`Fields.sizes`. :class:`~causalvae_pyro.objectives.EffectSparsity` penalises it.
+        """
+        bright = (self.background.detach() * _GAIN).sigmoid().flatten()
+        return self.fields.sizes(z) * (bright * (1 - bright)).clamp(min=_SLOPE)
 
     def _appearance(self, concepts: Tensor) -> tuple[Tensor | float, Tensor | None]:
         return self.fields(concepts), self.tints_of_concepts(concepts).sum(2)

@@ -85,6 +85,27 @@ def test_no_layer_at_all():
         SceneDecoder((3, 5, 6), 2, sprites=-1)
 
 
+@pytest.mark.parametrize(("fields", "pair_fields"), [(0, 0), (3, 2)])
+def test_sizes_of_fields(fields, pair_fields):
+    """They are the standard deviations of what each concept, and each pair, adds to the logits where concepts are independent."""
+    scene = moved(SceneDecoder((1, 4, 4), 3, sprites=0, fields=fields, pair_fields=pair_fields), 0.5)
+    torch.nn.init.zeros_(scene.background)
+    z = torch.randn(40, 1, 1).expand(-1, 3, 1) + 0.1 * torch.randn(40, 3, 1)
+    free = torch.stack([z[:, j].roll(13 * j, 0) for j in range(3)], 1)
+    found = scene.field_sizes(z)
+    assert found.shape == (3 + 6, 16)
+    pictures = scene.fields.pictures.clone()
+    rows = [[j, *range(3 + j * fields, 3 + (j + 1) * fields)] for j in range(3)]
+    start = 3 * (1 + fields)
+    rows += [[start + k, *range(start + 6 + k * pair_fields, start + 6 + (k + 1) * pair_fields)] for k in range(6)]
+    for size, row in zip(found, rows, strict=True):
+        with torch.no_grad():
+            scene.fields.pictures.zero_()
+            scene.fields.pictures[row] = pictures[row]
+            alone = scene.fields(free).flatten(1)
+        assert_close(size, (alone.var(0, correction=0) + 1e-8).sqrt() / 4, rtol=1e-3, atol=1e-4)
+
+
 def glow(count=200, side=16):
     """Everything brightens; and a square that travels."""
     generator = torch.Generator().manual_seed(0)
