@@ -31,6 +31,7 @@ from causalvae_pyro.evaluation.predicted import train_photograph_predictor
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.metrics import seeds_interval
 from causalvae_pyro.recipes import Recipe, choose_recipe
+from causalvae_pyro.recipes.photographs import is_binary
 from causalvae_pyro.training import resolve_device
 from causalvae_pyro.utils.compat import has_bf16
 
@@ -116,7 +117,7 @@ def make(method: str, data: Any, images: Tensor, labels: Tensor) -> tuple[Run, C
         return run, recipe.objective(run), data.groups if recipe.grouped else None, precision
     # No concept is another's cause: an intervention changes what it names and no other.
     alone = CausalGraph(data.graph.names, [])
-    binary = recipe.build(alone, images[:64], labels).config["binary"]
+    binary = is_binary(labels)
     recipe = Recipe(decoder="conv", noise_dim=_VAE_NOISE, prior_std=0.3 if all(binary) else 0.05)
     if method == "hvae":
         recipe = replace(recipe, decoder="hierarchical", noise_dim=0, consistency=0.0, prior_std=None)
