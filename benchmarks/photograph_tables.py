@@ -56,8 +56,8 @@ def faces(paths: Sequence[Path]) -> str:
     row("squared error", [value(scores["reconstruction_mse"], 5) for scores in methods.values()])
     row("error after ten null interventions / one", [value(scores["composition_growth"], 2) for scores in methods.values()])
     for key in ("mic", "tic"):
-        own = value(first[f"{key}_of_the_labels"], 3)
-        row(key.upper(), [value(scores[key], 3) for scores in methods.values()], f"of the labels: {own}")
+        if own := first.get(f"{key}_of_the_labels"):
+            row(key.upper(), [value(scores[key], 3) for scores in methods.values()], f"of the labels: {value(own, 3)}")
     row("parameters, millions", [f"{scores['parameters']['mean'] / 1e6:.2f}" for scores in methods.values()])
     row("minutes of training", [f"{scores['seconds']['mean'] / 60:.0f}" for scores in methods.values()])
     return "\n".join(lines)
