@@ -23,23 +23,11 @@ from causalvae_pyro.guides import HierarchicalGuide, LabelConditionedGuide, Post
 from causalvae_pyro.guides.families import GaussianHead
 from causalvae_pyro.metrics import Predictor
 from causalvae_pyro.networks import FiLMDecoder, HierarchicalDecoder, RandomBrightness, RandomSymmetry, RandomView, SpatialEncoder
-from causalvae_pyro.objectives import PredictorConsistency
+from causalvae_pyro.objectives import PredictorConsistency, warm_up
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.scm import CausalTransform
 
 __all__ = ["METHODS", "FaceReaders", "Parts", "Readers", "photographs", "rescale"]
-
-# A likelihood of smaller scale puts ever finer details into the noise, against which the labels count for ever less.
-_MIN_SCALE = 0.05
-
-
-def labels_first(progress: float) -> float:
-    """The weight of the divergence of ``eps_x``: ten times as much at first, so that the labels explain what they can.
-
-    The other way round, less at first, the noise holds the digit before the decoder has learned it from the label: of 2,000
-    digits set to another one, 2 to 5 % were then read as that one, with any of the methods.
-    """
-    return 1 + 9 * max(0.0, 1 - progress / 0.3)
 
 
 @dataclass(frozen=True)
@@ -112,11 +100,10 @@ def known_concepts(model: Any, labels: Tensor | None) -> Any:
 def vae(parts: Parts) -> tuple[CausalVAE, PosteriorGuide, CausalELBO]:
     """A conditional VAE with convolutions."""
     decoder = FiLMDecoder.from_images(parts.images, *parts.concepts, noise_dim=parts.noise_dim)
-    likelihood = GaussianLikelihood(0.25, learn_scale=True, min_scale=_MIN_SCALE)
-    model = CausalVAE(parts.scm, parts.prior, decoder, likelihood, noise_dim=parts.noise_dim)
+    model = CausalVAE(parts.scm, parts.prior, decoder, GaussianLikelihood(learn_scale=True), noise_dim=parts.noise_dim)
     n, d = parts.concepts
     guide = ConditionalGuide(SpatialEncoder(tuple(parts.images.shape[1:]), label_dim=n * d), model)
-    return model, guide, CausalELBO(w_eps_x=labels_first)
+    return model, guide, CausalELBO(w_eps_x=warm_up(0.1))
 
 
 def hvae(parts: Parts) -> tuple[CausalVAE, PosteriorGuide, CausalELBO]:
@@ -126,16 +113,15 @@ def hvae(parts: Parts) -> tuple[CausalVAE, PosteriorGuide, CausalELBO]:
         tuple(parts.images.shape[1:]), *parts.concepts, channels=channels, noise_channels=noise, blocks=1
     )
     decoder.initialise_background(parts.images)
-    likelihood = GaussianLikelihood(0.25, learn_scale=True, min_scale=_MIN_SCALE)
+    likelihood = GaussianLikelihood(0.25, learn_scale=True, min_scale=0.01)
     model = CausalVAE(parts.scm, parts.prior, decoder, likelihood, noise_dim=decoder.noise_dim)
-    return model, ConditionalHierarchicalGuide(model), CausalELBO(w_eps_x=labels_first)
+    return model, ConditionalHierarchicalGuide(model), CausalELBO(w_eps_x=warm_up(0.3))
 
 
 def ours(parts: Parts) -> tuple[CausalVAE, PosteriorGuide, CausalELBO]:
     """The same networks as the hierarchical VAE's, and predictors that read its counterfactuals."""
     model, guide, _ = hvae(parts)
-    consistency = PredictorConsistency(parts.readers(), std=0.02, category_weight=100.0)
-    return model, guide, CausalELBO(w_eps_x=labels_first, terms=[consistency])
+    return model, guide, CausalELBO(w_eps_x=warm_up(0.3), terms=[PredictorConsistency(parts.readers(), std=0.02)])
 
 
 #: What is trained, by name.
