@@ -230,7 +230,7 @@ def test_auto():
     assert run.config["more"] == 1
     terms = recipe.objective(run).terms
     assert [term.name for term in terms] == ["label_fit", "effect_sparsity", "sleep", "field_sparsity"]
-    assert terms[3].weight(0.5) == pytest.approx(2.5e-4 * terms[1].weight(0.5))
+    assert terms[3].weight(0.5) == pytest.approx(5e-5 * terms[1].weight(0.5))
 
 
 def test_unusual_effects_are_held_out():

@@ -34,7 +34,7 @@ __all__ = ["Recipe"]
 _GREY_LEVEL = 1 / 255
 _STD = 0.005
 # Sparsity weight and scale of the change of a pixel, relative to that of a layer's place.
-_PIXEL, _PIXEL_SCALE = 2.5e-4, 0.02
+_PIXEL, _PIXEL_SCALE = 5e-5, 0.02
 
 
 @dataclass(frozen=True)
