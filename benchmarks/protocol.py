@@ -219,12 +219,17 @@ def summarise(cells: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, 
     for method, found in cells.items():
         for variant in found[0]["scores"]:
             flat = [dict(_flatten(cell["scores"][variant])) for cell in found]
-            rows[f"{method} {variant}".strip()] = {key: seeds_interval([values[key] for values in flat]) for key in flat[0]}
+            rows[f"{method} {variant}".strip()] = {key: _mean([values[key] for values in flat]) for key in flat[0]}
         for key in ("cpu_seconds", "parameters"):
-            rows[method][key] = seeds_interval([cell[key] for cell in found])
+            rows[method][key] = _mean([cell[key] for cell in found])
     first = next(iter(cells.values()))
     flat = [dict(_flatten(cell["judges on real images"])) for cell in first]
-    return rows | {"judges on real images": {key: seeds_interval([values[key] for values in flat]) for key in flat[0]}}
+    return rows | {"judges on real images": {key: _mean([values[key] for values in flat]) for key in flat[0]}}
+
+
+def _mean(values: list[float]) -> dict[str, Any]:
+    """The mean, and its interval over several seeds; the values themselves are in the cells."""
+    return {key: value for key, value in dict(seeds_interval(values)).items() if key != "values"}
 
 
 def _flatten(scores: Mapping[str, Any], prefix: str = "") -> Any:
