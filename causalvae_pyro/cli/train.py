@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
             **({"validation": len(held)} if len(held) else {}),
             **semi,
         },
+        **({"chosen": reason} if reason else {}),
         **({"units": units} if (units := units_of(train_data)) else {}),
         "versions": {
             "causalvae_pyro": causalvae_pyro.__version__,
@@ -114,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
         count = f"{len(images)} images of " if len(images) < len(train_data) else ""
         say(f"training on {count}{train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
         if reason:
-            say(reason)
+            say(f"{reason}; --decoder overrides it")
         if len(held):
             say(f"{len(held)} images are held out for validation")
         if semi:
