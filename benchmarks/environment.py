@@ -21,7 +21,10 @@ def describe() -> dict:
     """The command, versions and processor."""
     modules = {"torch": torch, "pyro": pyro, "numpy": np, "matplotlib": matplotlib, "causalvae_pyro": causalvae_pyro}
     return {
-        "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+        # Without the folders of this machine.
+        "command": shlex.join(
+            ["python", os.path.relpath(sys.argv[0]), *("DIR" if os.path.isabs(a) else a for a in sys.argv[1:])]
+        ),
         "versions": {"python": platform.python_version(), **{name: module.__version__ for name, module in modules.items()}},
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), **_gpu()},
     }

@@ -11,6 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import counterfactual_tables
+import photograph_tables
+import protocol_table
 import table1_tables
 from counterfactual_tables import value as _value
 from table1_summary import load
@@ -219,6 +221,8 @@ def readme(text: str) -> str:
 
 def results_page(text: str) -> str:
     """docs/results.md with its tables replaced."""
+    text = _replaced(text, "photographs", photograph_tables.faces(sorted(RESULTS.glob("photographs_celeba_smile*.json"))))
+    text = _replaced(text, "protocol", protocol_table.markdown(RESULTS / "protocol_morphomnist.json"))
     return table1_tables.results_page(_replaced(text, "results", results()))
 
 

@@ -11,13 +11,13 @@ from torch.testing import assert_close
 from causalvae_pyro import AdditiveNoiseSCM, CausalGraph, FixedPrior, LinearSCM, abduct, counterfactual, intervene
 from causalvae_pyro.interventions import predict, sweep
 from causalvae_pyro.priors import LearnedPrior
-from causalvae_pyro.scm import AffineFlowSCM, BinaryEffectSCM, MaskLayer, SplineFlowSCM
+from causalvae_pyro.scm import AffineFlowSCM, BinaryEffectSCM, CategoricalSCM, MaskLayer, SplineFlowSCM
 from tests.builders import SPACES, make_pair
 
 GRAPH, SHAPE, N = CausalGraph(["b", "a", "c"], [("a", "b"), ("b", "c")]), (1, 2, 2), 3
 CASES = [
     (scm, prior, space)
-    for scm in (LinearSCM, AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM, MaskLayer, BinaryEffectSCM)
+    for scm in (LinearSCM, AdditiveNoiseSCM, AffineFlowSCM, SplineFlowSCM, MaskLayer, BinaryEffectSCM, CategoricalSCM)
     for prior in (FixedPrior, LearnedPrior)
     for space in SPACES
 ]
@@ -29,6 +29,8 @@ def pair(request):
     # Normals so wide that the way from a cause to its effect is smooth.
     binary = {"binary": [("b", -1.0, 1.0)], "width": 0.4} if scm is BinaryEffectSCM else {}
     dim = 1 if binary else 2
+    if scm is CategoricalSCM:
+        scm = CategoricalSCM(AdditiveNoiseSCM(GRAPH, dim, hidden=16), [2, 0, 0], width=0.2, hidden=16)
     return make_pair(GRAPH, SHAPE, space, scm=scm, prior=prior, dim=dim, noise_dim=2, hidden=16, moved=0.1, layer_options=binary)
 
 

@@ -11,6 +11,7 @@ from causalvae_pyro.evaluation.evaluate import evaluate
 from causalvae_pyro.guides import HierarchicalGuide, IterativeGuide
 from causalvae_pyro.networks import HierarchicalDecoder, SceneDecoder, SpatialEncoder, SpriteDecoder
 from causalvae_pyro.recipes import Recipe, choose_recipe
+from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.trial import unusual
 
 
@@ -141,6 +142,35 @@ def photographs(count=300, side=16):
     return x, labels
 
 
+def test_left_and_right_matter_where_mirrored_images_are_read_worse():
+    generator, grid = torch.Generator().manual_seed(0), torch.linspace(-1, 1, 16)
+    place = 1.6 * torch.rand(400, 2, generator=generator) - 0.8
+    across, down = ((-8 * (grid - place[:, k, None]) ** 2).exp() for k in (0, 1))
+    x = across[:, None, None, :] * down[:, None, :, None]
+    assert left_right_matters(x, place) == [0]
+    assert left_right_matters(x.transpose(-1, -2), place) == [1]
+    place[30:, 0] = torch.nan
+    assert left_right_matters(x, place) == []
+
+
+def test_groups_share_their_noise_where_that_explains_images():
+    x, labels = photographs(600)
+    groups = torch.arange(600) % 20
+    person = torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    recipe, line = choose_recipe((0.2 * x + 0.8 * person[groups]), labels, groups=groups, mirror=True)
+    assert recipe.grouped
+    assert line.endswith("images of a group share their noise (grouped True)")
+    recipe, line = choose_recipe(x, labels, groups=groups, mirror=True)
+    assert not recipe.grouped
+    assert line.endswith("the noise is each image's own, not its group's (grouped False)")
+    recipe, line = choose_recipe(x, labels, groups=torch.arange(600) // 2, mirror=True)
+    assert not recipe.grouped
+    assert "not its group's (groups: none has 11 images" in line
+    assert choose_recipe(x, labels, groups=groups, grouped=True, mirror=True)[1].endswith("(decoder 'hierarchical')")
+    with pytest.raises(ValueError, match="^grouped: got True; with decoder 'conv' it must be False"):
+        Recipe(decoder="conv", grouped=True)
+
+
 def test_the_data_choose(data):
     labels = data.labels[:1000]
     recipe, line = choose_recipe(data.images[:1000], labels, candidates=("conv",))
@@ -154,6 +184,11 @@ def test_the_data_choose(data):
     assert (recipe.decoder, recipe.mirror) == ("hierarchical", False)
     assert line.startswith("the labels leave 70 % of the pixels' variance unexplained: noise of the image's own at several")
     assert choose_recipe(x, own, decoder="conv")[0].decoder == "conv"
+    # The patches are in opposite corners: mirrored images do not show them.
+    recipe, line = choose_recipe(x, own)
+    assert not recipe.mirror
+    assert line.endswith("; mirrored images are read worse: none are used (mirror False)")
+    assert choose_recipe(torch.cat([x, x.flip(-1)]), torch.cat([own, own]))[0].mirror
     recipe, line = choose_recipe(x[:100], own[:100])
     assert recipe.decoder == "conv"
     assert line.startswith("100 images with all labels are too few")

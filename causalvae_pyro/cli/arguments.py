@@ -14,7 +14,7 @@ from typing import Any
 import causalvae_pyro
 from causalvae_pyro.utils.files import user_path
 
-__all__ = ["PRESETS", "parse"]
+__all__ = ["PRESETS", "QUICK", "parse"]
 
 #: Names of the simulators, see :data:`causalvae_pyro.datasets.registry.SIMULATORS`.
 SIMULATORS = ("flow", "pendulum")
@@ -31,9 +31,13 @@ PORT = 7860
 #: Networks whose features ``--fid`` compares.
 FEATURES = ("inception", "predictor")
 
+_RUN = "directory of the run; or pendulum or flow, if there is none of that name, for a run that comes with the package"
+#: Of --quick: training images, and test images that are scored.
+QUICK = (2000, 200)
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {"epochs": 12, "encoder": "conv", "refinements": 1},
-    "best": {"epochs": 30, "encoder": "conv", "refinements": 2},
+    "fast": {"encoder": "conv", "refinements": 1},
+    "best": {"encoder": "conv", "refinements": 2},
 }
 
 
@@ -86,8 +90,16 @@ def _make_parser() -> argparse.ArgumentParser:
     own.add_argument("--graph", type=user_path, metavar="FILE", help="the graph: .json or .yaml of parents, or .csv adjacency")
     own.add_argument("--mode", choices=("L", "RGB", "RGBA"), help="convert all images to grey, colour or colour with opacity")
     own.add_argument("--split-by", metavar="COLUMN", help="keep the groups of this column (persons, scenes) in one split")
+    own.add_argument("--group-by", metavar="COLUMN", help="images of a group (a person, a scene) may share what no label says")
     own.add_argument(
         "--rename", action="append", metavar="COLUMN=CONCEPT", help="name of a column's concept; may be given several times"
+    )
+    own.add_argument(
+        "--categorical",
+        action="append",
+        metavar="CONCEPT",
+        help="a concept whose numbers are those of its kinds, e.g. digit (also of morphomnist); may be given several times. "
+        "A column of words always is one",
     )
     own.add_argument(
         "--unit", action="append", metavar="CONCEPT=UNIT", help="of a label, for figures; may be given several times"
@@ -103,6 +115,12 @@ def _make_parser() -> argparse.ArgumentParser:
         choices=sorted(PRESETS),
         default="fast",
         help="best: 30 epochs and a third reading; --epochs, --encoder and --refinements override it",
+    )
+    train.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a look in half a minute: {QUICK[0]} images, 3 epochs, scored on {QUICK[1]} images; "
+        "--limit and --epochs override it",
     )
     train.add_argument("--epochs", type=int, help="passes over the images (default: 12)")
     train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for the hierarchical decoder)")
@@ -128,8 +146,12 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="hierarchical: mirrored images keep their labels; --no-mirror where left and right matter",
+        help="hierarchical: mirrored images keep their labels; --no-mirror where left and right matter (default: by the data)",
+    )
+    train.add_argument(
+        "--grouped",
+        action=argparse.BooleanOptionalAction,
+        help="hierarchical: images of a group (--group-by) have their noise in common (default: by the data)",
     )
     train.add_argument("--encoder", choices=("conv", "spatial"), help="spatial: finer, and slower (default: conv)")
     train.add_argument("--refinements", type=int, help="sprites: how often the guide encodes its own reconstruction (default: 1)")
@@ -157,9 +179,10 @@ def _make_parser() -> argparse.ArgumentParser:
     engine.add_argument("--deterministic", action="store_true", help="deterministic algorithms only")
     engine.add_argument("--tensorboard", type=user_path, metavar="DIR", help="log for TensorBoard (extra tensorboard)")
     _device_option(train)
+    _said(train)
 
     score = commands.add_parser("evaluate", help="score a run again and rewrite its report", formatter_class=formatter)
-    score.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
+    score.add_argument("path", type=user_path, metavar="RUN", help=_RUN)
     score.add_argument("--limit", type=int, help="use so many test images only, evenly spaced")
     score.add_argument(
         "--predictor",
@@ -179,11 +202,16 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     _moved_data(score)
     _device_option(score)
+    _said(score)
 
     cf = commands.add_parser("counterfactual", help="counterfactual images of test images", formatter_class=formatter)
-    cf.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
+    cf.add_argument("path", type=user_path, metavar="RUN", help=_RUN)
     cf.add_argument(
-        "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
+        "--do",
+        action="append",
+        required=True,
+        metavar="CONCEPT=VALUE",
+        help="in label units, or a word of a category; may be given several times",
     )
     cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
     cf.add_argument(
@@ -205,7 +233,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "sliders, and see the counterfactual beside the image and, for simulators, beside the true one. Ctrl-C ends it.",
         formatter_class=formatter,
     )
-    explore.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
+    explore.add_argument("path", type=user_path, metavar="RUN", help=_RUN)
     explore.add_argument(
         "--port", type=int, default=argparse.SUPPRESS, help=f"of the page (default: {PORT}, or a free one where that is taken)"
     )
@@ -217,7 +245,7 @@ def _make_parser() -> argparse.ArgumentParser:
     share = commands.add_parser(
         "share", help="make a folder for others, or upload it, with a model card", formatter_class=formatter
     )
-    share.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
+    share.add_argument("path", type=user_path, metavar="RUN", help=_RUN)
     where = share.add_mutually_exclusive_group(required=True)
     where.add_argument("--to", type=user_path, metavar="DIR", help="the folder to write")
     where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (hf auth login)")
@@ -233,6 +261,12 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def _said(parser: argparse.ArgumentParser) -> None:
+    said = parser.add_argument_group("what is printed")
+    said.add_argument("--quiet", action="store_true", help="nothing but errors, and the scores with --json")
+    said.add_argument("--json", action="store_true", help="the scores as JSON on standard output, all else on standard error")
 
 
 def _moved_data(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from causalvae_pyro.cli.runs import data_of, load_run
 from causalvae_pyro.datasets.registry import load_dataset
-from causalvae_pyro.evaluation.evaluate import has_truth
+from causalvae_pyro.evaluation.scorecard import check_kinds, has_truth
 from causalvae_pyro.interventions.counterfactuals import counterfactual
 from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_of
 from causalvae_pyro.training import resolve_device
@@ -30,8 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: If ``--do``, ``--count`` or ``--pixel-noise`` is not as stated in the help.
     """
     found = load_run(arguments.path, device=resolve_device(arguments.device))
-    do: dict[str, float] = {}
-    for name, value in map(_assignment, arguments.do):
+    do: dict[str, float | str] = {}
+    words = {found.graph.names[k]: known for k, known in getattr(found.model.prior, "words", {}).items()}
+    for name, value in (_assignment(text, words) for text in arguments.do):
         if name in do:
             raise ValueError(f"--do: {name!r} is given twice")
         do[name] = value
@@ -42,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_target(arguments.out, "--out")
     check_writable(arguments.out.parent, "--out")
     data = load_dataset(data_of(found, arguments), "test")
+    check_kinds(found, data)
     chosen = evenly_spaced(min(arguments.count, len(data)), len(data))
     x, labels = data.images[chosen], data.labels[chosen]
     # The run may hold the concepts in another order than the data, and more of them.
@@ -60,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"wrote {arguments.out}")
 
 
-def _truth(data: Any, chosen: Tensor, labels: Tensor, do: dict[str, float]) -> tuple[Tensor, Tensor] | None:
+def _truth(data: Any, chosen: Tensor, labels: Tensor, do: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
     """True labels and images, where there are some."""
     if not has_truth(data):
         return None
@@ -74,9 +77,13 @@ def _truth(data: Any, chosen: Tensor, labels: Tensor, do: dict[str, float]) -> t
         return None
 
 
-def _assignment(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
+def _assignment(text: str, words: Mapping[str, Sequence[str]]) -> tuple[str, float | str]:
+    """A concept and its value: a number, or a word where the concept has such."""
+    name, _, value = (part.strip() for part in text.partition("="))
+    if value in words.get(name, ()):
+        return name, value
     try:
-        return name.strip(), float(value)
+        return name, float(value)
     except ValueError:
-        raise ValueError(f"--do: got {text!r}; expected CONCEPT=NUMBER, e.g. light=12") from None
+        valid = f"; its kinds are {', '.join(words[name])}" if name in words else ""
+        raise ValueError(f"--do: got {text!r}; expected CONCEPT=NUMBER, e.g. light=12{valid}") from None

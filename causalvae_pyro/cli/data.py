@@ -12,7 +12,7 @@ from causalvae_pyro.datasets.registry import FOLDER, PUBLISHED, SIMULATORS
 __all__ = ["describe"]
 
 # Which published data sets take which options beside root and size.
-_OPTIONS = {"celeba": ("group", "crop"), "morphomnist": (), "yaleb": ()}
+_OPTIONS = {"celeba": ("group", "crop"), "morphomnist": ("categorical",), "yaleb": ()}
 
 
 def describe(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -26,7 +26,9 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     own = {name: getattr(arguments, name) for name in ("images", "labels", "graph")}
     given = [f"--{name}" for name, path in own.items() if path is not None]
-    given += [f"--{name.replace('_', '-')}" for name in ("unit", "mode", "split_by", "rename") if getattr(arguments, name)]
+    given += [
+        f"--{name.replace('_', '-')}" for name in ("unit", "mode", "split_by", "group_by", "rename") if getattr(arguments, name)
+    ]
     # The digits are 28 x 28.
     usual = 32 if arguments.data == "morphomnist" else 64
     common = {"size": usual if arguments.size is None else arguments.size, "seed": arguments.seed}
@@ -35,7 +37,10 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{option}; it is for simulators ({', '.join(sorted(SIMULATORS))})")
     published = {name: getattr(arguments, name) for name in ("root", "group", "crop") if getattr(arguments, name) is not None}
     if arguments.data in PUBLISHED and not given:
+        if arguments.categorical:
+            published["categorical"] = arguments.categorical
         return _published(arguments.data, published, common)
+    given += ["--categorical"] if arguments.categorical else []
     given += [f"--{name}" for name in published]
     if arguments.data is not None and not given:
         return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
@@ -43,7 +48,8 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
         units = _pairs("--unit", arguments.unit, "CONCEPT=UNIT, e.g. thickness=px")
         paths = {name: os.path.abspath(path) for name, path in own.items()}
         options = {"units": units, "rename": _pairs("--rename", arguments.rename, "COLUMN=CONCEPT, e.g. 5_o_Clock_Shadow=shadow")}
-        options |= {"mode": arguments.mode, "split_by": arguments.split_by}
+        options |= {name: getattr(arguments, name) for name in ("mode", "split_by", "group_by")}
+        options["categories"] = arguments.categorical
         return {"name": FOLDER, **paths, **{name: value for name, value in options.items() if value}, **common}
     what = " and ".join(([arguments.data] if arguments.data else []) + given) or "neither"
     raise ValueError(
@@ -58,6 +64,10 @@ def _published(name: str, given: dict[str, Any], common: dict[str, Any]) -> dict
         raise ValueError(f"--root: got nothing; {name} takes the folder that its files are in")
     if foreign := [option for option in given if option != "root" and option not in _OPTIONS[name]]:
         raise ValueError(f"--{foreign[0]}: got {given[foreign[0]]}; {name} has no such option")
+    if (categories := given.pop("categorical", None)) is not None:
+        if set(categories) != {"digit"}:
+            raise ValueError(f"--categorical: got {', '.join(categories)}; {name} has one such concept, digit")
+        given["digit"] = True
     return {"name": name, **given, "root": os.path.abspath(given["root"]), **common}
 
 

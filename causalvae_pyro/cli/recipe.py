@@ -10,16 +10,32 @@ from torch import Tensor
 from causalvae_pyro.datasets.registry import SIMULATORS
 from causalvae_pyro.recipes import CANDIDATES, Recipe, choose_recipe
 
-__all__ = ["choose"]
+__all__ = ["choose", "schedule"]
+
+#: Epochs of the presets, and images per step of the decoders. Half of the epochs in steps of 32 images serve Pendulum's sprites
+#: as well, and cost Flow's thin jet some of its effect (docs/notes.md).
+_EPOCHS = {"fast": 12, "best": 30}
+_BATCH_SIZES = {"conv": 64, "sprites": 64, "scene": 64, "hierarchical": 32}
+#: Of --quick, which has few images: more steps than batches of 64 give.
+_QUICK = {"epochs": 3, "batch_size": 32}
 
 
-def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[Recipe, str]:
+def choose(
+    arguments: argparse.Namespace,
+    images: Tensor,
+    labels: Tensor,
+    groups: Tensor | None = None,
+    *,
+    categories: bool = False,
+) -> tuple[Recipe, str]:
     """The recipe, and a line that says why; an empty one where the options decide.
 
     Args:
         arguments: Of the command.
         images: Training images ``[N, C, H, W]``.
         labels: Training labels ``[N, n]``.
+        groups: The group of each image, where it is known.
+        categories: Whether some labels are of several kinds.
 
     Raises:
         ValueError: If an option does not fit the decoder.
@@ -32,21 +48,41 @@ def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> tup
         "encoder": arguments.encoder,
         "refinements": arguments.refinements,
         "noise_dim": 0 if arguments.noise_dim is None else arguments.noise_dim,
-        "mirror": arguments.mirror,
+        **{name: value for name in ("mirror", "grouped") if (value := getattr(arguments, name)) is not None},
     }
+    if arguments.grouped and groups is None:
+        raise ValueError("--grouped: the images have no groups; --group-by names the column that has")
     decoder = arguments.decoder
     if decoder is None and arguments.noise_dim:
         decoder = "conv"
     if decoder is None and arguments.data in SIMULATORS:
         decoder = "sprites" if arguments.label_share == 1 else "conv"
     if decoder in (None, "auto"):
-        # With few labels the others are untried, and with patience they would always stop early.
-        few = arguments.label_share < 1 or arguments.patience is not None
-        recipe, reason = choose_recipe(images, labels, candidates=("conv",) if few else CANDIDATES, **options)
+        # With few labels the others are untried, with patience they would always stop early, and they know no categories.
+        few = arguments.label_share < 1 or arguments.patience is not None or categories
+        options["candidates"] = ("conv",) if few else CANDIDATES
     else:
-        recipe, reason = Recipe(decoder=decoder, **options), ""
+        options["decoder"] = decoder
+    recipe, reason = choose_recipe(images, labels, groups=groups, **options)
     if recipe.decoder in ("sprites", "scene") and arguments.patience is not None:
         raise ValueError(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )
-    return recipe, reason
+    named = ", ".join(f"--{option}" for option in ("decoder", "mirror", "grouped") if f"({option} " in reason)
+    return recipe, f"{reason}; overridden by {named}" if named else reason
+
+
+def schedule(arguments: argparse.Namespace, recipe: Recipe) -> tuple[int, int]:
+    """Epochs, and images per step: those of the preset and the decoder, where no option gives them.
+
+    Args:
+        arguments: Of the command.
+        recipe: That is trained.
+    """
+    epochs, batch_size = _EPOCHS[arguments.preset], _BATCH_SIZES[recipe.decoder]
+    if arguments.quick:
+        epochs, batch_size = _QUICK["epochs"], _QUICK["batch_size"]
+    return (
+        epochs if arguments.epochs is None else arguments.epochs,
+        batch_size if arguments.batch_size is None else arguments.batch_size,
+    )

@@ -30,9 +30,9 @@ class FolderDataset(Dataset):
     """Images from a folder with labels from a CSV table, as uint8.
 
     The table has a header; one column names the image files, relative to the folder, sub-folders included, and every concept
-    of the graph is a column of numbers. An empty cell, ``NA`` or ``nan`` is a missing label. Other columns are ignored, but
-    for one called ``split``, unless it is a concept: it says ``train``, ``test`` or ``validation`` for each row, where else
-    the split is random.
+    of the graph is a column of numbers, or of words: then it is a category, and its labels are the numbers of the words in
+    alphabetical order. An empty cell, ``NA`` or ``nan`` is a missing label. Other columns are ignored, but for one called
+    ``split``, unless it is a concept: it says ``train``, ``test`` or ``validation`` for each row, where else the split is random.
 
     Opened for ``"train"``, it also reads the images that are held out, so that what is wrong with them shows before a
     training and not after it. How images are decoded: :func:`~causalvae_pyro.datasets.image_files.decode_image`.
@@ -57,6 +57,8 @@ class FolderDataset(Dataset):
             arguments use the new names.
         augment: What does not change the labels: ``"mirror"`` (left and right), ``"shift"`` (by 1/16 of the side at most), or
             both. In the split ``"train"`` indexing then changes images so at random; :attr:`images` never changes.
+        categories: Concepts that are categories though their column holds numbers, such as the digit of an image: whole
+            numbers from 0 on. Labels 0 and 1 need not be.
         cache: Folder for a memory-mapped file of the decoded images. By default they are in memory, and only if they take
             more than 2 GiB in such a file beside the images.
 
@@ -67,6 +69,7 @@ class FolderDataset(Dataset):
         groups: ``[N]`` int64, the group of each image, counted from 0 in the table's order; ``None`` without ``group_by``.
         group_names: What each group is called in the table.
         units: The unit of each label, empty where none is given.
+        kinds: For each concept that is a category its words, in the order of their numbers, or the number of its kinds.
 
     Raises:
         FileNotFoundError: If the folder, the table or an image is missing.
@@ -95,6 +98,7 @@ class FolderDataset(Dataset):
         group_by: str | None = None,
         rename: Mapping[str, str] | None = None,
         augment: Sequence[str] = (),
+        categories: Sequence[str] = (),
         cache: str | os.PathLike | None = None,
     ) -> None:
         if split not in SPLITS:
@@ -117,7 +121,8 @@ class FolderDataset(Dataset):
         self.graph = as_graph(graph, [name for name in header if name not in (file_column, SPLIT, *others)])
         self.split, self.transform, self.seed, self.augment = split, transform, seed, tuple(augment)
         self.units = _units(units, self.graph.names)
-        found = LabelTable.from_rows(table, header, rows, folder, file_column, self.graph.names, others)
+        found = LabelTable.from_rows(table, header, rows, folder, file_column, self.graph.names, others, categories)
+        self.kinds = found.kinds
         splits = self._split(found, split_by, what)
         index = splits[split]
         self.files = [found.files[i] for i in index.tolist()]

@@ -20,6 +20,8 @@ __all__ = ["SPLIT", "LabelTable", "check_varies", "renamed"]
 MISSING = ("", "na", "nan")
 #: The column that assigns rows to splits, where a table has it.
 SPLIT = "split"
+#: Each kind takes a dimension of every concept.
+_MOST_KINDS = 100
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class LabelTable:
         labels: ``[N, n]`` float32, NaN where a label is missing.
         splits: ``"train"``, ``"test"`` or ``"valid"`` for each row, where the table says so.
         columns: Cells of the other columns that were asked for.
+        kinds: For each concept that is a category, its words in the order of their numbers, or the number of its kinds.
     """
 
     files: list[str]
     labels: Tensor
     splits: list[str] | None
     columns: dict[str, list[str]]
+    kinds: dict[str, tuple[str, ...] | int]
 
     @classmethod
     def from_rows(
@@ -48,8 +52,11 @@ class LabelTable:
         file_column: str,
         concepts: Sequence[str],
         others: Sequence[str] = (),
+        categories: Sequence[str] = (),
     ) -> LabelTable:
         """Reads and checks the rows of a table.
+
+        A column in which no cell is a number is a category, and its labels are the numbers of its words in alphabetical order.
 
         Args:
             table: The CSV file that they are of.
@@ -59,6 +66,8 @@ class LabelTable:
             file_column: The column of the images' names.
             concepts: The columns of labels.
             others: Columns of which every cell must be filled.
+            categories: Columns of labels that are categories though some or all of their cells are numbers: whole numbers stay
+                as they are, of anything else the cells are words.
 
         Raises:
             ValueError: See :class:`~causalvae_pyro.datasets.FolderDataset`.
@@ -73,6 +82,17 @@ class LabelTable:
         files: list[str] = []
         seen: dict[str, int] = {}
         values = np.empty((len(rows), len(concepts)))
+        if unknown := [column for column in categories if column not in concepts]:
+            raise ValueError(f"categories: got {unknown[0]!r}; the concepts are {', '.join(concepts)}")
+        kinds: dict[str, tuple[str, ...] | int] = {}
+        words: dict[str, dict[str, int]] = {}
+        for column in concepts:
+            found = _kinds(
+                [cells[place[column]].strip() for _, cells in rows], column in categories, f"{what}, column {column!r}"
+            )
+            if found is not None:
+                kinds[column] = found
+                words[column] = {word: k for k, word in enumerate(found)} if isinstance(found, tuple) else {}
         columns: dict[str, list[str]] = {column: [] for column in others}
         for row, (line, cells) in enumerate(rows):
             name = cells[place[file_column]]
@@ -85,7 +105,9 @@ class LabelTable:
             seen[path] = line
             files.append(name)
             for i, column in enumerate(concepts):
-                values[row, i] = _number(cells[place[column]], f"{what}, line {line}, column {column!r}")
+                cell = cells[place[column]].strip()
+                code = words.get(column, {}).get(cell)
+                values[row, i] = _number(cell, f"{what}, line {line}, column {column!r}") if code is None else code
             for column in others:
                 cell = cells[place[column]].strip()
                 if not cell:
@@ -104,7 +126,7 @@ class LabelTable:
         labels = torch.from_numpy(values).float()
         check_varies(labels, concepts, what)
         splits = [SPLIT_WORDS[word.lower()] for word in columns[SPLIT]] if by_split else None
-        return cls(files, labels, splits, columns)
+        return cls(files, labels, splits, columns, kinds)
 
 
 def renamed(header: Sequence[str], table: Path, *renames: Mapping[str, str]) -> list[str]:
@@ -138,8 +160,34 @@ def check_varies(labels: Tensor, concepts: Sequence[str], what: str, where: str 
             raise ValueError(f"{what}, column {column!r} is constant{where}; a concept has to vary")
 
 
+def _kinds(cells: Sequence[str], declared: bool, what: str) -> tuple[str, ...] | int | None:
+    """The kinds of a column's cells, or how many there are of whole numbers from 0 on; ``None`` for a column of numbers."""
+    known = sorted({cell for cell in cells if cell.lower() not in MISSING})
+    if not known or (not declared and any(_is_number(cell) for cell in known)):
+        return None
+    if all(cell.isdecimal() and cell.isascii() for cell in known):
+        count = max(map(int, known)) + 1
+        if not 1 < count <= _MOST_KINDS:
+            raise ValueError(
+                f"{what}: got whole numbers up to {count - 1}; a category takes them from 0 to {_MOST_KINDS - 1} at most"
+            )
+        return count
+    if len(known) > _MOST_KINDS:
+        raise ValueError(
+            f"{what}: got {len(known)} different words, e.g. {known[0]!r}; a category has at most {_MOST_KINDS} kinds"
+        )
+    return tuple(known)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def _number(cell: str, what: str) -> float:
-    cell = cell.strip()
     if cell.lower() in MISSING:
         return float("nan")
     try:

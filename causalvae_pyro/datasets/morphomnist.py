@@ -32,7 +32,8 @@ class MorphoMNIST(Dataset):
     """MNIST digits with thickness and intensity set by the DeepSCM process (Castro et al. 2018; Pawlowski et al. 2020).
 
     ``thickness = 0.5 + Gamma(10, 5)`` in pixels and ``intensity = 191 sigmoid(0.5 e + 2 thickness - 5) + 64`` in grey levels,
-    ``e ~ N(0, 1)``. The digit and the handwriting are not concepts: they belong to the image's own noise.
+    ``e ~ N(0, 1)``. The handwriting is no concept: it belongs to the image's own noise. So does the digit, unless ``digit=True``
+    makes it a third concept of ten kinds without causes and effects: the graph of Melistas et al. 2024.
 
     The published layout is expected in ``root``: ``NAME-images-idx3-ubyte.gz``, ``NAME-labels-idx1-ubyte.gz`` (each with or
     without ``.gz``) and ``NAME-morpho.csv`` with the columns ``index, thickness, intensity``.
@@ -45,10 +46,12 @@ class MorphoMNIST(Dataset):
             published split use all of ``"train"`` and all of ``"t10k"``.
         size: Height and width; the 28 x 28 images are padded with black.
         seed: Fixes the split.
+        digit: Make the digit a concept.
 
     Attributes:
         images: ``[N, 1, size, size]`` uint8.
-        labels: ``[N, 2]`` float32: thickness (pixels), intensity (grey levels).
+        labels: ``[N, 2]`` float32: thickness (pixels), intensity (grey levels); with ``digit`` a third column.
+        kinds: ``{"digit": 10}`` with ``digit``, else empty.
         digits: ``[N]`` int64.
 
     Raises:
@@ -57,7 +60,7 @@ class MorphoMNIST(Dataset):
     """
 
     graph = CausalGraph(["thickness", "intensity"], [("thickness", "intensity")])
-    units = ("px", "grey levels")
+    units: tuple[str, ...] = ("px", "grey levels")
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class MorphoMNIST(Dataset):
         source: str = "t10k",
         size: int = 32,
         seed: int = 0,
+        digit: bool = False,
     ) -> None:
         check_split(split)
         if size < _SIDE:
@@ -86,6 +90,10 @@ class MorphoMNIST(Dataset):
         self.images = torch.nn.functional.pad(images[index][:, None], padding)
         self.labels = labels[index]
         self.digits = digits[index].long()
+        self.kinds: dict[str, int] = {}
+        if digit:
+            self.graph, self.units = CausalGraph([*self.graph.names, "digit"], self.graph.edges), (*self.units, "")
+            self.labels, self.kinds = torch.cat([self.labels, self.digits[:, None].float()], 1), {"digit": 10}
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -119,15 +127,16 @@ class MorphoMNIST(Dataset):
         """The true counterfactual labels, in closed form: the intensity follows a new thickness, its noise kept.
 
         Args:
-            labels: Factual labels ``[N, 2]``.
-            do: A number or ``[N]`` values for ``thickness``, ``intensity`` or both.
+            labels: Factual labels ``[N, 2]``, or ``[N, 3]`` with the digit.
+            do: A number or ``[N]`` values for some of ``thickness``, ``intensity`` and, with three columns, ``digit``.
 
         Returns:
-            ``[N, 2]``.
+            As ``labels``.
         """
+        names = (*cls.graph.names, "digit")[: labels.shape[1]]
         for name in do:
-            if name not in cls.graph.names:
-                raise ValueError(f"do: unknown concept {name!r}; known: {list(cls.graph.names)}")
+            if name not in names:
+                raise ValueError(f"do: unknown concept {name!r}; known: {list(names)}")
         result = labels.clone()
         if "thickness" in do:
             result[:, 0] = torch.as_tensor(do["thickness"], dtype=labels.dtype)
@@ -135,6 +144,8 @@ class MorphoMNIST(Dataset):
             result[:, 1] = (191 * torch.sigmoid(argument) + 64).to(labels.dtype)
         if "intensity" in do:
             result[:, 1] = torch.as_tensor(do["intensity"], dtype=labels.dtype)
+        if "digit" in do:
+            result[:, 2] = torch.as_tensor(do["digit"], dtype=labels.dtype)
         return result
 
     def __len__(self) -> int:

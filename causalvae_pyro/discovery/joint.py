@@ -75,6 +75,9 @@ class GraphSearch(nn.Module):
         """See :class:`~causalvae_pyro.objectives.elbo.Term`."""
         z = trace.nodes["z"]["value"]
         if self.candidates.dim == 1:
+            if any(getattr(model.prior, "kinds", ())):
+                # The mean of a unit vector is the same for all kinds.
+                raise ValueError(f"candidates: got dim 1 for a prior with categories; must have the model's dim, {z.shape[-1]}")
             z = z.mean(-1, keepdim=True)
         # The floor keeps concepts that are functions of each other from ruling the loss.
         scale = 0.02 + self.log_noise.exp()

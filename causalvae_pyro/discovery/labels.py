@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,7 @@ def discover_graph(
     max_samples: int = 2000,
     refine: bool = True,
     seed: int = 0,
+    kinds: Mapping[str, Any] | None = None,
 ) -> Discovery:
     """Finds the graph by ``min_A l_u(A) + sparsity |A|_1`` subject to ``H(A) = 0``, and refines it.
 
@@ -93,12 +94,16 @@ def discover_graph(
         max_samples: The descent uses so many samples at most.
         refine: Whether to refine.
         seed: Fixes the samples, the initial weights and the refinement; torch's global state is left as it was.
+        kinds: Of the data set, its ``kinds``: which concepts are categories. They are refused, since regressions would take the
+            numbers of their kinds for quantities.
 
     Raises:
-        ValueError: If labels or an argument are malformed.
+        ValueError: If labels or an argument are malformed, or a concept is a category.
 
     Source: Yang et al. 2021, section 4.2 (two stages); Zheng et al. 2018, 2020 (augmented Lagrangian, group norms).
     """
+    if categories := [name for name in names if name in (kinds or {})]:
+        raise ValueError(f"kinds: got {categories[0]!r}, a category, which discovery takes for a number; leave its column out")
     data = standardise(labels)
     n = data.shape[1]
     _check_columns(CausalGraph(names), n)

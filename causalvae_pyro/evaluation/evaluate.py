@@ -14,6 +14,7 @@ from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.interventions.pixels import check_pixel_noise
 from causalvae_pyro.metrics import PhotographPredictor, Predictor
 from causalvae_pyro.utils.numbers import evenly_spaced
+from causalvae_pyro.utils.progress import Progress
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table", "train_predictor"]
@@ -33,6 +34,7 @@ def evaluate(
     axioms: bool = True,
     pixel_noise: float = 0.0,
     limit: int | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """The score card of a run.
 
@@ -40,9 +42,9 @@ def evaluate(
     ``cf_r2`` and the scores of the representation say little; score an encoder of the image alone.
 
     Intervention values are drawn from each label's own marginal: the values of randomly permuted images of ``data``, so
-    they lie in the rendered range; a binary label (0 or 1) is set to its other value. Where the truth are other images of the
-    data (``counterfactual_targets`` of :class:`CounterfactualData`), the counterfactual scores are of the intervention on all
-    concepts at once, with the labels of one of these images, drawn at random.
+    they lie in the rendered range; a binary label (0 or 1) is set to its other value, a category to another kind. Where the
+    truth are other images of the data (``counterfactual_targets`` of :class:`CounterfactualData`), the counterfactual scores are
+    of the intervention on all concepts at once, with the labels of one of these images, drawn at random.
 
     Args:
         run: The trained pair.
@@ -57,25 +59,28 @@ def evaluate(
         seed: Fixes the intervention values and the resamples.
         pairs: Score interventions on every pair of concepts too.
         intervals: Compute the intervals over the images, which takes longer than all scores of the representation.
-        axioms: Compute ``composition`` and ``reversibility``, half of the time of all scores.
+        axioms: Compute ``composition`` and ``reversibility``.
         pixel_noise: Share of the images' own pixel noise that all counterfactuals keep; see
             :func:`~causalvae_pyro.counterfactual`. With 1 composition is 0 whatever the model; reconstructions stay the mean.
         limit: Use so many images only, evenly spaced.
+        progress: Show a progress bar.
 
     Returns:
         A JSON-able mapping:
 
         - ``images``: number of images scored; ``pixel_noise``, where some is kept.
         - ``reconstruction_mse``: mean squared error per pixel and channel, in [0, 1] units.
-        - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one.
-        - ``accuracy``: of the same, per binary concept (labels 0 and 1); left out where there is none.
+        - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one; of a category
+          that of its unit vectors.
+        - ``accuracy``: of the same, per binary concept (labels 0 and 1) and category; left out where there is none. Of categories
+          also ``f1`` and ``f1_by_kind``, see :func:`~causalvae_pyro.metrics.kind_scores`.
         - ``representation``: see :func:`~causalvae_pyro.metrics.representation_scores`; left out below 8 images, or
           where a class is too rare for it.
         - ``graph``: the run's graph against the data's: ``shd``, ``precision``, ``recall``, ``f1``, ``order_error``.
-        - ``calibration``: how often intervals of the guide hold the labels, on 500 images at most: see
+        - ``calibration``: how often intervals of the guide hold the labels that are numbers, on 500 images at most: see
           :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
-          ``reversibility``: per concept, after setting it and setting it back. On 500 images at most; none without ``axioms``.
+          ``reversibility``: per concept, after setting it and setting it back. On 200 images at most; none without ``axioms``.
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
         - ``predicted``, with a ``photograph_predictor``: see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`.
@@ -83,7 +88,7 @@ def evaluate(
         - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
           (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
         - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
-          pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
+          pair, on 500 images at most) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
         - ``ceiling``: what that score would be with the reconstruction's error alone, of which pixel noise takes its share.
         - ``cf_baselines``, where ``data`` has trivial answers (:class:`CounterfactualData`): by name their counterfactual scores.
           The image left alone has 0, by definition.
@@ -104,18 +109,27 @@ def evaluate(
     chosen = evenly_spaced(count, len(data.labels))
     x, labels = data.images[chosen], data.labels[chosen]
     scorer = Scorer(run, data, x, labels, seed, intervals, chosen, pixel_noise)
-    # First, because it fails where its network cannot be had.
-    distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
-    result = scorer.representation() | {"calibration": scorer.calibration()} | (scorer.axioms() if axioms else {})
-    if pixel_noise:
-        result["pixel_noise"] = pixel_noise
+    sections: dict[str, Callable[[], dict[str, Any]]] = {}
+    if fid_features is not None:
+        # First, because it fails where its network cannot be had.
+        sections["fid"] = lambda: {"fid": scorer.fid(fid_features)}
+    sections |= {"concepts": scorer.representation, "calibration": scorer.calibration}
+    if axioms:
+        sections["axioms"] = scorer.axioms
     if predictor is not None:
-        result["effectiveness"] = scorer.effectiveness(predictor)
+        sections["effectiveness"] = lambda: {"effectiveness": scorer.effectiveness(predictor)}
     if photograph_predictor is not None:
-        result["predicted"] = scorer.predicted(photograph_predictor)
+        sections["predicted labels"] = lambda: {"predicted": scorer.predicted(photograph_predictor)}
     if features is not None:
-        result["minimality"] = scorer.minimality(features)
-    result |= distances
+        sections["minimality"] = lambda: {"minimality": scorer.minimality(features)}
+    if has_truth(data):
+        sections["counterfactuals"] = lambda: {"counterfactuals": scorer.counterfactuals(pairs)}
+    result: dict[str, Any] = {"pixel_noise": pixel_noise} if pixel_noise else {}
+    with Progress(len(sections), "scoring", unit="section", show=progress) as bar:
+        for name, section in sections.items():
+            bar.describe(f"scoring: {name}")
+            result |= section()
+            bar.update()
     # Images that are all alike have no variance to explain.
     variance = max((scorer.x - scorer.x.mean(0)).square().mean().item(), 1e-12)
     result["directions"] = {
@@ -124,8 +138,7 @@ def evaluate(
         "discovery": result["graph"]["f1"],
     }
     result["summary"] = {"r2_min": min(result["r2"].values())}
-    if has_truth(data):
-        scores = scorer.counterfactuals(pairs)
+    if (scores := result.pop("counterfactuals", None)) is not None:
         both = result.pop("intervals") | scores.pop("intervals")
         result |= scores | {"intervals": both}
         found = scores["cf_score"]

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.evaluation.calibration import calibration_scores
@@ -26,6 +27,7 @@ from causalvae_pyro.metrics import (
     composition,
     edge_scores,
     effectiveness,
+    kind_scores,
     mcc,
     mic_tic,
     mig,
@@ -43,14 +45,17 @@ from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.modes import evaluation_mode
 from causalvae_pyro.utils.numbers import evenly_spaced
 
-__all__ = ["CounterfactualData", "Scorer", "has_truth"]
+__all__ = ["CounterfactualData", "Scorer", "check_kinds", "has_truth"]
 
 # Fewer images give no score of a representation, and no interval worth the name.
 _FEWEST = 8
 # So near to 1, more and more subsamples have a MIC of 1, and their spread says too little (docs/metrics.md has figures).
 _SATURATED = 0.95
-# Repeated and undone interventions are half of the time of all scores; of so many images their mean errors are exact enough.
-_AXIOMS = 500
+# Repeated and undone interventions were half of the time of all scores; of so many images their mean errors are known to a few
+# percent.
+_AXIOMS = 200
+# There are more pairs of concepts than concepts, and their scores differ by less; see docs/metrics.md.
+_PAIRS = 500
 # Of so many images a coverage of 95 % is known to a percent.
 _CALIBRATION = 500
 
@@ -71,6 +76,19 @@ class CounterfactualData(Protocol):
 
     def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
         """True counterfactual labels and images."""
+
+
+def check_kinds(run: Run, data: Any) -> None:
+    """Refuses data in which the words of a category have other numbers than in the run.
+
+    Raises:
+        ValueError: If a table with other words was read, in alphabetical order, into other numbers.
+    """
+    for index, words in getattr(run.model.prior, "words", {}).items():
+        name = run.graph.names[index]
+        given = getattr(data, "kinds", {}).get(name, words)
+        if not isinstance(given, int) and tuple(given) != words:
+            raise ValueError(f"data: {name!r} has the kinds {', '.join(given)}; must be the run's, {', '.join(words)}")
 
 
 def has_truth(data: Any) -> bool:
@@ -110,6 +128,7 @@ class Scorer:
         names, own = data.graph.names, run.graph.names
         if not set(names) <= set(own):
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
+        check_kinds(run, data)
         x = as_images(x, "data.images")
         self.run, self.data, self.x, self.labels, self.seed, self.pixel_noise = run, data, x, labels, seed, pixel_noise
         self.true_rows = self._draw_true_rows(torch.arange(len(x)) if index is None else index)
@@ -118,7 +137,11 @@ class Scorer:
         self.order = [own.index(name) for name in names]
         self.handed = self._hand(labels)
         z = encode(run.model, run.guide, x, self.handed)
+        kinds = getattr(run.model.prior, "kinds", (0,) * len(own))
+        self.kinds = [kinds[k] for k in self.order]
         self.codes, self.read = z.mean(-1).double().cpu()[:, self.order], self._read(z)
+        # The mean of a unit vector says nothing; of a category the code is the kind read.
+        self.codes = torch.where(torch.tensor(self.kinds) > 0, self.read.double(), self.codes)
         self.reconstruction = reconstruct(run.model, run.guide, x, self.handed).cpu()
 
     def representation(self) -> dict[str, Any]:
@@ -127,16 +150,20 @@ class Scorer:
         result: dict[str, Any] = {
             "images": len(self.x),
             "reconstruction_mse": error.mean().item(),
-            "r2": dict(zip(names, r2_score(self.read, self.labels).tolist(), strict=True)),
+            "r2": dict(zip(names, self._agreement(self.read, self.labels).tolist(), strict=True)),
             "graph": _graph_scores(self.run.graph, self.data.graph),
             "intervals": {},
         }
+        columns = list(zip(names, self.read.T, self.labels.T, self.kinds, strict=True))
         right = {
             name: ((read > 0.5) == (label > 0.5)).double().mean().item()
-            for name, read, label in zip(names, self.read.T, self.labels.T, strict=True)
-            if _is_binary(label)
+            for name, read, label, kinds in columns
+            if _is_binary(label) and not kinds
         }
+        each = {name: kind_scores(read, label, kinds) for name, read, label, kinds in columns if kinds}
+        right |= {name: scores["accuracy"] for name, scores in each.items()}
         result |= {"accuracy": right} if right else {}
+        result |= {key: {name: scores[key] for name, scores in each.items()} for key in ("f1", "f1_by_kind") if each}
         if len(self.x) >= _FEWEST:
             # A class so rare that one part of the samples is without it has no DCI.
             with suppress(ValueError):
@@ -145,8 +172,9 @@ class Scorer:
             intervals: dict[str, Any] = {}
             self._add_interval(intervals, "reconstruction_mse", error, np.mean)
             intervals["r2"] = {}
-            for name, read, label in zip(names, self.read.double().T, self.labels.double().T, strict=True):
-                self._add_interval(intervals["r2"], name, (read, label), _r2)
+            for name, read, label, kinds in columns:
+                if not kinds:
+                    self._add_interval(intervals["r2"], name, (read.double(), label.double()), _r2)
             free = {"mcc": mcc, "sap": sap} if len(names) > 1 else {"mcc": mcc}
             for name, score in free.items():
                 # Percentiles: BCa would evaluate each of these once more for every image.
@@ -184,9 +212,13 @@ class Scorer:
         return result | {"reversibility": reversal}
 
     def calibration(self) -> dict[str, Any]:
-        """Coverage of the guide's intervals; see :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`."""
+        """``calibration``: see :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`; nothing without numbers."""
         some = evenly_spaced(min(_CALIBRATION, len(self.x)), len(self.x))
-        return calibration_scores(self.run, self.x[some], self.handed[some], self.data.graph.names, seed=self.seed)
+        # Of a category there is no interval.
+        names = [name for name, kinds in zip(self.data.graph.names, self.kinds, strict=True) if not kinds]
+        if not names:
+            return {}
+        return {"calibration": calibration_scores(self.run, self.x[some], self.handed[some], names, seed=self.seed)}
 
     def predicted(self, predictor: PhotographPredictor) -> dict[str, Any]:
         """What an independent predictor reads; see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`."""
@@ -202,7 +234,11 @@ class Scorer:
         names = self.data.graph.names
 
         def score(images: Tensor, intended: Tensor) -> dict[str, float]:
-            return dict(zip(names, effectiveness(predictor(images).cpu(), intended.to(torch.float32)).tolist(), strict=True))
+            read = predictor(images).cpu()
+            errors = effectiveness(read, intended.to(torch.float32)).tolist()
+            # Of a category the share of the images in which another kind is read.
+            wrong = (read.round() != intended).double().mean(0).tolist()
+            return {name: w if k else e for name, e, w, k in zip(names, errors, wrong, self.kinds, strict=True)}
 
         result: dict[str, Any] = {"factual": score(self.x, self.labels), "do": {}}
         for name in names:
@@ -221,7 +257,9 @@ class Scorer:
             values = self._values(name)
             images, _ = self._counterfactual(self.x, {name: values}, self.handed)
             found = features(images.clamp(0, 1)).cpu()
-            result[name] = minimality(factual, found, self.labels[:, column].contiguous(), values)
+            before = self.labels[:, column].contiguous()
+            before, values = (before.long(), values.long()) if self.kinds[column] else (before, values)
+            result[name] = minimality(factual, found, before, values)
         return result
 
     def fid(self, features: int | Callable[[Tensor], Tensor]) -> dict[str, Any]:
@@ -237,34 +275,14 @@ class Scorer:
 
     def counterfactuals(self, pairs: bool) -> dict[str, Any]:
         """Scores against the true counterfactuals."""
-        run = self.run
         result: dict[str, Any] = {"cf_score": {}, "ceiling": {}, "cf_r2": {}, "intervals": {"cf_score": {}, "ceiling": {}}}
         targets, dos = self._interventions(pairs)
-        errors: list[list[tuple[Tensor, ...]]] = [[] for _ in targets]
-        read: list[list[tuple[Tensor, Tensor]]] = [[] for _ in targets]
-        start = 0
-        # All worlds of a few images at a time: their noise is abducted once.
-        worlds = counterfactual_traces(run.model, run.guide, self.x, dos, self.handed, pixel_noise=self.pixel_noise)
-        for (count,), traces in worlds:
-            part = slice(start, start + count)
-            start += count
-            x = self.x[part]
-            residual = (1 - self.pixel_noise) * (self.reconstruction[part] - x)
-            for k, (do, trace) in enumerate(zip(dos, traces, strict=True)):
-                true_labels, true = self._true({name: values[part] for name, values in do.items()}, part)
-                images = cast(Tensor, trace.nodes["x"]["value"]).cpu()
-                errors[k].append((*cf_errors(images, true, x), *cf_errors(true + residual, true, x)))
-                again = self._read(encode(run.model, run.guide, images.clamp(0, 1), self._hand(true_labels)))
-                read[k].append((again, true_labels))
-        for names, parts, pairs_read in zip(targets, errors, read, strict=True):
-            key = "+".join(names)
-            made, left, limit, also_left = (torch.cat(column) for column in zip(*parts, strict=True))
-            for section, pair in (("cf_score", (made, left)), ("ceiling", (limit, also_left))):
-                result[section][key] = cf_score_of_errors(*pair)
-                if self.with_intervals:
-                    self._add_interval(result["intervals"][section], key, pair, _one_minus_ratio)
-            again, intended = (torch.cat(column) for column in zip(*pairs_read, strict=True))
-            result["cf_r2"][key] = r2_score(again, intended).min().item()
+        single = [len(names) == 1 or self.true_rows is not None for names in targets]
+        for alone, images in ((True, len(self.x)), (False, min(_PAIRS, len(self.x)))):
+            rows = evenly_spaced(images, len(self.x))
+            asked = [(names, do) for names, do, one in zip(targets, dos, single, strict=True) if one == alone]
+            if asked:
+                self._add_worlds(result, rows, asked)
         if self.true_rows is not None and hasattr(self.data, "counterfactual_baselines"):
             true_labels, true = self._true(dos[0])
             answers = self.data.counterfactual_baselines(true_labels)
@@ -273,6 +291,35 @@ class Scorer:
                 name: {key: cf_score_of_errors(*cf_errors(images, true, self.x))} for name, images in answers.items()
             }
         return result
+
+    def _add_worlds(self, result: dict[str, Any], rows: Tensor, asked: list[tuple[tuple[str, ...], dict[str, Tensor]]]) -> None:
+        """Scores interventions, of which the values for all images are given, on some of the images."""
+        run, dos = self.run, [{name: values[rows] for name, values in do.items()} for _, do in asked]
+        errors: list[list[tuple[Tensor, ...]]] = [[] for _ in asked]
+        read: list[list[tuple[Tensor, Tensor]]] = [[] for _ in asked]
+        start = 0
+        # All worlds of a few images at a time: their noise is abducted once.
+        worlds = counterfactual_traces(run.model, run.guide, self.x[rows], dos, self.handed[rows], pixel_noise=self.pixel_noise)
+        for (count,), traces in worlds:
+            part, some = slice(start, start + count), rows[start : start + count]
+            start += count
+            x = self.x[some]
+            residual = (1 - self.pixel_noise) * (self.reconstruction[some] - x)
+            for k, (do, trace) in enumerate(zip(dos, traces, strict=True)):
+                true_labels, true = self._true({name: values[part] for name, values in do.items()}, some)
+                images = cast(Tensor, trace.nodes["x"]["value"]).cpu()
+                errors[k].append((*cf_errors(images, true, x), *cf_errors(true + residual, true, x)))
+                again = self._read(encode(run.model, run.guide, images.clamp(0, 1), self._hand(true_labels)))
+                read[k].append((again, true_labels))
+        for (names, _), parts, pairs_read in zip(asked, errors, read, strict=True):
+            key = "+".join(names)
+            made, left, limit, also_left = (torch.cat(column) for column in zip(*parts, strict=True))
+            for section, pair in (("cf_score", (made, left)), ("ceiling", (limit, also_left))):
+                result[section][key] = cf_score_of_errors(*pair)
+                if self.with_intervals:
+                    self._add_interval(result["intervals"][section], key, pair, _one_minus_ratio)
+            again, intended = (torch.cat(column) for column in zip(*pairs_read, strict=True))
+            result["cf_r2"][key] = self._agreement(again, intended).min().item()
 
     def _counterfactual(self, x: Tensor, do: Interventions, handed: Tensor) -> tuple[Tensor, Tensor]:
         """Images, on the CPU, and concepts."""
@@ -325,12 +372,26 @@ class Scorer:
         return true_labels, true.to(self.x.dtype)
 
     def _values(self, name: str, generator: torch.Generator | None = None) -> Tensor:
-        column = self.labels[:, self.data.graph.index(name)]
-        if _is_binary(column):
+        index = self.data.graph.index(name)
+        column, kinds = self.labels[:, index], self.kinds[index]
+        if _is_binary(column) and not kinds:
             # The other value: a random one leaves half of the images as they are.
             return 1 - column
         generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
+        if kinds:
+            # Another kind.
+            return (column + torch.randint(1, kinds, column.shape, generator=generator)) % kinds
         return column[torch.randperm(len(self.x), generator=generator)]
+
+    def _agreement(self, read: Tensor, labels: Tensor) -> Tensor:
+        """R^2 of each concept; of a category that of its unit vectors, all together."""
+        scores = [
+            r2_score(*(one_hot(part.long(), k).flatten()[:, None].double() for part in (own, label)))[0]
+            if k
+            else r2_score(own[:, None], label[:, None])[0]
+            for own, label, k in zip(read.T, labels.T, self.kinds, strict=True)
+        ]
+        return torch.stack(scores)
 
     def _add_interval(self, intervals: dict[str, Any], key: str, arrays: Any, statistic: Any, **options: Any) -> None:
         # No interval where a resample has no score: one without the few images of a rare class, or on which nothing changes.

@@ -61,11 +61,21 @@ def _aligned(title: str, *cells: str) -> list[str]:
 def _concepts(metrics: dict[str, Any]) -> Section:
     scores, intervals = metrics.get("representation", {}), metrics["intervals"].get("r2", {})
     undone = metrics.get("reversibility")
-    right = metrics.get("accuracy", {})
-    columns = ["concept", "R^2", _INTERVAL, "accuracy", *(["MIC", "TIC"] if scores else []), "covered", "uncalibrated", "undone"]
+    right, each = metrics.get("accuracy", {}), metrics.get("f1", {})
+    columns = [
+        "concept",
+        "R^2",
+        _INTERVAL,
+        "accuracy",
+        "F1",
+        *(["MIC", "TIC"] if scores else []),
+        "covered",
+        "uncalibrated",
+        "undone",
+    ]
     rows = []
     for name, r2 in metrics["r2"].items():
-        own = [f"{right[name]:.3f}" if name in right else ""]
+        own = [f"{found[name]:.3f}" if name in found else "" for found in (right, each)]
         own += [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
         own += [_covered(metrics, part, name) for part in ("guide", "uncalibrated")]
         rows.append([name, f"{r2:.4f}", _span(intervals.get(name), 4), *own, f"{undone[name]:.4f}" if undone else ""])
@@ -75,7 +85,7 @@ def _concepts(metrics: dict[str, Any]) -> Section:
 
 def _covered(metrics: dict[str, Any], part: str, name: str) -> str:
     found = metrics.get("calibration", {})
-    share = found[part][name][found["levels"].index(0.95)] if part in found else None
+    share = found[part][name][found["levels"].index(0.95)] if name in found.get(part, ()) else None
     return "" if share is None else f"{share:.3f}"
 
 
@@ -111,8 +121,8 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
         rows.append(["image left alone", name, *_agreement(alone["set"][name])])
         rows += [[f"do({name})", effect, *_agreement(own)] for effect, own in scores["effects"].items()]
         kept = [f"{other} {value:.3f}" for other, value in scores["unchanged"].items()]
-        others.append([f"do({name})", ", ".join(kept) or "(all others are effects)", f"{scores['identity']:.3f}"])
-    others.append(["none", "", f"{alone['identity']:.3f}"])
+        others.append([f"do({name})", ", ".join(kept) or "(all others are effects)", f"{scores['same_image']:.3f}"])
+    others.append(["none", "", f"{alone['same_image']:.3f}"])
     factual = [["none", name, *_agreement(scores)] for name, scores in found["factual"].items()]
     columns = ["intervention", "concept", "accuracy", "F1", "AUC", "absolute error"]
     return [
@@ -122,8 +132,8 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
             factual + rows,
         ),
         _section(
-            "What is to stay: the same reading (or its mean absolute change), and the person found among all test images",
-            ["intervention", "concepts that are no effects", "identity"],
+            "What is to stay: the same reading (or its mean absolute change), and the factual image found among all test images",
+            ["intervention", "concepts that are no effects", "same image"],
             others,
         ),
     ]

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.evaluation.scorecard import has_truth
+from causalvae_pyro.evaluation.scorecard import check_kinds, has_truth
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.interventions.abduction import NOISE_SITES
 from causalvae_pyro.interventions.actions import InterventionSet
 from causalvae_pyro.interventions.counterfactuals import abduct, predict
 from causalvae_pyro.plots.style import units_of
@@ -42,16 +43,20 @@ class Concept:
         unit: Unit of its label; empty where unknown.
         low: Smallest label in the data.
         high: Largest label in the data.
+        whole: Whether it is a category, whose values are whole numbers.
     """
 
     name: str
     unit: str
     low: float
     high: float
+    whole: bool = False
 
     @property
     def step(self) -> float:
         """Distance between two values of a slider: a round number, about a two-hundredth of the range."""
+        if self.whole:
+            return 1.0
         rough = (self.high - self.low) / STEPS
         power = 10.0 ** math.floor(math.log10(rough))
         return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.7 * rough)
@@ -67,7 +72,7 @@ class Concept:
         Args:
             beyond: Go a fifth of the range further, on either side.
         """
-        extra = BEYOND * (self.high - self.low) if beyond else 0.0
+        extra = BEYOND * (self.high - self.low) if beyond and not self.whole else 0.0
         low, high = math.floor((self.low - extra) / self.step), math.ceil((self.high + extra) / self.step)
         return round(low * self.step, self.digits), round(high * self.step, self.digits)
 
@@ -160,6 +165,7 @@ class Explorer:
         one_label_each(run.model.prior, "the live page")
         if set(run.graph.names) != set(data.graph.names):
             raise ValueError(f"data: has the concepts {list(data.graph.names)}, the run has {list(run.graph.names)}")
+        check_kinds(run, data)
         self.run, self.data, self.samples, self.seed = run, data, samples, seed
         # The run may hold the concepts in another order than the data.
         self._order = [data.graph.index(name) for name in run.graph.names]
@@ -250,6 +256,27 @@ class Explorer:
         )
         return Answer(dict(do), image, concepts, moved, true_image, true_concepts, spread)
 
+    def answer_all(self, factual: Factual, do: Mapping[str, float | Tensor], count: int) -> tuple[Tensor, Tensor | None]:
+        """The counterfactuals of an image under several values, in one pass.
+
+        Args:
+            factual: From :meth:`test_image` or :meth:`own_image`.
+            do: Concept to value or values ``[count]``, in label units.
+            count: How many.
+
+        Returns:
+            The images ``[count, C, H, W]``, and the true ones where the data draw them.
+
+        Raises:
+            ValueError: See :meth:`answer`.
+        """
+        action = InterventionSet.from_do(self.run.model, do, count)
+        noise = {name: v.expand(count, *v.shape[1:]) if name in NOISE_SITES else v for name, v in factual.noise.items()}
+        images, _ = self._predict_all(action, noise)
+        if factual.labels is None or not self.has_truth or hasattr(self.data, "counterfactual_targets"):
+            return images, None
+        return images, self.data.counterfactual(factual.labels.expand(count, -1), do)[1]
+
     def _abduct(self, image: Tensor, labels: Tensor | None, source: int | str) -> Factual:
         image = as_images(image[None], "image")[0]
         x, given = self._inputs(image, labels)
@@ -309,4 +336,10 @@ def _concept(data: Any, name: str, unit: str) -> Concept:
     known = known[~known.isnan()]
     if not len(known) or known.min() == known.max():
         raise ValueError(f"data: the label of {name!r} does not vary over the test images, so that it has no range")
-    return Concept(name, unit, known.min().item(), known.max().item())
+    kinds = getattr(data, "kinds", {}).get(name)
+    if kinds is None:
+        return Concept(name, unit, known.min().item(), known.max().item())
+    count = kinds if isinstance(kinds, int) else len(kinds)
+    # What the numbers mean stands where the unit of another label does.
+    words = unit if isinstance(kinds, int) else ", ".join(f"{k} {word}" for k, word in enumerate(kinds))
+    return Concept(name, words, 0.0, count - 1.0, whole=True)

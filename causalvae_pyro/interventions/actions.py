@@ -148,6 +148,8 @@ class _OnLabels(SoftIntervention):
         seen = Parents(self.name, {parent: labels[..., index[parent]] for parent in parents})
         after = self.change.apply(before.clone(), seen, noise)
         after = check_result(self.name, after, before, exact=True).expand(before.shape)
+        if hasattr(self.prior, "codes"):
+            self.prior.codes(f"do[{self.name!r}]", index[self.name], after)
         new, old = (_lambda1(self.prior, len(self.graph), index[self.name], label) for label in (after, before))
         return new if self.change.replaces else natural + (new - old)
 
@@ -182,6 +184,8 @@ def latent_values(
             raise ValueError(f"do[{name!r}]: expected a number or one value per image, got {given!r}; soft ones go to intervene")
         index = model.graph.index(name)
         columns = () if latent else label_columns(model.prior, len(model.graph))[index]
+        if not latent and hasattr(model.prior, "codes"):
+            given = model.prior.codes(f"do[{name!r}]", index, given)
         if len(columns) == 1 or latent:
             value = _value(f"do[{name!r}]", given, model, size, latent, partial)
         else:

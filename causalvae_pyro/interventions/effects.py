@@ -285,6 +285,8 @@ def _reader(model: Any, outcome: Outcome) -> Callable[[Trace], Tensor]:
     if isinstance(outcome, str):
         if outcome not in model.graph.names:
             raise ValueError(f"outcome: unknown concept {outcome!r}; known: {list(model.graph.names)}")
+        if getattr(model.prior, "kinds", (0,) * len(model.graph))[model.graph.index(outcome)]:
+            raise ValueError(f"outcome: got {outcome!r}, a category, whose kinds have no mean; pass a function of images")
         if not hasattr(model.prior, "to_labels"):
             reason = f"the prior {type(model.prior).__name__} has no to_labels to read {outcome!r} with"
             raise ValueError(f"outcome: {reason}; pass a function of images")

@@ -18,7 +18,7 @@ from causalvae_pyro.utils.numbers import number_tensor
 
 __all__ = ["Replace", "Scale", "Shift", "SoftDoMessenger", "SoftIntervention", "soft_do"]
 
-Value = float | Tensor | Sequence[float]
+Value = float | Tensor | Sequence[float] | str | Sequence[str]
 
 
 class SoftIntervention(ABC):

@@ -7,8 +7,11 @@ from causalvae_pyro.metrics.dci import DCI, dci
 from causalvae_pyro.metrics.disentanglement import irs, mcc, mig, sap
 from causalvae_pyro.metrics.efficiency import efficiency_curve, sample_efficiency
 from causalvae_pyro.metrics.fid import FID, fid
+from causalvae_pyro.metrics.image_vae import ImageVAE, gaussian_kl
 from causalvae_pyro.metrics.information import MicTic, MicTicMatrix, mic, mic_e, mic_matrix, mic_tic, tic, tic_e
 from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval, subsampling_interval
+from causalvae_pyro.metrics.kinds import kind_scores
+from causalvae_pyro.metrics.lpips import lpips
 from causalvae_pyro.metrics.noise import noise_share
 from causalvae_pyro.metrics.photograph_predictor import PhotographPredictor
 from causalvae_pyro.metrics.predictor import Predictor
@@ -20,6 +23,7 @@ __all__ = [
     "DCI",
     "FID",
     "EdgeScores",
+    "ImageVAE",
     "MicTic",
     "MicTicMatrix",
     "PhotographPredictor",
@@ -34,8 +38,11 @@ __all__ = [
     "effectiveness",
     "efficiency_curve",
     "fid",
+    "gaussian_kl",
     "interval_coverage",
     "irs",
+    "kind_scores",
+    "lpips",
     "mcc",
     "mic",
     "mic_e",

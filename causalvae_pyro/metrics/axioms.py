@@ -106,6 +106,7 @@ def minimality(
     *,
     bins: int = 10,
     weights: tuple[float, float] = _WEIGHTS,
+    distance: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> float:
     """Counterfactual latent divergence: whether a counterfactual moves far enough from its factual image, and no farther.
 
@@ -116,13 +117,16 @@ def minimality(
 
     Args:
         factual: Features of the factual images ``[N, f]`` in which distance means something, e.g. of an unconditional
-            autoencoder or of a predictor. Distances are mean absolute differences.
+            autoencoder (:class:`~causalvae_pyro.metrics.ImageVAE`) or of a predictor.
         counterfactual: Features of their counterfactuals ``[N, f]``.
         before: The factual values of the concept intervened on, ``[N]``: numbers, or classes of an integer type.
         after: The values set, ``[N]``.
         bins: Numbers in the same one of so many bins (of equal width, over the factual values; what lies beyond belongs to the
             outermost) count as the same label.
         weights: ``w1, w2``, >= 0; by default Melistas et al.'s 0.8 and 0.2.
+        distance: Of features ``[M, f]`` from others ``[f]`` or ``[M, f]``, ``[M]``; the mean absolute difference by default, and
+            :func:`~causalvae_pyro.metrics.gaussian_kl` for the posteriors of a VAE, as in Melistas et al. The features of the
+            counterfactual come first.
 
     Returns:
         In [0, 1] for weights that add up to 1; lower is better. Images for whose labels there is nothing to compare with are
@@ -153,16 +157,21 @@ def minimality(
         edges = torch.linspace(before.min().item(), before.max().item(), bins + 1, dtype=before.dtype)[1:-1]
         before, after = torch.bucketize(before.contiguous(), edges), torch.bucketize(after.to(edges).contiguous(), edges)
     scores = []
-    for i, moved in enumerate((counterfactual - factual).abs().mean(1)):
-        distance = (factual - factual[i]).abs().mean(1)
+    distance = _mean_difference if distance is None else distance
+    for i, moved in enumerate(distance(counterfactual, factual)):
+        far = distance(factual, factual[i])
         others = torch.arange(len(factual)) != i
-        target, same = distance[others & (before == after[i])], distance[others & (before == before[i])]
+        target, same = far[others & (before == after[i])], far[others & (before == before[i])]
         if len(target) and len(same):
             p1, p2 = (target <= moved).double().mean(), (same >= moved).double().mean()
             scores.append((weights[0] * p1.exp() + weights[1] * p2.exp()).log())
     if not scores:
         raise ValueError("after: no value set occurs among the other factual images; there is nothing to compare with")
     return torch.stack(scores).mean().item()
+
+
+def _mean_difference(features: Tensor, others: Tensor) -> Tensor:
+    return (features - others).abs().mean(1)
 
 
 def _drift(steps: list[Callable[[Tensor], Tensor]], x: Tensor, times: int) -> Tensor:

@@ -13,7 +13,15 @@ __all__ = ["noise_share"]
 _BLOCK = 256
 
 
-def noise_share(images: Tensor, labels: Tensor, *, neighbours: int = 10, count: int = 2000, seed: int = 0) -> float:
+def noise_share(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    groups: Tensor | None = None,
+    neighbours: int = 10,
+    count: int = 2000,
+    seed: int = 0,
+) -> float:
     """The share of the pixels' variance that no function of the labels explains: the Gamma test.
 
     Images with equal labels differ by what the labels do not say. For the ``k``-th nearest neighbour in the labels
@@ -24,6 +32,8 @@ def noise_share(images: Tensor, labels: Tensor, *, neighbours: int = 10, count: 
     Args:
         images: ``[N, C, H, W]``, uint8 or in [0, 1].
         labels: ``[N, n]``; images with a missing one (NaN) are left out.
+        groups: The group of each image, ``[N]``: then the share that no function of the labels and the group explains. Neighbours
+            are of one group.
         neighbours: Of each image.
         count: Use so many images, evenly spaced. Fewer lie further apart, so that more is taken for noise.
         seed: Decides which of equally near neighbours count.
@@ -32,7 +42,7 @@ def noise_share(images: Tensor, labels: Tensor, *, neighbours: int = 10, count: 
         0 where the labels determine the images, 1 where they say nothing; 0 as well where all images are alike.
 
     Raises:
-        ValueError: If fewer than ``neighbours + 1`` images have all labels.
+        ValueError: If fewer than ``neighbours + 1`` images have all labels, or no group has so many.
 
     Source: Stefánsson, Končar & Jones 1997, A note on the Gamma test.
     """
@@ -41,6 +51,12 @@ def noise_share(images: Tensor, labels: Tensor, *, neighbours: int = 10, count: 
     chosen = complete[evenly_spaced(min(count, len(complete)), len(complete))] if len(complete) else complete
     if len(chosen) <= neighbours:
         raise ValueError(f"labels: {len(chosen)} images have all of them; the noise share takes at least {neighbours + 1}")
+    variance = _variance(scale_images(images[chosen]).float())
+    member = torch.zeros_like(chosen) if groups is None else groups.to(labels.device)[chosen].unique(return_inverse=True)[1]
+    large = (member.bincount() > neighbours)[member]
+    if not large.any():
+        raise ValueError(f"groups: none has {neighbours + 1} images with all labels; the noise share takes at least that many")
+    chosen, member = chosen[large], member[large]
     x, u = scale_images(images[chosen]).float().flatten(1), labels[chosen].double()
     u = (u - u.mean(0)) / u.std(0).clamp(min=1e-12)
     generator = torch.Generator().manual_seed(seed)
@@ -48,12 +64,12 @@ def noise_share(images: Tensor, labels: Tensor, *, neighbours: int = 10, count: 
     for rows in torch.arange(len(u)).split(_BLOCK):
         distance = torch.cdist(u[rows], u).square()
         distance[torch.arange(len(rows)), rows] = torch.inf
+        distance[member[rows, None] != member] = torch.inf
         # Classes are all equally near: without this the first images would be everyone's neighbours.
         ties = 1e-9 * torch.rand(distance.shape, generator=generator, dtype=torch.double)
         near = (distance + ties).topk(neighbours, largest=False).indices
         delta += distance.gather(1, near).sum(0)
         gamma += torch.stack([(x[rows] - x[column]).square().mean(1).double().sum() for column in near.T]) / 2
-    variance = (x - x.mean(0)).square().mean().item()
     delta, gamma = delta / len(u), gamma / len(u)
     if not variance:
         return 0.0
@@ -61,3 +77,7 @@ def noise_share(images: Tensor, labels: Tensor, *, neighbours: int = 10, count: 
     spread = (delta - delta.mean()).square().sum()
     slope = ((delta - delta.mean()) * gamma).sum() / spread if spread > 1e-12 else 0.0
     return min(1.0, max(0.0, ((gamma.mean() - slope * delta.mean()) / variance).item()))
+
+
+def _variance(x: Tensor) -> float:
+    return (x - x.mean(0)).square().mean().item()

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import trange
 
 from causalvae_pyro.metrics.predictor import _standardisation
+from causalvae_pyro.utils.compat import has_bf16
 from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.progress import tracked
 
 __all__ = ["PhotographPredictor"]
 
@@ -27,13 +28,16 @@ class PhotographPredictor(nn.Module):
         image_shape: ``(C, H, W)``, sides divisible by 16.
         binary: Which of the labels are binary (0 or 1).
         mirror: Whether mirrored images keep their labels: then what is read is the mean over an image and its mirror image.
+        kinds: For each label the number of its kinds where it is a category, ``0 ... k - 1``, else 0.
     """
 
     binary: Tensor
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, image_shape: Sequence[int], binary: Sequence[bool], *, mirror: bool = True) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], binary: Sequence[bool], *, mirror: bool = True, kinds: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         colours, height, width = image_shape
         if height % 16 or width % 16:
@@ -44,13 +48,17 @@ class PhotographPredictor(nn.Module):
         self.convolutions, self.mirror = nn.Sequential(*layers), mirror
         self.dropout = nn.Dropout(0.4)
         self.hidden = nn.Linear(128 * (height // 16) * (width // 16), 128)
-        self.output = nn.Linear(128, len(binary))
+        self.kinds = tuple(kinds) or (0,) * len(binary)
+        if len(self.kinds) != len(binary):
+            raise ValueError(f"kinds: got {len(self.kinds)} of them for {len(binary)} labels")
+        self._widths = [max(1, k) for k in self.kinds]
+        self.output = nn.Linear(128, sum(self._widths))
         self.register_buffer("binary", torch.tensor(list(binary), dtype=torch.bool))
         self.register_buffer("shift", torch.zeros(len(binary)))
         self.register_buffer("scale", torch.ones(len(binary)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` in [0, 1] to logits of binary labels and standardised values of others, ``[N, n]``."""
+        """Images ``[N, C, H, W]`` in [0, 1] to logits of binary labels and of kinds, and standardised others, ``[N, m]``."""
         return self.output(self._features(x))
 
     def _features(self, x: Tensor) -> Tensor:
@@ -87,13 +95,18 @@ class PhotographPredictor(nn.Module):
         optimizer = torch.optim.AdamW(self.parameters(), lr=2e-3, weight_decay=2e-2)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         self.train()
+        place = self.shift.device
         order = torch.empty(0, dtype=torch.int64)
-        for _ in trange(steps, desc="steps of the predictor", disable=not progress, dynamic_ncols=True):
+        for _ in tracked(steps, "predictor", show=progress):
             if len(order) < batch_size:
                 order = torch.randperm(len(images), generator=generator)
             rows, order = order[:batch_size], order[batch_size:]
             x, target = self._scaled(images[rows]), labels[rows].to(self.shift.device)
-            loss = self._loss(self(x if augment is None else augment(x)), target)
+            view = x if augment is None else augment(x)
+            # Half of the time where the device has it.
+            with torch.autocast(place.type, torch.bfloat16, enabled=has_bf16(place)):
+                read = self(view)
+            loss = self._loss(read.to(target), target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -102,23 +115,33 @@ class PhotographPredictor(nn.Module):
 
     def _loss(self, read: Tensor, labels: Tensor) -> Tensor:
         known, target = ~labels.isnan(), labels.nan_to_num()
-        squared = 0.5 * (read - (target - self.shift) / self.scale).square()
-        crossed = F.binary_cross_entropy_with_logits(read, target.clamp(0, 1), reduction="none")
-        return (torch.where(self.binary, crossed, squared) * known).sum() / len(labels)
+        total = read.new_zeros(())
+        for i, (k, part) in enumerate(zip(self.kinds, read.split(self._widths, 1), strict=True)):
+            if k:
+                loss = F.cross_entropy(part, target[:, i].long(), reduction="none")
+            elif self.binary[i]:
+                loss = F.binary_cross_entropy_with_logits(part[:, 0], target[:, i].clamp(0, 1), reduction="none")
+            else:
+                loss = 0.5 * (part[:, 0] - (target[:, i] - self.shift[i]) / self.scale[i]).square()
+            total = total + (loss * known[:, i]).sum()
+        return total / len(labels)
 
     def _scaled(self, images: Tensor) -> Tensor:
         return scale_images(images, "images", device=self.shift.device, dtype=self.shift.dtype)
 
     @torch.no_grad()
     def predict(self, images: Tensor, *, batch_size: int = 256) -> Tensor:
-        """Probabilities of binary labels and values of others, in label units, ``[N, n]``.
+        """Probabilities of binary labels, the most probable kinds and values of others, in label units, ``[N, n]``.
 
         Args:
             images: ``[N, C, H, W]`` in [0, 1] or uint8.
             batch_size: Images per pass.
         """
         read = self._batched(self, images, batch_size)
-        return torch.where(self.binary, read.sigmoid(), read * self.scale + self.shift).to(images.device)
+        parts = read.split(self._widths, 1)
+        read = torch.stack([part.argmax(1).to(part) if k else part[:, 0] for k, part in zip(self.kinds, parts, strict=True)], 1)
+        numbers = torch.where(torch.tensor(self.kinds, device=read.device) > 0, read, read * self.scale + self.shift)
+        return torch.where(self.binary, read.sigmoid(), numbers).to(images.device)
 
     @torch.no_grad()
     def features(self, images: Tensor, *, batch_size: int = 256) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.objectives.classifier_fit import check_classifiers, label_loss, reserved
 from causalvae_pyro.objectives.consistency import ramp
-from causalvae_pyro.utils.label_columns import one_label_each
+from causalvae_pyro.utils.label_columns import label_features, one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
 from causalvae_pyro.utils.modes import frozen
 
@@ -98,7 +98,9 @@ class ClassifierConsistency(nn.Module):
             return nothing
         factual = labels[rows]
         target = self._swapped(factual)
-        images = model.likelihood(model.decoder(model.prior(target).rsample(), noise[rows])).mean
+        drawn = model.likelihood(model.decoder(model.prior(target).rsample(), noise[rows])).mean
+        # Critics have seen no pixel outside; what one says of them is no gradient to follow.
+        images = drawn.clamp(0, 1)
         # Chosen on the CPU, which costs no device sync.
         which = int(torch.randint(len(self._classifiers), ()))
         classifier = self._classifiers[which].to(images.device)
@@ -110,14 +112,14 @@ class ClassifierConsistency(nn.Module):
             total = total + self.realism * self._realism(self.augmentations[which], x[rows], factual, images, target, model.prior)
         if self.minimality:
             reconstruction = trace.nodes["x"]["fn"].mean.detach()
-            total = total + self.minimality * (images - reconstruction.reshape(-1, *x.shape)[0, rows]).abs().sum()
+            total = total + self.minimality * (drawn - reconstruction.reshape(-1, *x.shape)[0, rows]).abs().sum()
         return total * (len(labels) / len(rows))
 
     def _realism(self, view: Any, x: Tensor, labels: Tensor, images: Tensor, target: Tensor, prior: Any) -> Tensor:
         """Hinge loss of the discriminator, and of the decoder that has to please it."""
         discriminator: Any = self.discriminator
-        real, intended = ((u - prior.shift) / prior.scale for u in (labels, target))
-        both = view(torch.cat([x, images.detach().clamp(0, 1)]))
+        real, intended = (label_features(prior, u) for u in (labels, target))
+        both = view(torch.cat([x, images.detach()]))
         true, made = discriminator(both, torch.cat([real, intended])).chunk(2)
         own = F.relu(1 - true).sum() + F.relu(1 + made).sum()
         with frozen(discriminator):

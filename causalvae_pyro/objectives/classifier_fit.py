@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causalvae_pyro.objectives.terms import Weight
-from causalvae_pyro.utils.label_columns import one_label_each
+from causalvae_pyro.utils.label_columns import label_widths, one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
 
 __all__ = ["ClassifierFit", "label_loss", "reserved"]
@@ -25,8 +25,8 @@ class ClassifierFit(nn.Module):
 
         sum_i -log p_r(u_i | view(x))        Bernoulli for binary labels, N(u_i; r_i, scale_i^2) for others
 
-    Each step trains one of the classifiers ``r``, chosen at random. A third of the images, chosen by their content
-    (:func:`reserved`), is left out: classifiers and discriminators never see them, so that judges can be trained on them. Missing
+    summed over the classifiers ``r``. A third of the images, chosen by their content (:func:`reserved`), is left out:
+    classifiers and discriminators never see them, so that judges can be trained on them. Missing
     labels (NaN) do not count.
 
     Args:
@@ -60,10 +60,10 @@ class ClassifierFit(nn.Module):
         # One row has no batch statistics.
         if len(x) < 2:
             return trace.nodes["z"]["value"].new_zeros(())
-        # Chosen on the CPU, which costs no device sync.
-        which = int(torch.randint(len(self.classifiers), ()))
-        read = self.classifiers[which](self.augmentations[which](x))
-        return label_loss(read, target, model.prior, self.binary).sum() * (len(keep) / len(x))
+        loss = x.new_zeros(())
+        for classifier, view in zip(self.classifiers, self.augmentations, strict=True):
+            loss = loss + label_loss(classifier(view(x)), target, model.prior, self.binary).sum()
+        return loss * (len(keep) / len(x))
 
 
 def check_classifiers(classifiers: Sequence[Any], augmentations: Sequence[Any]) -> None:
@@ -76,7 +76,7 @@ def label_loss(read: Tensor, labels: Tensor, prior: Any, binary: Tensor) -> Tens
     """Minus the log-probability of each label up to a constant, ``[N, n]``; 0 where it is missing.
 
     Args:
-        read: A classifier's output ``[N, n]``.
+        read: A classifier's output ``[N, n]``; with ``k`` logits in the place of a category of ``k`` kinds.
         labels: ``[N, n]``, NaN where missing.
         prior: Its ``shift`` and ``scale`` standardise labels.
         binary: ``[n]``.
@@ -84,9 +84,24 @@ def label_loss(read: Tensor, labels: Tensor, prior: Any, binary: Tensor) -> Tens
     one_label_each(prior, "a classifier's term")
     known = ~labels.isnan() if any_missing(labels) else None
     target = labels if known is None else labels.nan_to_num()
+    read, crossed = _categories(read, target, prior)
     squared = 0.5 * (read - (target - prior.shift) / prior.scale).square()
     loss = torch.where(binary, F.binary_cross_entropy_with_logits(read, target.clamp(0, 1), reduction="none"), squared)
+    loss = loss if crossed is None else torch.where(torch.tensor(prior.kinds, device=loss.device) > 0, crossed, loss)
     return loss if known is None else loss * known
+
+
+def _categories(read: Tensor, target: Tensor, prior: Any) -> tuple[Tensor, Tensor | None]:
+    """Of the output one column per label, and the cross-entropies of the categories in theirs; ``None`` where there is none."""
+    kinds = getattr(prior, "kinds", ())
+    if not any(kinds):
+        return read, None
+    parts = read.split(label_widths(prior, len(kinds)), -1)
+    crossed = [
+        F.cross_entropy(part, label.long(), reduction="none") if k else part.new_zeros(len(part))
+        for part, label, k in zip(parts, target.unbind(-1), kinds, strict=True)
+    ]
+    return torch.stack([part[:, 0] for part in parts], -1), torch.stack(crossed, -1)
 
 
 def reserved(images: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causalvae_pyro.objectives.consistency import decode_swapped, ramp
-from causalvae_pyro.utils.label_columns import one_label_each
+from causalvae_pyro.utils.label_columns import label_widths, one_label_each
 from causalvae_pyro.utils.modes import frozen
 
 __all__ = ["PredictorConsistency"]
@@ -32,6 +33,10 @@ class PredictorConsistency:
     A decoder may find changes that satisfy one network and mean nothing. So each step uses another of several predictors and
     augments the image at random. Judge the result with networks that had no part in training.
 
+    Where the prior has ``kinds`` (:class:`~causalvae_pyro.priors.CategoricalPrior`), a predictor returns ``k`` logits in place of
+    the label of a concept of ``k`` kinds, and minus the log-probability of the kind, ``category_weight`` times over, is in place
+    of its squared error.
+
     Args:
         predictors: Modules from images ``[N, C, H, W]`` in [0, 1] to labels ``[N, n]``, e.g. trained
             :class:`~causalvae_pyro.metrics.Predictor`. They are moved to the model's device, and are not changed.
@@ -40,6 +45,7 @@ class PredictorConsistency:
         augmentation: Random change of images that leaves the labels as they are, e.g.
             :class:`~causalvae_pyro.networks.RandomSymmetry`.
         weight: Factor in the loss. By default it starts after a tenth of the training and is full after a quarter.
+        category_weight: See above, >= 0.
 
     Source: De Sousa Ribeiro et al. 2023 (counterfactual fine-tuning), who train so with predictors of the parents.
     """
@@ -53,11 +59,15 @@ class PredictorConsistency:
         std: float = 0.02,
         augmentation: Callable[[Tensor], Tensor] | None = None,
         weight: float | Callable[[float], float] | None = None,
+        category_weight: float = 20.0,
     ) -> None:
         if not predictors:
             raise ValueError("predictors: got none")
         if not std > 0:
             raise ValueError(f"std: got {std}; must be > 0")
+        if not category_weight >= 0:
+            raise ValueError(f"category_weight: got {category_weight}; must be >= 0")
+        self.category_weight = category_weight
         self.predictors, self.std, self.augmentation = list(predictors), std, augmentation
         self.weight = ramp if weight is None else weight
 
@@ -71,8 +81,16 @@ class PredictorConsistency:
             target = model.prior.to_labels(swapped).flatten(0, -2)
         with frozen(predictor):
             read = predictor(images if self.augmentation is None else self.augmentation(images))
-        if read.shape != target.shape:
-            raise ValueError(f"predictors: expected labels {list(target.shape)} for {len(images)} images, got {list(read.shape)}")
-        total = ((read - target) / model.prior.scale).square().sum(-1) / (2 * self.std**2)
+        kinds, widths = getattr(model.prior, "kinds", (0,) * target.shape[-1]), label_widths(model.prior, target.shape[-1])
+        expected = [len(images), sum(widths)]
+        if list(read.shape) != expected:
+            raise ValueError(f"predictors: expected labels {expected} for {len(images)} images, got {list(read.shape)}")
+        total = read.new_zeros(len(read))
+        for i, (k, part) in enumerate(zip(kinds, read.split(widths, -1), strict=True)):
+            if k:
+                total = total + self.category_weight * F.cross_entropy(part, target[:, i].long(), reduction="none")
+            else:
+                error = (part[:, 0] - target[:, i]) / model.prior.scale[i]
+                total = total + error.square() / (2 * self.std**2)
         # Summed over the batch, averaged over particles.
         return total.reshape(-1, z.shape[-3]).mean(0).sum()

@@ -134,7 +134,7 @@ def plot_counterfactuals(
         images = counterfactual(run.model, run.guide, factual, do, handed).cpu()
         unit = "\n" + ", ".join(f"({shown})" for shown in dict.fromkeys(plain(units[name]) for name in do if name in units))
         rows.append((f"do({', '.join(map(readable, do))}){unit.rstrip()}\nmodel", [x[0], *images]))
-        columns = zip(*(map(value_label, values.tolist()) for values in do.values()), strict=True)
+        columns = zip(*([_title(data, name, value) for value in values.tolist()] for name, values in do.items()), strict=True)
         titles.append(["factual", *map(", ".join, columns)])
         if true is not None:
             rows.append(("true", [None, *true]))
@@ -296,6 +296,12 @@ def plot_coverage(
         axes.set_ylim(-0.02, 1.02)
         axes.grid(alpha=0.3)
     return figure
+
+
+def _title(data: Any, name: str, value: float) -> str:
+    """A value, by its word where the data have one for it."""
+    words = getattr(data, "kinds", {}).get(name, ())
+    return value_label(value) if isinstance(words, int) or not words else words[int(value)]
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Any]]:

@@ -199,15 +199,22 @@ def do_label(do: Mapping[str, Any], units: Mapping[str, str] | None = None) -> s
     """An intervention, or several, in words.
 
     Args:
-        do: Concept to its value, in label units; of what is no number, only the concept is named.
+        do: Concept to its value, in label units, or to the word of its kind; of anything else, only the concept is named.
         units: Unit of each concept, or of some.
 
     Example:
         >>> do_label({"light": 12.0, "shadow_length": 5.0}, {"light": "units"})
         'do(light = 12 units, shadow length = 5)'
     """
-    parts = [
-        f"{readable(name)} = {value_label(value, (units or {}).get(name))}" if isinstance(value, (int, float)) else readable(name)
-        for name, value in do.items()
-    ]
+
+    def part(name: str, value: Any) -> str:
+        if isinstance(value, str):
+            return f"{readable(name)} = {plain(value)}"
+        return (
+            f"{readable(name)} = {value_label(value, (units or {}).get(name))}"
+            if isinstance(value, (int, float))
+            else readable(name)
+        )
+
+    parts = [part(name, value) for name, value in do.items()]
     return f"do({', '.join(parts)})"

@@ -36,6 +36,10 @@ def sweeps(
         yield dict(zip(names, data.labels[targets].unbind(-1), strict=True)), as_images(data.images[targets])
         return
     for column, name in enumerate(names):
+        if kinds := getattr(data, "kinds", {}).get(name):
+            count = kinds if isinstance(kinds, int) else len(kinds)
+            yield {name: evenly_spaced(min(steps, count), count).float()}, None
+            continue
         low, high = (torch.quantile(data.labels[:, column], q).item() for q in quantiles)
         do = {name: torch.linspace(low, high, steps)}
         yield do, data.counterfactual(labels, do)[1] if hasattr(data, "counterfactual") else None

@@ -25,9 +25,12 @@ from causalvae_pyro.networks import (
 from causalvae_pyro.objectives.classifier_consistency import ClassifierConsistency
 from causalvae_pyro.objectives.classifier_fit import ClassifierFit
 from causalvae_pyro.objectives.elbo import CausalELBO
+from causalvae_pyro.objectives.group_swap import GroupSwap
 from causalvae_pyro.objectives.terms import LabelFit, Term
-from causalvae_pyro.priors import FixedPrior
-from causalvae_pyro.scm import AdditiveNoiseSCM
+from causalvae_pyro.priors import CategoricalPrior, FixedPrior
+from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
+from causalvae_pyro.scm.categories import WIDEST
+from causalvae_pyro.utils.label_columns import label_widths
 
 __all__ = ["build", "is_binary", "objective"]
 
@@ -36,12 +39,16 @@ _CHANNELS, _NOISE = (128, 96, 48, 24), (32, 16, 8)
 # Label standard deviations. Binary labels are +-1 there: so wide, the decoder is also trained between the two values, where
 # mechanisms put the effects of an intervention, and the values stay 6 standard deviations apart.
 _BINARY_STD, _STD = 0.3, 0.05
+# Unit vectors are 1.4 apart.
+_CATEGORY_STD = WIDEST
 # Of the labels in each counterfactual that the classifiers see; of two values a third of them change then.
 _SWAPPED = 0.7
 # A likelihood of smaller scale puts ever finer details into the noise, against which concepts and critics count for ever less.
 _MIN_SCALE = 0.05
 # Gradients of classifiers that see through noise are smooth: changes that please them look less like noise.
-_GRAIN = 0.2
+_GRAIN = 0.15
+# What a group's images do not share, such as the shadows of one light, must not count as much as what they do.
+_SWAP = 8.0
 
 
 def is_binary(labels: Tensor) -> list[bool]:
@@ -53,7 +60,14 @@ def is_binary(labels: Tensor) -> list[bool]:
     return [bool(((column == 0) | (column == 1) | column.isnan()).all()) for column in labels.T]
 
 
-def build(recipe: Any, graph: CausalGraph, images: Tensor, labels: Tensor, config: dict[str, Any]) -> Run:
+def build(
+    recipe: Any,
+    graph: CausalGraph,
+    images: Tensor,
+    labels: Tensor,
+    config: dict[str, Any],
+    kinds: Sequence[int | Sequence[str]] = (),
+) -> Run:
     """The untrained pair.
 
     Args:
@@ -62,19 +76,26 @@ def build(recipe: Any, graph: CausalGraph, images: Tensor, labels: Tensor, confi
         images: Training images ``[N, C, H, W]``.
         labels: Training labels ``[N, n]``, NaN where missing.
         config: Of the run.
+        kinds: Of each concept, 0 for a number; see :class:`~causalvae_pyro.priors.CategoricalPrior`.
     """
-    n, shape, binary = len(graph), tuple(images.shape[1:]), is_binary(labels)
+    n, shape, kinds = len(graph), tuple(images.shape[1:]), kinds or [0] * len(graph)
+    binary = [b and not k for b, k in zip(is_binary(labels), kinds, strict=True)]
     widths = _widths(shape)
-    std = [(_BINARY_STD if b else _STD) if recipe.prior_std is None else recipe.prior_std for b in binary]
-    standard = FixedPrior.from_labels(labels, recipe.dim)
+    usual = [_CATEGORY_STD if k else _BINARY_STD if b else _STD for b, k in zip(binary, kinds, strict=True)]
+    std = usual if recipe.prior_std is None else [recipe.prior_std] * n
+    standard = CategoricalPrior.from_labels(labels, kinds)
+    dim = max(recipe.dim, standard.dim)
     shift = torch.where(torch.tensor(binary), 0.5, standard.shift).tolist()
     scale = torch.where(torch.tensor(binary), 0.5, standard.scale).tolist()
-    prior = FixedPrior(n, recipe.dim, std=std, shift=shift, scale=scale)
+    spread: dict[str, Any] = {"std": std, "shift": shift, "scale": scale}
+    prior = CategoricalPrior(kinds, dim, **spread) if any(kinds) else FixedPrior(n, dim, **spread)
     decoder = HierarchicalDecoder(
-        shape, n, recipe.dim, channels=widths, noise_channels=_NOISE[: len(widths) - 1] or _NOISE[:1], blocks=1
+        shape, n, dim, channels=widths, noise_channels=_NOISE[: len(widths) - 1] or _NOISE[:1], blocks=1
     )
     decoder.initialise_background(images)
-    scm = AdditiveNoiseSCM(graph, recipe.dim, learn_noise=True)
+    scm: CausalLayer = AdditiveNoiseSCM(graph, dim, learn_noise=True)
+    if any(kinds):
+        scm = CategoricalSCM(scm, standard.kinds, width=min(recipe.prior_std or _CATEGORY_STD, WIDEST))
     # From about the spread of the pixels on.
     likelihood = GaussianLikelihood(0.25, learn_scale=True, min_scale=_MIN_SCALE)
     model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=decoder.noise_dim)
@@ -89,10 +110,20 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
         recipe: Its options.
         run: What :func:`build` made.
     """
-    shape, n, binary = run.model.decoder.image_shape, len(run.graph), run.config["binary"]
+    if recipe.grouped:
+        terms: list[Term] = [LabelFit(), GroupSwap(weight=_SWAP)]
+
+        def divergence(progress: float) -> float:
+            return _SWAP * _warm_up(progress)
+
+        return CausalELBO(recipe.w_eps, recipe.w_z, w_eps_x=divergence, teacher_forcing=1.0, terms=terms)
+    if not recipe.consistency:
+        return CausalELBO(recipe.w_eps, recipe.w_z, w_eps_x=_warm_up, teacher_forcing=1.0, terms=[LabelFit()])
+    shape, binary = run.model.decoder.image_shape, run.config["binary"]
+    n = sum(label_widths(run.model.prior, len(run.graph)))
     classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
     views = [RandomView(mirror=recipe.mirror, grain=_GRAIN) for _ in classifiers]
-    terms: list[Term] = [
+    terms = [
         LabelFit(),
         ClassifierFit(classifiers, augmentations=views, binary=binary),
         ClassifierConsistency(
@@ -106,10 +137,12 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
             weight=lambda progress: recipe.consistency * min(1.0, max(0.0, (progress - 0.1) / 0.2)),
         ),
     ]
-    # All of the divergence from the start, and the noise of some levels collapses.
-    return CausalELBO(
-        recipe.w_eps, recipe.w_z, w_eps_x=lambda progress: min(1.0, 0.1 + 2.7 * progress), teacher_forcing=1.0, terms=terms
-    )
+    return CausalELBO(recipe.w_eps, recipe.w_z, w_eps_x=_warm_up, teacher_forcing=1.0, terms=terms)
+
+
+def _warm_up(progress: float) -> float:
+    """All of the divergence from the start, and the noise of some levels collapses."""
+    return min(1.0, 0.1 + 2.7 * progress)
 
 
 def _widths(shape: Sequence[int]) -> tuple[int, ...]:

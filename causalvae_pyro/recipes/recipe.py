@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.distributions import prior_mean
-from causalvae_pyro.graph import GraphLike, as_graph
+from causalvae_pyro.graph import CausalGraph, GraphLike, as_graph
 from causalvae_pyro.guides import AmortizedGuide, IterativeGuide, PosteriorGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
@@ -20,9 +21,10 @@ from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.objectives.sleep_phase import SleepPhase
 from causalvae_pyro.objectives.sparsity import EffectSparsity
 from causalvae_pyro.objectives.terms import LabelFit, Term, warm_up
-from causalvae_pyro.priors import FixedPrior, LabelPrior
+from causalvae_pyro.priors import CategoricalPrior, FixedPrior, LabelPrior
 from causalvae_pyro.recipes import photographs
-from causalvae_pyro.scm import AdditiveNoiseSCM
+from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
+from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.images import check_images, scale_images
 
 __all__ = ["Recipe"]
@@ -80,11 +82,15 @@ class Recipe:
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
             of its own, and its divergence comes in over the first tenth of the training.
-        consistency: For the hierarchical decoder, the weight of the classifiers of counterfactuals, >= 0.
+        consistency: For the hierarchical decoder, the weight of the classifiers of counterfactuals, >= 0; with 0 there are none,
+            nor a discriminator.
         realism: For the hierarchical decoder, the discriminator's factor beside them, >= 0; 0 for none.
         minimality: For the hierarchical decoder, the price of a changed pixel beside them, >= 0.
         mirror: For the hierarchical decoder: mirrored images keep their labels, for the classifiers and the encoder. Not where
             left and right matter.
+        grouped: For the hierarchical decoder: images of one group (a person under several lights) have the same noise, and
+            train with ``fit(groups=)``. Then images of a group show each other's counterfactuals
+            (:class:`~causalvae_pyro.objectives.GroupSwap`), in place of classifiers and discriminator.
         teacher_forcing: For ``decoder="conv"`` without ``noise_dim``: the decoder learns from the labels' concepts and the guide
             from decoded interventions, as with sprites. Without, both learn from the bound alone, for which few labels will do.
     """
@@ -100,10 +106,11 @@ class Recipe:
     sparsity_weight_growth: float = 20.0
     refinements: int = 1
     noise_dim: int = 0
-    consistency: float = 60.0
+    consistency: float = 200.0
     realism: float = 2.0
-    minimality: float = 0.005
+    minimality: float = 0.0015
     mirror: bool = True
+    grouped: bool = False
     teacher_forcing: bool = False
 
     def __post_init__(self) -> None:
@@ -117,6 +124,8 @@ class Recipe:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
         if self.noise_dim < 0 or (self.noise_dim and self.decoder not in ("conv", "auto")):
             raise ValueError(f"noise_dim: got {self.noise_dim}; must be at least 0, and 0 with decoder {self.decoder!r}")
+        if self.grouped and self.decoder != "hierarchical":
+            raise ValueError(f"grouped: got True; with decoder {self.decoder!r} it must be False")
         for name in ("consistency", "realism", "minimality"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; must be >= 0")
@@ -128,7 +137,15 @@ class Recipe:
                 raise ValueError(f"{argument}: got {value!r}; valid: {', '.join(map(repr, valid))}")
 
     @torch.inference_mode(False)
-    def build(self, graph: GraphLike, images: Tensor, labels: Tensor, config: dict[str, Any] | None = None) -> Run:
+    def build(
+        self,
+        graph: GraphLike,
+        images: Tensor,
+        labels: Tensor,
+        config: dict[str, Any] | None = None,
+        *,
+        kinds: Mapping[str, int | Sequence[str]] | None = None,
+    ) -> Run:
         """Makes an untrained model and guide for such data.
 
         Args:
@@ -136,6 +153,8 @@ class Recipe:
             images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
             labels: Training labels ``[N, n]``, NaN where missing.
             config: More entries for the run's configuration.
+            kinds: For each concept that is a category the number of its kinds, or their words in the order of their numbers, as a
+                data set's ``kinds`` has it. All concepts then have as many dimensions as the one with the most kinds needs.
 
         Raises:
             ValueError: If images or labels have a shape that graph or networks cannot take, or a concept has too few labels.
@@ -146,15 +165,24 @@ class Recipe:
         if tuple(labels.shape) != (len(images), n):
             raise ValueError(f"labels: expected shape {[len(images), n]} (images x concepts), got {list(labels.shape)}")
         if self.decoder == "auto":
-            from causalvae_pyro.recipes.choice import choose_recipe  # which imports this module
+            from causalvae_pyro.recipes.choice import CANDIDATES, choose_recipe  # which imports this module
 
-            chosen, reason = choose_recipe(images, labels, **{k: v for k, v in asdict(self).items() if k != "decoder"})
-            return chosen.build(graph, images, labels, {**(config or {}), "chosen": reason})
+            given = {name: value for name, value in asdict(self).items() if value != asdict(Recipe())[name] and name != "decoder"}
+            chosen, reason = choose_recipe(images, labels, candidates=("conv",) if kinds else CANDIDATES, **given)
+            return chosen.build(graph, images, labels, {**(config or {}), "chosen": reason}, kinds=kinds)
         config = {"recipe": asdict(self), **(config or {})}
+        counts = _check_kinds(kinds or {}, graph)
+        if any(counts) and self.decoder in ("sprites", "scene"):
+            raise ValueError(f"kinds: got categories, which decoder {self.decoder!r} cannot have; use another, such as 'conv'")
+        dim = max(self.dim, *map(_count, counts))
         if self.decoder == "hierarchical":
-            return photographs.build(self, graph, images, labels, config)
-        scm, std = AdditiveNoiseSCM(graph, self.dim, learn_noise=True), _STD if self.prior_std is None else self.prior_std
-        prior = FixedPrior.from_labels(labels, self.dim, std=std)
+            return photographs.build(self, graph, images, labels, config, counts)
+        std = _STD if self.prior_std is None else self.prior_std
+        scm: CausalLayer = AdditiveNoiseSCM(graph, dim, learn_noise=True)
+        prior: LabelPrior = FixedPrior.from_labels(labels, dim, std=std)
+        if any(counts):
+            prior = CategoricalPrior.from_labels(labels, counts, dim, std=std)
+            scm = CategoricalSCM(scm, prior.kinds, width=min(std, WIDEST))
         likelihood = GaussianLikelihood(learn_scale=True)
         if self.decoder in ("sprites", "scene"):
             kind = SpriteDecoder if self.decoder == "sprites" else SceneDecoder
@@ -163,7 +191,7 @@ class Recipe:
             spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor
             likelihood = GaussianLikelihood(spread, learn_scale=True, min_scale=_GREY_LEVEL, lr_factor=faster)
         else:
-            decoder = ConvDecoder.from_images(images, n, self.dim, noise_dim=self.noise_dim)
+            decoder = ConvDecoder.from_images(images, n, dim, noise_dim=self.noise_dim)
         model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=self.noise_dim)
         encoder = ConvEncoder(shape) if self.encoder == "conv" else SpatialEncoder(shape, 128, channels=16)
         if self.decoder in ("sprites", "scene"):
@@ -210,6 +238,17 @@ class Recipe:
             raise ValueError("labels: all of them are missing")
         share = self.labelled_share
         return max(1, round(share / (1 - share) * (len(labels) - labelled) / labelled))
+
+
+def _count(kinds: int | Sequence[str]) -> int:
+    return kinds if isinstance(kinds, int) else len(kinds)
+
+
+def _check_kinds(kinds: Mapping[str, int | Sequence[str]], graph: CausalGraph) -> list[int | Sequence[str]]:
+    """The kinds of each concept, in index order, 0 for numbers."""
+    if unknown := [name for name in kinds if name not in graph.names]:
+        raise ValueError(f"kinds: got some of {unknown[0]!r}; the concepts are {', '.join(graph.names)}")
+    return [kinds.get(name, 0) for name in graph.names]
 
 
 def _concepts(prior: LabelPrior, labels: Tensor) -> Tensor:

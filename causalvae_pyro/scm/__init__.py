@@ -3,6 +3,7 @@
 from causalvae_pyro.scm.additive_noise import AdditiveNoiseSCM
 from causalvae_pyro.scm.base import AdditiveNoiseLayer, CausalLayer, CausalTransform
 from causalvae_pyro.scm.binary_effects import BinaryEffectSCM
+from causalvae_pyro.scm.categories import CategoricalSCM
 from causalvae_pyro.scm.flows import AffineFlowSCM, ConditionalFlowLayer, SplineFlowSCM
 from causalvae_pyro.scm.given_labels import NoiseGivenLabels
 from causalvae_pyro.scm.linear import LinearSCM
@@ -14,6 +15,7 @@ __all__ = [
     "AdditiveNoiseSCM",
     "AffineFlowSCM",
     "BinaryEffectSCM",
+    "CategoricalSCM",
     "CausalLayer",
     "CausalTransform",
     "ConditionalFlowLayer",

@@ -260,6 +260,10 @@ class AdditiveNoiseLayer(CausalLayer):
         total = self.dim * self.noise_scale.log().sum()
         return total.expand(eps.shape[:-2])
 
+    def log_slopes(self, eps: Tensor, z: Tensor) -> Tensor:
+        """Each concept's own part of :meth:`log_abs_det_jacobian`, ``[..., n]``."""
+        return (self.dim * self.noise_scale.log()).expand(eps.shape[:-1])
+
 
 class CausalTransform(Transform):
     """A causal layer as a torch transform from ``eps`` to ``z``; its inverse pushes a guide over ``z`` back to ``eps``."""

@@ -51,6 +51,10 @@ class ConditionalFlowLayer(NetworkLayer):
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
         return self._transform(z).log_abs_det_jacobian(eps, z).sum((-2, -1))
 
+    def log_slopes(self, eps: Tensor, z: Tensor) -> Tensor:
+        """Each concept's own part of :meth:`log_abs_det_jacobian`, ``[..., n]``."""
+        return self._transform(z).log_abs_det_jacobian(eps, z).sum(-1)
+
     def _transform(self, z: Tensor, concepts: list[int] | None = None) -> Transform:
         return self.transform(self.networks(z, concepts).unflatten(-1, (self.dim, -1)))
 

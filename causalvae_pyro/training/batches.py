@@ -23,14 +23,17 @@ class _Batches:
         count: Number of rows.
         batch_size: Rows per batch, of all processes together.
         part: Number of this process and of all. The last batch is dropped if smaller than the number of processes.
+        sets: The images' groups, where a batch consists of sets of images of one group.
     """
 
-    def __init__(self, count: int, batch_size: int, part: tuple[int, int]) -> None:
-        self.count, self.batch_size, self.part = count, batch_size, part
+    def __init__(self, count: int, batch_size: int, part: tuple[int, int], sets: GroupSets | None = None) -> None:
+        self.count, self.batch_size, self.part, self.sets = count, batch_size, part, sets
+        #: So many consecutive rows stay together.
+        self.size = 1 if sets is None else sets.size
 
     def __len__(self) -> int:
         whole, rest = divmod(self.count, self.batch_size)
-        return whole + (rest >= self.part[1])
+        return whole + (rest >= self.part[1] * self.size)
 
     def digest(self) -> int:
         """Checksum of the data."""
@@ -38,9 +41,35 @@ class _Batches:
 
     def _indices(self, generator: torch.Generator, done: int) -> list[Tensor]:
         """The rows of this process, batch by batch, without those of the epoch's first so many batches."""
-        order = torch.randperm(self.count, generator=generator)
+        order = torch.randperm(self.count, generator=generator) if self.sets is None else self.sets.order(generator)
         rank, processes = self.part
-        return [index.tensor_split(processes)[rank] for index in order.split(self.batch_size)[done : len(self)]]
+        batches = order.split(self.batch_size)[done : len(self)]
+        return [index.view(-1, self.size).tensor_split(processes)[rank].flatten() for index in batches]
+
+
+class GroupSets:
+    """Orders images such that consecutive rows are sets of images of one group.
+
+    Args:
+        groups: The group of each image, ``[N]``.
+        size: Images of a set. Of a group whose number of images is no multiple of it, others are left out in each epoch.
+    """
+
+    def __init__(self, groups: Tensor, size: int) -> None:
+        self.size = size
+        self.groups = groups.unique(return_inverse=True)[1].cpu()
+        counts = self.groups.bincount()
+        #: Images of an epoch.
+        self.count = int((counts // size * size).sum())
+        # Sorted by group, an image's place within its own.
+        place = torch.cat([torch.arange(count) for count in counts.tolist()])
+        self.whole = place < (counts // size * size).repeat_interleave(counts)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The images of an epoch, ``[count]``."""
+        shuffled = torch.randperm(len(self.groups), generator=generator)
+        together = shuffled[self.groups[shuffled].argsort(stable=True)][self.whole].view(-1, self.size)
+        return together[torch.randperm(len(together), generator=generator)].flatten()
 
 
 class TensorBatches(_Batches):
@@ -54,6 +83,7 @@ class TensorBatches(_Batches):
         repeats: int,
         device: torch.device,
         part: tuple[int, int] = (0, 1),
+        sets: GroupSets | None = None,
     ) -> None:
         self.images = images.to(device)
         self.labels = None if labels is None else labels.to(device=device, dtype=torch.get_default_dtype())
@@ -62,12 +92,12 @@ class TensorBatches(_Batches):
         if self.missing:
             labelled = (~labels.isnan()).any(1).nonzero().flatten().cpu()  # type: ignore[union-attr]
             self.rows = torch.cat([self.rows, labelled.repeat(repeats - 1)])
-        super().__init__(len(self.rows), batch_size, part)
+        super().__init__(len(self.rows) if sets is None else sets.count, batch_size, part, sets)
 
     def digest(self) -> int:
         """Of some of the images and all of the labels."""
         some = self.images[:: max(1, len(self.images) // 16)]
-        parts = [some, *([] if self.labels is None else [self.labels])]
+        parts = [some, *([] if self.labels is None else [self.labels]), *([] if self.sets is None else [self.sets.groups])]
         return zlib.crc32(b"".join(part.cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in parts))
 
     def __call__(self, generator: torch.Generator, done: int = 0) -> Iterator[tuple[Tensor, Tensor | None, bool]]:
@@ -104,10 +134,11 @@ class LoaderBatches(_Batches):
             yield x.to(self.device), labels.to(self.device, torch.get_default_dtype()), any_missing(labels)
 
 
-def parts_of(x: Tensor, labels: Tensor | None, count: int) -> list[tuple[Tensor, Tensor | None]]:
-    """A batch in so many parts, or in as many as it has images."""
-    count = min(count, len(x))
-    return list(zip(x.tensor_split(count), [None] * count if labels is None else labels.tensor_split(count), strict=True))
+def parts_of(x: Tensor, labels: Tensor | None, count: int, size: int = 1) -> list[tuple[Tensor, Tensor | None]]:
+    """A batch in so many parts, or in as many as it has sets of ``size`` images."""
+    rows = torch.arange(len(x)).view(-1, size).tensor_split(min(count, len(x) // size))
+    lengths = [part.numel() for part in rows]
+    return list(zip(x.split(lengths), [None] * len(lengths) if labels is None else labels.split(lengths), strict=True))
 
 
 def _is_dataset(data: Any) -> bool:
@@ -125,6 +156,8 @@ def make_batches(
     names: Sequence[str] | None,
     part: tuple[int, int] = (0, 1),
     pixels: bool | None = True,
+    groups: Tensor | None = None,
+    group_size: int = 2,
 ) -> TensorBatches | LoaderBatches:
     """Batches of what :func:`~causalvae_pyro.fit` takes as ``data``: its arguments of the same names.
 
@@ -136,6 +169,8 @@ def make_batches(
         names: Of the label columns; ``None`` for a model without a graph.
         part: Number of this process and of all processes, which share each batch.
         pixels: Whether these are images; see :func:`~causalvae_pyro.utils.images.pixels_of`.
+        groups: See :func:`~causalvae_pyro.fit`.
+        group_size: Images of one group that stay together.
 
     Returns:
         A callable from a generator, which orders the data, and the number of batches to skip, to an epoch's triples of images
@@ -160,6 +195,7 @@ def make_batches(
         raise ValueError(f"batch_size: got {batch_size} for {part[1]} processes; must be at least 1 for each")
     if batch_size > size:
         raise ValueError(f"batch_size: got {batch_size}, the data has {size} images; must be at most that")
+    sets = None if groups is None else _sets(groups, group_size, batch_size, part[1], size, images is not None, repeats)
     if images is None:
         if repeats > 1:
             raise ValueError(f"labelled_repeats: got {repeats}, but which images have labels is known of tensors only; must be 1")
@@ -177,4 +213,21 @@ def make_batches(
             if count < min(2, size):
                 name = f"in column {i}" if names is None else repr(names[i])
                 raise ValueError(f"labels: the concept {name} has {count} of them; each concept takes at least 2")
-    return TensorBatches(images, labels, batch_size, repeats, device, part)
+    return TensorBatches(images, labels, batch_size, repeats, device, part, sets)
+
+
+def _sets(groups: Tensor, size: int, batch_size: int, processes: int, images: int, tensors: bool, repeats: int) -> GroupSets:
+    """The groups, checked."""
+    if not tensors:
+        raise ValueError("groups: they are for tensors and simulators only; got a dataset of pairs")
+    if not isinstance(groups, Tensor) or tuple(groups.shape) != (images,) or groups.is_floating_point():
+        kind = f"{groups.dtype} of shape {list(groups.shape)}" if isinstance(groups, Tensor) else type(groups).__name__
+        raise ValueError(f"groups: got {kind}; expected whole numbers of shape [{images}], the group of each image")
+    if repeats > 1:
+        raise ValueError(f"labelled_repeats: got {repeats}; with groups it must be 1")
+    if batch_size % (size * processes):
+        raise ValueError(f"batch_size: got {batch_size}; with groups of {size} it must be a multiple of {size * processes}")
+    sets = GroupSets(groups, size)
+    if not sets.count:
+        raise ValueError(f"groups: none has {size} images; there must be one that has")
+    return sets

@@ -119,14 +119,6 @@ def reproducible(deterministic: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 by itself, faster than in full precision."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Private, and there since torch 2.5; without it the answer is no.
-    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-
-
 def networks_of(model: nn.Module, guide: nn.Module, terms: Sequence[Any] = ()) -> list[nn.Module]:
     """The networks that images go through: decoder, encoders, critics of the loss's terms. They take nearly all of the time."""
     while isinstance(guide, GuideWrapper):

@@ -61,6 +61,7 @@ def fit(
     accelerator: Any = None,
     seed: int = 0,
     labelled_repeats: int = 1,
+    groups: Tensor | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike | TrainingCheckpoint | None = None,
     resume: bool = False,
@@ -109,6 +110,10 @@ def fit(
         seed: Seeds the order of the data and the sampling.
         labelled_repeats: Where labels are missing, how often an epoch shows each image that has some: so many times it counts
             in the objective. With few labels most batches would have none. Tensors and simulators only.
+        groups: The group of each image, whole numbers ``[N]``: the person, patient or scene. Consecutive rows of each batch are
+            then images of one group, so many as the objective's terms say in an attribute ``group_size``
+            (:class:`~causalvae_pyro.objectives.GroupSwap`), else 2. Images left over in a group are not shown in an epoch, others
+            in each. Tensors and simulators only.
         callbacks: See :class:`Callback`.
         checkpoint: A directory in which the state of the training is kept, or a :class:`TrainingCheckpoint`; without ``resume``
             what is there is removed. Ctrl-C then ends the training after the step that it is in, with its state written (of
@@ -147,13 +152,23 @@ def fit(
         raise ValueError(f"max_grad_norm: got {max_grad_norm}; must be > 0")
     if resume and checkpoint is None:
         raise ValueError("resume: got True without a checkpoint; give the directory that the state lies in")
+    objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
+    group_size = _group_size(objective, groups, validation)
     with ExitStack() as stack:
         if accelerator is None:
             accelerator = stack.enter_context(training_accelerator(device, mixed_precision))
         place, processes = accelerator.device, accelerator.num_processes
         names = label_names(model)
         batches = make_batches(
-            data, batch_size, labelled_repeats, place, names, (accelerator.process_index, processes), pixels_of(model)
+            data,
+            batch_size,
+            labelled_repeats,
+            place,
+            names,
+            (accelerator.process_index, processes),
+            pixels_of(model),
+            groups,
+            group_size,
         )
         held = None
         if validation is not None:
@@ -162,7 +177,6 @@ def fit(
             if isinstance(given, TensorBatches) and given.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
                 cure = "but the guide's encoder reads them; give it label_dim=0, for q(eps | x)"
                 raise ValueError(f"{argument}: some are missing, {cure}")
-        objective = CausalELBO(terms=[LabelFit()]) if objective is None else objective
         # Each process has its own random numbers; the order of the data is the same for all.
         pyro.set_rng_seed((seed + accelerator.process_index) % 2**32)
         # Handlers that are around fit may want to hear of parameters.
@@ -192,6 +206,7 @@ def fit(
             "device": place.type,
             "mixed_precision": accelerator.mixed_precision,
             "labelled_repeats": labelled_repeats,
+            **({} if groups is None else {"group_size": group_size}),
             "micro_batches": micro_batches,
             "max_grad_norm": max_grad_norm,
             "ema_decay": ema_decay,
@@ -212,6 +227,21 @@ def fit(
             checkpoint=keep,
             progress=progress,
         ).run(resume)
+
+
+def _group_size(objective: Any, groups: Any, validation: Any) -> int:
+    """Images of a group in consecutive rows."""
+    terms = {type(term).__name__: term.group_size for term in getattr(objective, "terms", ()) if hasattr(term, "group_size")}
+    if groups is None:
+        if terms:
+            # Random rows are of different groups, which the term would take for one.
+            raise ValueError(f"groups: got None; the objective's {next(iter(terms))} takes the group of each image, [N]")
+        return 2
+    if validation is not None:
+        raise ValueError("validation: its images have no groups; with groups it must be None")
+    if len(set(terms.values())) > 1:
+        raise ValueError(f"objective: its terms have different group_size: {terms}; they must be equal")
+    return next(iter(terms.values()), 2)
 
 
 def _held_out(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from pyro.nn import PyroModule
 from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.runtime import _PYRO_STACK
@@ -23,10 +24,12 @@ __all__ = [
     "compiled_calls",
     "deterministic_infer",
     "ensure_local_params",
+    "has_bf16",
     "is_conditioned",
     "is_deterministic",
     "is_pyro_attribute",
     "is_replaced_by_do",
+    "lpips_network",
     "mask_of",
     "random_attributes",
     "rename_root",
@@ -142,3 +145,30 @@ def deterministic_infer(**infer: Any) -> Any:
 def is_deterministic(site: Mapping[str, Any]) -> bool:
     """Whether a site is one of ``pyro.deterministic``, which its ``infer`` says under ``_deterministic``."""
     return bool(site["infer"].get("_deterministic"))
+
+
+def lpips_network(backbone: Mapping[str, Tensor]) -> nn.Module:
+    """LPIPS of torchmetrics on AlexNet with weights that are given.
+
+    Its public class downloads them. ``_NoTrainLpips`` with ``pnet_rand`` does not, and has AlexNet's layers, by their numbers,
+    in ``net.slice1`` to ``net.slice5``.
+
+    Args:
+        backbone: The state of torchvision's AlexNet, with ``features.0.weight`` and so on.
+    """
+    from torchmetrics.functional.image.lpips import _NoTrainLpips
+
+    network = _NoTrainLpips(net="alex", pnet_rand=True)
+    net: Any = network.net
+    for name, value in net.state_dict().items():
+        number, kind = name.split(".")[1:]
+        value.copy_(backbone[f"features.{number}.{kind}"])
+    return network.eval()
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by itself, faster than in full precision."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Private, and there since torch 2.5; without it the answer is no.
+    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["known_concepts", "label_columns", "label_names", "one_label_each"]
+__all__ = ["known_concepts", "label_columns", "label_features", "label_names", "label_widths", "one_label_each"]
 
 
 def label_columns(prior: Any, count: int) -> tuple[tuple[int, ...], ...]:
@@ -33,6 +33,24 @@ def label_names(model: Any) -> tuple[str, ...] | None:
         return None if graph is None else graph.names
     concepts = {column: name for name, group in zip(graph.names, label_columns(prior, 0), strict=True) for column in group}
     return tuple(concepts.get(column, f"covariate {column}") for column in range(prior.num_labels))  # type: ignore[union-attr]
+
+
+def label_widths(prior: Any, count: int) -> list[int]:
+    """How many outputs speak of each of ``count`` concepts: the number of its kinds for a category, else one."""
+    return [max(1, k) for k in getattr(prior, "kinds", (0,) * count)]
+
+
+def label_features(prior: Any, labels: Tensor) -> Tensor:
+    """Standardised numbers, and categories one-hot: ``[..., n]`` to ``[..., sum of label_widths]``."""
+    standard = (labels - prior.shift) / prior.scale
+    kinds = getattr(prior, "kinds", None)
+    if kinds is None or not any(kinds):
+        return standard
+    parts = [
+        (label[..., None] == torch.arange(k, device=labels.device)).to(standard) if k else number[..., None]
+        for k, label, number in zip(kinds, labels.unbind(-1), standard.unbind(-1), strict=True)
+    ]
+    return torch.cat(parts, -1)
 
 
 def one_label_each(prior: Any, what: str) -> None:

@@ -352,3 +352,48 @@ def test_a_label_that_varies_in_one_split_only(tmp_path, split, value):
     what = "is constant" if value else "holds no known value"
     with pytest.raises(ValueError, match=rf"^labels: .*, column 'shade' {what} in the {len(numbers)} images for '{split}'"):
         load(tmp_path, split="train")
+
+
+def write_fruit(folder, cells, others=None):
+    write(folder, count=len(cells))
+    rows = [f"{i}.png,{cell},{i if others is None else others[i]}" for i, cell in enumerate(cells)]
+    (folder / "labels.csv").write_text("\n".join(["file,fruit,size", *rows]) + "\n")
+    return {"size": [], "fruit": ["size"]}
+
+
+def test_a_column_of_words_is_a_category(tmp_path):
+    cells = ["pear", "apple", "", " plum", "pear", "NA", "apple", "plum", "pear", "apple"]
+    data = load(tmp_path, write_fruit(tmp_path, cells))
+    assert data.kinds == {"fruit": ("apple", "pear", "plum")}
+    expected = torch.tensor([1, 0, torch.nan, 2, 1, torch.nan, 0, 2, 1, 0])
+    torch.testing.assert_close(data.labels[:, 1], expected, equal_nan=True)
+    # The same in every split.
+    assert load(tmp_path, {"size": [], "fruit": ["size"]}, split="test", seed=3).kinds == data.kinds
+
+
+def test_numbers_are_a_category_where_that_is_said(tmp_path):
+    graph = write_fruit(tmp_path, ["3", "0", "1", "", "3", "1", "0", "3", "1", "0"], others=[0, 1] * 5)
+    plain, data = load(tmp_path, graph), load(tmp_path, graph, categories=["fruit"])
+    assert plain.kinds == {}
+    assert data.kinds == {"fruit": 4}
+    torch.testing.assert_close(data.labels, plain.labels, equal_nan=True)
+    # What is no whole number from 0 on is a word.
+    graph = write_fruit(tmp_path, ["3", "b", "-1", "b", "3", "-1", "3", "b", "b", "3"])
+    assert load(tmp_path, graph, categories=["fruit"]).kinds == {"fruit": ("-1", "3", "b")}
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "words"),
+    [
+        (["apple", "1", "pear", "2"], {}, "column 'fruit': 'apple' is not a number"),
+        (["0", "1", "700", "2"], {"categories": ["fruit"]}, "whole numbers up to 700; a category takes them from 0 to 99"),
+        ([f"kind{i}" for i in range(101)], {}, "101 different words, e.g. 'kind0'; a category has at most 100 kinds"),
+        (["a", "b", "a", "b"], {"categories": ["colour"]}, "categories: got 'colour'; the concepts are size, fruit"),
+        (["a", "a", "a", "a"], {}, "column 'fruit' is constant"),
+    ],
+)
+def test_bad_categories_are_named(tmp_path, cells, options, words):
+    graph = write_fruit(tmp_path, cells)
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        load(tmp_path, graph, **options)
+    assert "\n" not in str(error.value)

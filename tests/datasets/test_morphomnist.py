@@ -54,6 +54,24 @@ def test_splits_are_disjoint_and_seeded(tmp_path):
     assert not torch.equal(MorphoMNIST(tmp_path, "test", seed=1).labels, test.labels)
 
 
+def test_the_digit_may_be_a_concept(tmp_path):
+    write(tmp_path)
+    data = load_dataset({"name": "morphomnist", "root": tmp_path, "digit": True}, "all")
+    assert data.concepts == ("thickness", "intensity", "digit")
+    assert data.graph.edges == (("thickness", "intensity"),)
+    assert data.kinds == {"digit": 10}
+    assert torch.equal(data.labels[:, 2].long(), data.digits)
+    plain = MorphoMNIST(tmp_path, "all")
+    assert plain.kinds == {}
+    assert torch.equal(data.labels[:, :2], plain.labels)
+    do = {"digit": 7.0, "thickness": 2.0}
+    changed = MorphoMNIST.counterfactual_labels(data.labels, do)
+    assert (changed[:, 2] == 7).all()
+    torch.testing.assert_close(changed[:, :2], MorphoMNIST.counterfactual_labels(plain.labels, {"thickness": 2.0}))
+    with pytest.raises(ValueError, match="do: unknown concept 'digit'"):
+        MorphoMNIST.counterfactual_labels(plain.labels, do)
+
+
 def test_true_counterfactuals_in_closed_form():
     noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
     thickness = torch.linspace(1, 4, 9, dtype=torch.float64)

@@ -76,17 +76,17 @@ def test_scores_tell_right_from_wrong(data, predictor):
     assert bad["do"]["top"]["unchanged"]["left"] < 0.05
     # The trivial answer stands beside it.
     assert good["left_alone"]["set"]["top"]["accuracy"] < 0.05
-    assert good["left_alone"]["identity"] == 1.0
+    assert good["left_alone"]["same_image"] == 1.0
     assert good["factual"]["left"]["f1"] > 0.97
 
 
-def test_identity_is_lost_when_images_are_exchanged(data, predictor):
+def test_the_image_is_another_when_images_are_exchanged(data, predictor):
     x, labels = data
     values = labels[:, 0]
     kept = predicted_scores(predictor, GRAPH, x, labels, x, {"top": (values, x, labels)})
     lost = predicted_scores(predictor, GRAPH, x, labels, x, {"top": (values, x.roll(1, 0), labels)})
-    assert kept["do"]["top"]["identity"] == 1.0
-    assert lost["do"]["top"]["identity"] < 0.05
+    assert kept["do"]["top"]["same_image"] == 1.0
+    assert lost["do"]["top"]["same_image"] < 0.05
 
 
 def test_the_table_has_both(data, predictor):
@@ -102,7 +102,7 @@ def test_the_table_has_both(data, predictor):
     }
     table = score_table(metrics)
     assert "image left alone" in table
-    assert "identity" in table
+    assert "same image" in table
 
 
 def test_sides():

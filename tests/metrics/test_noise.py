@@ -45,3 +45,20 @@ def test_missing_labels_are_left_out():
     assert noise_share(images, labels) == known
     with pytest.raises(ValueError, match=r"^labels: 0 images have all of them; the noise share takes at least 11"):
         noise_share(images, torch.full_like(labels, torch.nan))
+
+
+def test_what_a_group_has_in_common_is_explained():
+    generator = torch.Generator().manual_seed(2)
+    labels, groups = 2 * torch.rand(1200, 2, generator=generator) - 1, torch.arange(1200) % 40
+    images = images_of(labels, 0.2)
+    background = 0.3 * torch.rand(40, 1, 12, 12, generator=generator)
+    shared = (0.5 * images + background[groups]).clamp(0, 1)
+    # The known noise of a fifth of the first part's variance, as a share of the whole.
+    own = 0.2 * (0.5 * images).var(0, correction=0).mean() / shared.var(0, correction=0).mean()
+    assert noise_share(shared, labels, groups=100 - groups) == pytest.approx(own.item(), abs=0.03)
+    assert noise_share(shared, labels) > 2 * own
+    # Groups that are too small do not count; they alone are refused.
+    few = torch.where(groups < 20, groups, torch.arange(1200) + 40)
+    assert noise_share(shared, labels, groups=few) == pytest.approx(own.item(), abs=0.06)
+    with pytest.raises(ValueError, match=r"^groups: none has 11 images with all labels"):
+        noise_share(shared, labels, groups=torch.arange(1200) // 10)

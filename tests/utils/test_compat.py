@@ -174,6 +174,12 @@ PRIVATE = re.compile(
 )
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the processor's flags are not in /proc/cpuinfo")
+def test_a_processor_says_whether_it_has_half_precision():
+    assert compat.has_bf16(torch.device("cpu")) == ("avx512_bf16" in Path("/proc/cpuinfo").read_text())
+    assert not compat.has_bf16(torch.device("meta"))
+
+
 def test_no_other_file_uses_them():
     package = Path(causalvae_pyro.__file__).parent
     found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if PRIVATE.search(path.read_text())}
