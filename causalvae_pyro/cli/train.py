@@ -115,6 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
             **({"validation": len(held)} if len(held) else {}),
             **semi,
         },
+        **({"chosen": reason} if reason else {}),
         **({"units": units} if (units := units_of(train_data)) else {}),
         "versions": {
             "causalvae_pyro": causalvae_pyro.__version__,

@@ -44,6 +44,7 @@ def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
     assert "image left alone" in said
     run = load(out)
     assert isinstance(run.model.decoder, HierarchicalDecoder)
+    assert "(decoder 'hierarchical')" in run.config["chosen"]
     assert run.config["training"]["batch_size"] == 32
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics["predicted"]["do"]["smile"]["set"]) == {"accuracy", "f1", "auc"}
