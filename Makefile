@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 TESTS := not slow and not thorough
 
-.PHONY: pendulum flow celeba test test-slow docs lint bench quality quality-best table1 clean
+.PHONY: pendulum flow pretrained celeba test test-slow docs lint first-commands links bench quality quality-best table1 clean
 
 pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (3 to 5 minutes)
 	$(BIN)/causalvae train pendulum --overwrite
@@ -16,6 +16,9 @@ flow: $(STAMP)  ## the same on Flow
 
 celeba: $(STAMP)  ## faces of your own copy: make celeba ROOT=path/to/celeba (half an hour on 2 cores for 8,000 faces)
 	$(BIN)/causalvae train celeba --root $(ROOT) --overwrite
+
+pretrained: $(STAMP)  ## the runs that come with the package: trains both, and keeps weights, configuration and scores
+	$(BIN)/python benchmarks/pretrained.py
 
 test: $(STAMP)  ## the tests (three minutes on 2 cores); make test TESTS="not slow" is what CI runs (eleven)
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(TESTS)"
@@ -27,11 +30,19 @@ docs: $(STAMP)  ## the documentation: build/docs/index.html
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
-lint: $(STAMP)  ## formatting, lint, types, import directions
+lint: $(STAMP)  ## formatting, lint, types, import directions, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+first-commands: $(STAMP)  ## the README's first commands from a wheel, in an environment with nothing else of the project
+	$(BIN)/python .ci/first_commands.py
+
+links: $(STAMP)  ## the documentation's links to other sites (those within it are checked by make test)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m sphinx -q -b linkcheck -D plot_gallery=0 docs build/links
 
 bench: $(STAMP)  ## speed: renderers, training step, memory, counterfactuals, CelebA's loader, MIC and TIC, the score card, time to the paper's scores
 	$(BIN)/python benchmarks/renderer.py --data pendulum

@@ -33,7 +33,8 @@ from environment import write_json
 from table1_cells import run_cell
 from table1_methods import SOURCES, rows_of
 from table1_summary import CELLS, path_of, summarise_table
-from tqdm import tqdm
+
+from causalvae_pyro.utils.progress import Progress, say
 
 METHODS = list(dict.fromkeys(row for data in SOURCES for row in rows_of(data)))
 
@@ -107,7 +108,7 @@ def run_all(
     failed, waiting, running = 0, list(todo), {}
     with (
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(threads,)) as pool,
-        tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell", smoothing=0) as bar,
+        Progress(len(cells), "cells", unit="cell", initial=len(cells) - len(todo), every=1) as bar,
     ):
         while waiting or running:
             while waiting and not free.empty():
@@ -118,7 +119,7 @@ def run_all(
                     # A process was killed, for memory as a rule; the pool takes no more.
                     failed += 1 + len(waiting)
                     waiting.clear()
-                    tqdm.write(f"{path_of(folder, cell)}: a process has died (out of memory?)", file=sys.stderr)
+                    say(f"{path_of(folder, cell)}: a process has died (out of memory?)")
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -129,7 +130,7 @@ def run_all(
                 error = future.exception()
                 if error is not None:
                     failed += 1
-                    tqdm.write(f"{path_of(folder, cell)}: {type(error).__name__}: {error}", file=sys.stderr)
+                    say(f"{path_of(folder, cell)}: {type(error).__name__}: {error}")
     return failed
 
 

@@ -16,10 +16,13 @@ from pathlib import Path
 import pytest
 
 import causalvae_pyro
+from causalvae_pyro.checkpoints.pretrained import PRETRAINED
 from tests import ROOT
 
 # An environment takes 6 GB; while it is made, what pip downloads lies beside it.
 ROOM = 12e9
+# Of the wheel, in bytes; all but a quarter of a megabyte are the trained runs.
+LARGEST = 2.4e6
 FRONT = f"causalvae_pyro-{causalvae_pyro.__version__}"
 # What the test's own environment would leak into another one.
 OURS = ("PYTHON", "VIRTUAL_ENV", "COV", "PYTEST")
@@ -67,6 +70,9 @@ def check_wheel(content, tracked):
     assert "causalvae_pyro/py.typed" in own
     assert {f"causalvae_pyro/explore/page/{name}" for name in ("index.html", "page.css", "page.js")} <= own
     assert {"causalvae_pyro/evaluation/templates/report.html", "causalvae_pyro/checkpoints/templates/card.md"} <= own
+    pretrained = {f"causalvae_pyro/pretrained/{name}/model.safetensors" for name in PRETRAINED}
+    assert pretrained <= own
+    assert len(content) < LARGEST
     assert not [name for name in names if "test" in name]
     assert f"{FRONT}.dist-info/licenses/LICENSE" in names
     assert "causalvae = causalvae_pyro.cli:main" in entries

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from causalvae_pyro.checkpoints.pretrained import run_directory
 from causalvae_pyro.checkpoints.runs import CONFIG, WEIGHTS, Run, are_scores_of, load, save
 from causalvae_pyro.utils.files import write_bytes, write_text
 from causalvae_pyro.utils.templates import render
@@ -70,7 +71,8 @@ def from_pretrained(
     """Loads a shared run. Only JSON and safetensors are read; nothing is unpickled.
 
     Args:
-        source: A folder, or the name of a repository on the hub, ``owner/name``.
+        source: A folder, the name of a run that comes with the package (see :func:`~causalvae_pyro.load`), or the name of a
+            repository on the hub, ``owner/name``.
         revision: Branch, tag or commit of the repository.
         force_download: Download the repository's files even where the hub's library has kept them from an earlier time: what is
             damaged there, it does not notice.
@@ -82,7 +84,7 @@ def from_pretrained(
         OSError: If the repository cannot be had: :class:`ConnectionError`, or what the hub's library says.
         ValueError: If a file is damaged; see :func:`~causalvae_pyro.load`.
     """
-    if Path(source).is_dir():
+    if run_directory(source).is_dir():
         return load(source, device=device, classes=classes)
     name = str(source)
     parts = name.split("/")

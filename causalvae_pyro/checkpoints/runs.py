@@ -22,6 +22,7 @@ from torch import nn
 
 from causalvae_pyro import guides, likelihoods, networks, priors, scm
 from causalvae_pyro.checkpoints.bounds import BoundedMemory
+from causalvae_pyro.checkpoints.pretrained import PRETRAINED, run_directory
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.model import CausalVAE
 from causalvae_pyro.scm.pairing import check_pair
@@ -118,7 +119,8 @@ def load(
     """Restores what :func:`save` wrote.
 
     Args:
-        path: The directory of the run.
+        path: The directory of the run; or ``"pendulum"`` or ``"flow"``, unless there is a directory of that name, for a trained
+            run that comes with the package.
         device: Where to put model and guide.
         classes: For modules defined outside this package: the class (or a function that makes the module) by name.
 
@@ -131,11 +133,12 @@ def load(
         ValueError: If a file is damaged or of another format, the two were not saved together, the configuration asks for far
             more memory than the weights take, or a class is neither ours nor in ``classes``.
     """
-    directory = Path(path)
+    directory = run_directory(path)
     for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
             raise FileNotFoundError(
-                f"path: {directory / name} does not exist; expected a directory written by causalvae train or save()"
+                f"path: {directory / name} does not exist; expected a directory written by causalvae train or save(), "
+                f"or one of {', '.join(PRETRAINED)}, which come with the package"
             )
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from typing import Any
 import causalvae_pyro
 from causalvae_pyro.utils.files import user_path
 
-__all__ = ["PRESETS", "parse"]
+__all__ = ["PRESETS", "QUICK", "parse"]
 
 #: Names of the simulators, see :data:`causalvae_pyro.datasets.registry.SIMULATORS`.
 SIMULATORS = ("flow", "pendulum")
@@ -31,9 +31,13 @@ PORT = 7860
 #: Networks whose features ``--fid`` compares.
 FEATURES = ("inception", "predictor")
 
+_RUN = "directory of the run; or pendulum or flow, if there is none of that name, for a run that comes with the package"
+#: Of --quick: training images, and test images that are scored.
+QUICK = (2000, 200)
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {"epochs": 12, "encoder": "conv", "refinements": 1},
-    "best": {"epochs": 30, "encoder": "conv", "refinements": 2},
+    "fast": {"encoder": "conv", "refinements": 1},
+    "best": {"encoder": "conv", "refinements": 2},
 }
 
 
@@ -104,8 +108,14 @@ def _make_parser() -> argparse.ArgumentParser:
         default="fast",
         help="best: 30 epochs and a third reading; --epochs, --encoder and --refinements override it",
     )
-    train.add_argument("--epochs", type=int, help="passes over the images (default: 12)")
-    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for the hierarchical decoder)")
+    train.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a look in half a minute: {QUICK[0]} images, 3 epochs, scored on {QUICK[1]} images; "
+        "--limit and --epochs override it",
+    )
+    train.add_argument("--epochs", type=int, help="passes over the images (default: 6 with sprites, else 12)")
+    train.add_argument("--batch-size", type=int, help="images per step (default: 32 with sprites and hierarchical, else 64)")
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
@@ -156,9 +166,10 @@ def _make_parser() -> argparse.ArgumentParser:
     engine.add_argument("--deterministic", action="store_true", help="deterministic algorithms only")
     engine.add_argument("--tensorboard", type=user_path, metavar="DIR", help="log for TensorBoard (extra tensorboard)")
     _device_option(train)
+    _said(train)
 
     score = commands.add_parser("evaluate", help="score a run again and rewrite its report", formatter_class=formatter)
-    score.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
+    score.add_argument("path", type=user_path, metavar="RUN", help=_RUN)
     score.add_argument("--limit", type=int, help="use so many test images only, evenly spaced")
     score.add_argument(
         "--predictor",
@@ -178,9 +189,10 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     _moved_data(score)
     _device_option(score)
+    _said(score)
 
     cf = commands.add_parser("counterfactual", help="counterfactual images of test images", formatter_class=formatter)
-    cf.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
+    cf.add_argument("path", type=user_path, metavar="RUN", help=_RUN)
     cf.add_argument(
         "--do", action="append", required=True, metavar="CONCEPT=VALUE", help="in label units; may be given several times"
     )
@@ -204,7 +216,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "sliders, and see the counterfactual beside the image and, for simulators, beside the true one. Ctrl-C ends it.",
         formatter_class=formatter,
     )
-    explore.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
+    explore.add_argument("path", type=user_path, metavar="RUN", help=_RUN)
     explore.add_argument(
         "--port", type=int, default=argparse.SUPPRESS, help=f"of the page (default: {PORT}, or a free one where that is taken)"
     )
@@ -216,7 +228,7 @@ def _make_parser() -> argparse.ArgumentParser:
     share = commands.add_parser(
         "share", help="make a folder for others, or upload it, with a model card", formatter_class=formatter
     )
-    share.add_argument("path", type=user_path, metavar="RUN", help="directory of the run")
+    share.add_argument("path", type=user_path, metavar="RUN", help=_RUN)
     where = share.add_mutually_exclusive_group(required=True)
     where.add_argument("--to", type=user_path, metavar="DIR", help="the folder to write")
     where.add_argument("--repository", metavar="OWNER/NAME", help="on Hugging Face's hub (hf auth login)")
@@ -232,6 +244,12 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def _said(parser: argparse.ArgumentParser) -> None:
+    said = parser.add_argument_group("what is printed")
+    said.add_argument("--quiet", action="store_true", help="nothing but errors, and the scores with --json")
+    said.add_argument("--json", action="store_true", help="the scores as JSON on standard output, all else on standard error")
 
 
 def _moved_data(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,13 @@ from torch import Tensor
 from causalvae_pyro.datasets.registry import SIMULATORS
 from causalvae_pyro.recipes import Recipe, choose_recipe
 
-__all__ = ["choose"]
+__all__ = ["choose", "schedule"]
+
+#: Epochs and images per step, by the decoder. Sprites take as many steps as others on half of the images: their scores are the
+#: same, and a step takes as long as its images.
+_SCHEDULES = {"conv": (12, 64), "sprites": (6, 32), "hierarchical": (12, 32)}
+_BEST = {"conv": (30, 64), "sprites": (30, 64), "hierarchical": (30, 32)}
+_QUICK_EPOCHS = 3
 
 
 def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[Recipe, str]:
@@ -46,3 +52,19 @@ def choose(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> tup
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )
     return recipe, f"{reason}; --decoder overrides it" if reason else ""
+
+
+def schedule(arguments: argparse.Namespace, recipe: Recipe) -> tuple[int, int]:
+    """Epochs, and images per step: those of the preset and the decoder, where no option gives them.
+
+    Args:
+        arguments: Of the command.
+        recipe: That is trained.
+    """
+    epochs, batch_size = (_BEST if arguments.preset == "best" else _SCHEDULES)[recipe.decoder]
+    if arguments.quick:
+        epochs = _QUICK_EPOCHS
+    return (
+        epochs if arguments.epochs is None else arguments.epochs,
+        batch_size if arguments.batch_size is None else arguments.batch_size,
+    )

@@ -1,4 +1,4 @@
-"""The score card and the report of a run."""
+"""The score card and the report of a run, as stages of a command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from causalvae_pyro.checkpoints.runs import Run
+from causalvae_pyro.checkpoints.runs import Run, weights_digest
+from causalvae_pyro.cli.stages import Stages
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.evaluation.evaluate import evaluate, has_truth, score_table, train_predictor
 from causalvae_pyro.evaluation.predicted import train_photograph_predictor
@@ -22,6 +23,7 @@ def score(
     out: Path,
     rows: list[dict[str, float]],
     *,
+    stages: Stages,
     description: Mapping[str, Any] | None = None,
     limit: int | None = None,
     predict: bool | None = None,
@@ -29,12 +31,13 @@ def score(
     train_data: Any = None,
     report: bool = True,
 ) -> None:
-    """Scores a run on its test images, writes its report and prints the table.
+    """Scores a run on its test images, writes its report and shows the scores.
 
     Args:
         run: The run.
         out: Where the report goes.
         rows: Of its training history.
+        stages: Of the command.
         description: Of the data; by default the run's.
         limit: See :func:`~causalvae_pyro.evaluation.evaluate`.
         predict: Whether to train a predictor of the labels; by default where the true counterfactuals are not known.
@@ -54,26 +57,33 @@ def score(
         train_data = load_dataset(description, "train") if train_data is None else train_data
         order = [run.graph.names.index(name) for name in data.graph.names]
         mirror = run.config.get("recipe", {}).get("mirror", True)
-        print("training a predictor on the images that no classifier of the training saw")
-        options["photograph_predictor"] = train_photograph_predictor(
-            train_data.images,
-            train_data.labels,
-            [binary[k] for k in order],
-            mirror=mirror,
-            steps=_PREDICTOR_STEPS,
-            device=run.model.zero.device,
-            progress=True,
-        )
+        with stages.stage("predictor", bars=True) as note:
+            options["photograph_predictor"] = train_photograph_predictor(
+                train_data.images,
+                train_data.labels,
+                [binary[k] for k in order],
+                mirror=mirror,
+                steps=_PREDICTOR_STEPS,
+                device=run.model.zero.device,
+                progress=not stages.quiet,
+            )
+            note("trained on the images that no classifier of the training saw")
         predict = False
     if predict or fid == "predictor":
         train_data = load_dataset(description, "train") if train_data is None else train_data
-        print(f"training a predictor on {len(train_data)} images")
-        predictor = train_predictor(train_data.images, train_data.labels, device=run.model.zero.device, progress=True)
+        with stages.stage("predictor", bars=True) as note:
+            device, progress = run.model.zero.device, not stages.quiet
+            predictor = train_predictor(train_data.images, train_data.labels, device=device, progress=progress)
+            note(f"trained on {len(train_data)} images")
         options |= ({"predictor": predictor.predict} if predict else {}) | (
             {"fid_features": predictor.features} if fid == "predictor" else {}
         )
-    metrics = evaluate(run, data, limit=limit, **options)
-    page = write_report(run, data, metrics, rows, out) if report else None
-    print(f"\n{score_table(metrics)}")
-    if page is not None:
-        print(f"\nFigures, scores and settings: {page}")
+    with stages.stage("scoring", bars=True) as note:
+        metrics = evaluate(run, data, limit=limit, progress=not stages.quiet, **options)
+        note(f"{metrics['images']} test images")
+    page = None
+    if report:
+        with stages.stage("report") as note:
+            page = write_report(run, data, metrics, rows, out)
+            note(str(page))
+    stages.finish({"weights": weights_digest(run), **metrics}, score_table(metrics), page)

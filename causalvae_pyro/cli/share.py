@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from causalvae_pyro.checkpoints.hub import push_to_hub, save_pretrained
+from causalvae_pyro.checkpoints.pretrained import run_directory
 from causalvae_pyro.checkpoints.runs import HISTORY, are_scores_of
 from causalvae_pyro.cli.runs import load_run, read_scores
 from causalvae_pyro.datasets.registry import SIMULATORS
@@ -27,8 +28,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: If ``--to`` is the run itself or another one, or holds a picture that is to be left out.
     """
-    found, scores = load_run(arguments.path), read_scores(arguments.path / "metrics.json")
-    pictures = [path for name in SHARED if (path := arguments.path / name).is_file()]
+    directory = run_directory(arguments.path)
+    found, scores = load_run(arguments.path), read_scores(directory / "metrics.json")
+    pictures = [path for name in SHARED if (path := directory / name).is_file()]
     if scores is not None and not are_scores_of(found, scores):
         # As a training that was stopped leaves them, over those of an earlier one.
         print("scores and pictures, which are of other weights: left out (causalvae evaluate makes them anew)", flush=True)
@@ -39,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     withheld = [] if included else telling
     options: dict[str, Any] = {"scores": scores, "pictures": [path for path in pictures if path.name not in withheld]}
     if arguments.to is not None:
-        if arguments.to.resolve() == arguments.path.resolve():
+        if arguments.to.resolve() == directory.resolve():
             raise ValueError(f"--to: got {arguments.to}, which is the run itself")
         if (arguments.to / HISTORY).exists():
             raise ValueError(f"--to: got {arguments.to}, which is another run; give a folder for what is shared")

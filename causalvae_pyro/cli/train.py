@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -16,15 +15,24 @@ from torch import Tensor
 
 import causalvae_pyro
 from causalvae_pyro.checkpoints.runs import WEIGHTS, Run, SaveCheckpoint, load, save
-from causalvae_pyro.cli.arguments import PRESETS
+from causalvae_pyro.cli.arguments import PRESETS, QUICK
 from causalvae_pyro.cli.data import describe
-from causalvae_pyro.cli.recipe import choose
+from causalvae_pyro.cli.recipe import choose, schedule
 from causalvae_pyro.cli.scoring import score
+from causalvae_pyro.cli.stages import Stages
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.guides import CalibratedGuide, calibrate
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.recipes import fit_mechanisms
-from causalvae_pyro.training import Callback, EarlyStopping, TensorBoardLogger, TrainingCheckpoint, fit, resolve_device
+from causalvae_pyro.training import (
+    Callback,
+    EarlyStopping,
+    TensorBoardLogger,
+    TrainingCheckpoint,
+    TrainingState,
+    fit,
+    resolve_device,
+)
 from causalvae_pyro.training.devices import has_bf16
 from causalvae_pyro.utils.files import check_writable
 from causalvae_pyro.utils.missing_labels import keep_labels
@@ -34,6 +42,8 @@ __all__ = ["run"]
 
 # Labels of each concept; of fewer the end of an interval is not known.
 _CALIBRATION = 20
+# Scoring and report take about as long as so many epochs, simulators with sprites.
+_SCORING = 3
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -45,7 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: If an argument is out of range, or does not fit the others.
     """
-    started = time.perf_counter()
+    # Started by accelerate launch or torchrun, one of several processes speaks, writes and scores.
+    main_process = os.environ.get("RANK", "0") == "0"
+    stages = Stages(quiet=arguments.quiet or not main_process, scores=arguments.json and main_process)
     device = resolve_device(arguments.device)
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit: got {arguments.limit}; must be at least 1")
@@ -61,18 +73,25 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.resume:
         _stopped_in(out, arguments.overwrite)
     check_writable(out, "--out")
-    train_data = load_dataset(description, "train")
-    count = min(arguments.limit or len(train_data), len(train_data))
-    # Evenly spaced: the first scenes of the grid share one value of the first concept.
-    chosen = evenly_spaced(count, len(train_data))
-    held = chosen.new_empty(0)
-    if arguments.validation_share:
-        chosen, held = _hold_out(chosen, arguments.validation_share, arguments.seed)
-    images, labels = train_data.images[chosen], train_data.labels[chosen]
-    validation = (train_data.images[held], train_data.labels[held]) if len(held) else None
+    with stages.stage("data") as note:
+        train_data = load_dataset(description, "train")
+        limit = arguments.limit or (QUICK[0] if arguments.quick else len(train_data))
+        count = min(limit, len(train_data))
+        # Evenly spaced: the first scenes of the grid share one value of the first concept.
+        chosen = evenly_spaced(count, len(train_data))
+        held = chosen.new_empty(0)
+        if arguments.validation_share:
+            chosen, held = _hold_out(chosen, arguments.validation_share, arguments.seed)
+        images, labels = train_data.images[chosen], train_data.labels[chosen]
+        validation = (train_data.images[held], train_data.labels[held]) if len(held) else None
+        note(f"{len(images)} images of {train_data!r}" if len(images) < len(train_data) else repr(train_data))
+    if len(held):
+        stages.say(f"{len(held)} images are held out for validation")
     recipe, reason = choose(arguments, images, labels)
+    if reason:
+        stages.say(reason)
     photographs = recipe.decoder == "hierarchical"
-    batch_size = (32 if photographs else 64) if arguments.batch_size is None else arguments.batch_size
+    epochs, batch_size = schedule(arguments, recipe)
     precision = arguments.mixed_precision or ("bf16" if photographs and has_bf16(device) else None)
     semi: dict[str, Any] = {}
     if arguments.label_share < 1:
@@ -84,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = {
         "data": description,
         "training": {
-            "epochs": arguments.epochs,
+            "epochs": epochs,
             "batch_size": batch_size,
             "lr": arguments.lr,
             "seed": arguments.seed,
@@ -101,61 +120,75 @@ def run(arguments: argparse.Namespace) -> None:
         },
     }
     torch.manual_seed(arguments.seed)
-    pair = recipe.build(train_data.graph, images, labels, config)
-    # Started by accelerate launch or torchrun, one of several processes speaks, writes and scores.
-    main_process = os.environ.get("RANK", "0") == "0"
-    say = print if main_process else _silent
+    with stages.stage("start") as note:
+        pair = recipe.build(train_data.graph, images, labels, config)
+        parameters = sum(p.numel() for module in (pair.model, pair.guide) for p in module.parameters())
+        note(f"{parameters / 1e6:.2f} million parameters, on {device}")
     checkpoint = TrainingCheckpoint(
         out, settings={"data": description, "recipe": asdict(recipe), "label_share": arguments.label_share}
     )
     # Also while it is scored: another training would replace what is read then.
     with checkpoint.lock() if main_process else nullcontext():
-        parameters = sum(p.numel() for module in (pair.model, pair.guide) for p in module.parameters())
-        count = f"{len(images)} images of " if len(images) < len(train_data) else ""
-        say(f"training on {count}{train_data!r}, {parameters / 1e6:.2f} million parameters, on {device}")
-        if reason:
-            say(reason)
-        if len(held):
-            say(f"{len(held)} images are held out for validation")
         if semi:
-            say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
+            stages.say(f"with the labels of {semi['labelled']} images, each shown {semi['labelled_repeats']} times an epoch")
             fit_mechanisms(pair.model, labels)
         # Once more: another training may have finished meanwhile.
         if main_process and not arguments.resume and (stopped := _stopped_in(out, arguments.overwrite)) is not None:
             lost = "it is replaced (--resume would have continued it)"
-            say(f"{out} holds a training run that was stopped in epoch {stopped}; {lost}")
+            stages.say(f"{out} holds a training run that was stopped in epoch {stopped}; {lost}")
         callbacks: list[Callback] = [SaveCheckpoint(out, pair.config)]
         callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
         callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]
-        history = fit(
-            pair.model,
-            pair.guide,
-            (images, labels),
-            validation=validation,
-            objective=recipe.objective(pair),
-            epochs=arguments.epochs,
-            batch_size=batch_size,
-            lr=arguments.lr,
-            max_grad_norm=arguments.max_grad_norm,
-            ema_decay=arguments.ema,
-            device=arguments.device,
-            mixed_precision=precision,
-            micro_batches=arguments.micro_batches,
-            compiled=arguments.compile,
-            deterministic=arguments.deterministic,
-            seed=arguments.seed,
-            labelled_repeats=semi.get("labelled_repeats", 1),
-            callbacks=callbacks,
-            checkpoint=checkpoint,
-            resume=arguments.resume,
-        )
+        callbacks += [_Estimate(stages, epochs)] if main_process else []
+        with stages.stage("training", bars=True) as note:
+            history = fit(
+                pair.model,
+                pair.guide,
+                (images, labels),
+                validation=validation,
+                objective=recipe.objective(pair),
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=arguments.lr,
+                max_grad_norm=arguments.max_grad_norm,
+                ema_decay=arguments.ema,
+                device=arguments.device,
+                mixed_precision=precision,
+                micro_batches=arguments.micro_batches,
+                compiled=arguments.compile,
+                deterministic=arguments.deterministic,
+                seed=arguments.seed,
+                labelled_repeats=semi.get("labelled_repeats", 1),
+                callbacks=callbacks,
+                checkpoint=checkpoint,
+                resume=arguments.resume,
+                progress=not arguments.quiet,
+            )
+            note(f"{len(history)} epochs")
         if not main_process:
             return
         if validation is not None and _calibrate(load(out, device=device), *validation, out):
-            say("the guide's intervals are calibrated on the images held out")
-        say(f"trained in {time.perf_counter() - started:.0f} s; scoring")
-        score(load(out, device=device), out, history.rows, train_data=train_data)
-        say(f"done in {time.perf_counter() - started:.0f} s")
+            stages.say("the guide's intervals are calibrated on the images held out")
+        scored = QUICK[1] if arguments.quick else None
+        score(load(out, device=device), out, history.rows, train_data=train_data, stages=stages, limit=scored)
+        stages.say(f"done in {stages.seconds:.0f} s")
+
+
+class _Estimate(Callback):
+    """Says after the first epoch how long the whole will take."""
+
+    def __init__(self, stages: Stages, epochs: int) -> None:
+        self.stages, self.epochs, self.before = stages, epochs, stages.seconds
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        if state.epoch == 1 and self.epochs > 1:
+            epoch = self.stages.seconds - self.before
+            whole = self.before + (self.epochs + _SCORING) * epoch
+            self.stages.say(f"an epoch takes {epoch:.0f} s: about {_duration(whole)} in all")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _calibrate(run: Run, images: Tensor, labels: Tensor, out: Path) -> bool:
@@ -175,10 +208,6 @@ def _hold_out(rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     if cut >= len(rows):
         raise ValueError(f"--validation-share: got {share}, which leaves no training image of {len(rows)}; must be less")
     return rows[order[cut:].sort().values], rows[order[:cut].sort().values]
-
-
-def _silent(*values: Any) -> None:
-    """In place of ``print``."""
 
 
 def _stopped_in(out: Path, overwrite: bool) -> int | None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+
+from causalvae_pyro.utils.progress import Progress
 
 __all__ = ["UndecodableError", "cores", "fill_cache", "open_cache"]
 
@@ -49,7 +50,7 @@ def fill_cache(cache: Path, images: Dataset, shape: Sequence[int], *, workers: i
         # Not through a memory map: on a full disk that ends the process with SIGBUS instead of raising.
         with (
             open(temporary, "wb") as file,
-            tqdm(total=count, disable=not progress, unit="img", desc=f"decoding {cache.name}") as bar,
+            Progress(count, f"decoding {cache.name}", unit="image", every=count // 10, show=progress) as bar,
         ):
             np.lib.format.write_array_header_1_0(file, header)
             for batch in loader:

@@ -14,6 +14,7 @@ from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.interventions.pixels import check_pixel_noise
 from causalvae_pyro.metrics import PhotographPredictor, Predictor
 from causalvae_pyro.utils.numbers import evenly_spaced
+from causalvae_pyro.utils.progress import Progress
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CounterfactualData", "evaluate", "has_truth", "score_table", "train_predictor"]
@@ -33,6 +34,7 @@ def evaluate(
     axioms: bool = True,
     pixel_noise: float = 0.0,
     limit: int | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """The score card of a run.
 
@@ -61,6 +63,7 @@ def evaluate(
         pixel_noise: Share of the images' own pixel noise that all counterfactuals keep; see
             :func:`~causalvae_pyro.counterfactual`. With 1 composition is 0 whatever the model; reconstructions stay the mean.
         limit: Use so many images only, evenly spaced.
+        progress: Show a progress bar.
 
     Returns:
         A JSON-able mapping:
@@ -104,18 +107,27 @@ def evaluate(
     chosen = evenly_spaced(count, len(data.labels))
     x, labels = data.images[chosen], data.labels[chosen]
     scorer = Scorer(run, data, x, labels, seed, intervals, chosen, pixel_noise)
-    # First, because it fails where its network cannot be had.
-    distances = {} if fid_features is None else {"fid": scorer.fid(fid_features)}
-    result = scorer.representation() | {"calibration": scorer.calibration()} | (scorer.axioms() if axioms else {})
-    if pixel_noise:
-        result["pixel_noise"] = pixel_noise
+    sections: dict[str, Callable[[], dict[str, Any]]] = {}
+    if fid_features is not None:
+        # First, because it fails where its network cannot be had.
+        sections["fid"] = lambda: {"fid": scorer.fid(fid_features)}
+    sections |= {"concepts": scorer.representation, "calibration": lambda: {"calibration": scorer.calibration()}}
+    if axioms:
+        sections["axioms"] = scorer.axioms
     if predictor is not None:
-        result["effectiveness"] = scorer.effectiveness(predictor)
+        sections["effectiveness"] = lambda: {"effectiveness": scorer.effectiveness(predictor)}
     if photograph_predictor is not None:
-        result["predicted"] = scorer.predicted(photograph_predictor)
+        sections["predicted labels"] = lambda: {"predicted": scorer.predicted(photograph_predictor)}
     if features is not None:
-        result["minimality"] = scorer.minimality(features)
-    result |= distances
+        sections["minimality"] = lambda: {"minimality": scorer.minimality(features)}
+    if has_truth(data):
+        sections["counterfactuals"] = lambda: {"counterfactuals": scorer.counterfactuals(pairs)}
+    result: dict[str, Any] = {"pixel_noise": pixel_noise} if pixel_noise else {}
+    with Progress(len(sections), "scoring", unit="section", show=progress) as bar:
+        for name, section in sections.items():
+            bar.describe(f"scoring: {name}")
+            result |= section()
+            bar.update()
     # Images that are all alike have no variance to explain.
     variance = max((scorer.x - scorer.x.mean(0)).square().mean().item(), 1e-12)
     result["directions"] = {
@@ -124,8 +136,7 @@ def evaluate(
         "discovery": result["graph"]["f1"],
     }
     result["summary"] = {"r2_min": min(result["r2"].values())}
-    if has_truth(data):
-        scores = scorer.counterfactuals(pairs)
+    if (scores := result.pop("counterfactuals", None)) is not None:
         both = result.pop("intervals") | scores.pop("intervals")
         result |= scores | {"intervals": both}
         found = scores["cf_score"]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import trange
 
 from causalvae_pyro.metrics.predictor import _standardisation
 from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.progress import tracked
 
 __all__ = ["PhotographPredictor"]
 
@@ -88,7 +88,7 @@ class PhotographPredictor(nn.Module):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         self.train()
         order = torch.empty(0, dtype=torch.int64)
-        for _ in trange(steps, desc="steps of the predictor", disable=not progress, dynamic_ncols=True):
+        for _ in tracked(steps, "predictor", show=progress):
             if len(order) < batch_size:
                 order = torch.randperm(len(images), generator=generator)
             rows, order = order[:batch_size], order[batch_size:]

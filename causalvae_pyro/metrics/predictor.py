@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import trange
 
 from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.modes import evaluation_mode
+from causalvae_pyro.utils.progress import tracked
 
 __all__ = ["Predictor"]
 
@@ -117,7 +117,7 @@ class Predictor(nn.Module):
         steps = len(images) // batch_size
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, epochs * steps)
         self.train()
-        for _ in trange(epochs, desc="epochs of the predictor", disable=not progress, dynamic_ncols=True):
+        for _ in tracked(epochs, "predictor", unit="epoch", show=progress):
             for index in torch.randperm(len(images), generator=generator)[: steps * batch_size].split(batch_size):
                 x, target = self._scaled(images[index]), targets[index].to(device)
                 x = x if augment is None else augment(x)

@@ -13,7 +13,6 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
 
 from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.training.batches import LoaderBatches, TensorBatches, parts_of
@@ -28,6 +27,7 @@ from causalvae_pyro.training.untrained import LayerWatch
 from causalvae_pyro.training.validation import Validation
 from causalvae_pyro.utils.images import pixels_of, scale_observations
 from causalvae_pyro.utils.missing_labels import declare_missing
+from causalvae_pyro.utils.progress import Progress
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
 from causalvae_pyro.utils.random_state import rng_state, set_rng_state
 
@@ -119,9 +119,7 @@ class Loop:
         if not resume and self.checkpoint is not None and self.accelerator.is_main_process:
             # The file there belongs to another training run.
             self.checkpoint.remove()
-        bar = tqdm(
-            total=self.total, initial=state.step, disable=not self.progress, unit="step", dynamic_ncols=True, mininterval=0.5
-        )
+        bar = Progress(self.total, "training", initial=state.step, every=len(self.batches), show=self.progress)
         try:
             with self._ctrl_c():
                 while not finished and state.epoch - (self.done > 0) < self.settings["epochs"] and not state.stop:
@@ -152,18 +150,17 @@ class Loop:
             raise KeyboardInterrupt
         return state.history
 
-    def _epoch(self, bar: tqdm) -> None:
+    def _epoch(self, bar: Progress) -> None:
         state, monitor = self.state, self.monitor
         if not self.done:
             state.epoch += 1
             monitor.start_epoch()
             self.order_at_start = self.order.get_state()
-        bar.set_description(f"epoch {state.epoch}/{self.settings['epochs']}", refresh=False)
+        bar.describe(f"epoch {state.epoch}/{self.settings['epochs']}")
         for x, labels, missing in self.batches(self.order, self.done):
             self._step(x, labels, missing)
             self.done += 1
-            bar.set_postfix_str(monitor.status(), refresh=False)
-            bar.update()
+            bar.update(note=monitor.status())
             for callback in self.callbacks:
                 callback.on_step_end(state)
             stop = self._is_to_stop()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from causalvae_pyro import counterfactual, fit, load
 from causalvae_pyro.cli import main
 from causalvae_pyro.cli.scoring import score
+from causalvae_pyro.cli.stages import Stages
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.datasets import registry as sources
 from causalvae_pyro.evaluation.evaluate import evaluate, score_table, train_predictor
@@ -133,17 +134,29 @@ def test_train_leaves_a_whole_run(finished):
 def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
     given = []
 
-    def spy(model, guide, *args, epochs, **options):
-        given.append((epochs, guide.refinements))
-        return fit(model, guide, *args, epochs=1, **options)
+    def spy(model, guide, *args, epochs, batch_size, **options):
+        given.append((epochs, batch_size, getattr(guide, "refinements", None)))
+        return fit(model, guide, *args, epochs=1, batch_size=batch_size, **options)
 
     monkeypatch.setattr("causalvae_pyro.cli.train.fit", spy)
     monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
     small = ["train", "pendulum", "--size", "16", "--limit", "64", "--device", "cpu", "--overwrite", "--out", str(tmp_path)]
     best = ["--preset", "best"]
-    for options in ([], best, [*best, "--epochs", "3"], [*best, "--refinements", "0"], ["--refinements", "3"]):
+    given_options = ([], best, [*best, "--epochs", "3"], [*best, "--refinements", "0"], ["--refinements", "3"])
+    for options in (*given_options, ["--batch-size", "16"], ["--decoder", "conv"], ["--quick"], ["--quick", "--epochs", "5"]):
         assert main([*small, *options]) == 0
-    assert given == [(12, 1), (30, 2), (3, 2), (30, 0), (12, 3)]
+    assert given[:5] == [(6, 32, 1), (30, 64, 2), (3, 64, 2), (30, 64, 0), (6, 32, 3)]
+    assert given[5:] == [(6, 16, 1), (12, 64, None), (3, 32, 1), (5, 32, 1)]
+
+
+def test_a_quick_look(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("causalvae_pyro.cli.train.QUICK", (96, 20))
+    small = ["train", "pendulum", "--size", "16", "--decoder", "conv", "--epochs", "1", "--device", "cpu", "--quick", "--json"]
+    assert main([*small, "--out", str(tmp_path / "quick")]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 20
+    assert load(tmp_path / "quick").config["training"]["images"] == 96
+    assert main([*small, "--limit", "64", "--quiet", "--out", str(tmp_path / "limited")]) == 0
+    assert load(tmp_path / "limited").config["training"]["images"] == 64
 
 
 @pytest.mark.thorough
@@ -173,7 +186,9 @@ def test_train_with_another_decoder_or_encoder(options, decoder, encoder, tmp_pa
 def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
     assert train(tmp_path, *OPTIONS) == 0
     out, err = capsys.readouterr()
-    assert re.match(r"training on 64 images of Small\(.*noise=0\.1, seed=3: 202 images\), .* million parameters, on cpu\n", out)
+    data, start, *_ = out.splitlines()
+    assert re.match(r"data      64 images of Small\(.*noise=0\.1, seed=3: 202 images\) \(", data)
+    assert re.match(r"start     .* million parameters, on cpu \(", start)
     for words in (
         "do(pendulum, light)",
         "mean over single concepts",
@@ -181,7 +196,7 @@ def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
         f"{tmp_path / 'report.html'}",
     ):
         assert words in out
-    assert re.search(r"epoch 1/1: 100%.* 4/4 .*img/s", err)
+    assert re.match(r"epoch 1/1: 4/4 steps, .*img/s", err)
     assert load(tmp_path).model.scm.dim == 2
     for name in ("model.safetensors", "metrics.json"):
         assert (finished / name).read_bytes() == (tmp_path / name).read_bytes()
@@ -760,13 +775,16 @@ def test_a_size_that_no_judge_takes(own, tmp_path, monkeypatch):
     # As a run that was put together in Python may have it.
     run = load(out)
     run.config["data"]["size"] = 18
-    monkeypatch.setattr("causalvae_pyro.cli.scoring.evaluate", lambda *arguments, **options: asked.append(options))
+    monkeypatch.setattr(
+        "causalvae_pyro.cli.scoring.evaluate", lambda *arguments, **options: asked.append(options) or {"images": 3}
+    )
     for name in ("write_report", "score_table"):
         monkeypatch.setattr(f"causalvae_pyro.cli.scoring.{name}", lambda *arguments: None)
-    score(run, out, [])
-    assert asked == [{"limit": None}]
+    stages = Stages(quiet=True)
+    score(run, out, [], stages=stages)
+    assert asked == [{"limit": None, "progress": False}]
     with pytest.raises(ValueError, match=r"^image_shape: got \(3, 18, 18\); the sides must be divisible by 4"):
-        score(run, out, [], predict=True)
+        score(run, out, [], stages=stages, predict=True)
 
 
 def test_ones_own_data_are_all_or_nothing(own, capsys):

@@ -39,7 +39,7 @@ def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
     assert main(["train", *own(faces), "--size", "16", "--epochs", "1", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "unexplained: noise of the image's own at several resolutions (decoder 'hierarchical'); --decoder overrides it" in said
-    assert "training a predictor on the images that no classifier of the training saw" in said
+    assert "predictor trained on the images that no classifier of the training saw" in said
     assert "image left alone" in said
     run = load(out)
     assert isinstance(run.model.decoder, HierarchicalDecoder)

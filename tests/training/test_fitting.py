@@ -521,9 +521,13 @@ def test_auto_device(monkeypatch):
         assert resolve_device() == torch.device(expected)
 
 
-def test_progress_bar(data, capsys):
+def test_progress(data, capsys):
     run(make(data), data, progress=True)
-    assert re.search(r"epoch 2/2: 100%.*6/6.*loss -?[\d.]+, \d+ img/s", capsys.readouterr().err)
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.match(r"epoch (\d)/2: (\d)/6 steps, loss -?[\d.]+, \d+ img/s, \d+ s", line).groups() for line in lines] == [
+        ("1", "3"),
+        ("2", "6"),
+    ]
 
 
 @pytest.mark.gpu
