@@ -59,7 +59,7 @@ def evaluate(
         seed: Fixes the intervention values and the resamples.
         pairs: Score interventions on every pair of concepts too.
         intervals: Compute the intervals over the images, which takes longer than all scores of the representation.
-        axioms: Compute ``composition`` and ``reversibility``, half of the time of all scores.
+        axioms: Compute ``composition`` and ``reversibility``.
         pixel_noise: Share of the images' own pixel noise that all counterfactuals keep; see
             :func:`~causalvae_pyro.counterfactual`. With 1 composition is 0 whatever the model; reconstructions stay the mean.
         limit: Use so many images only, evenly spaced.
@@ -78,7 +78,7 @@ def evaluate(
         - ``calibration``: how often intervals of the guide hold the labels, on 500 images at most: see
           :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
-          ``reversibility``: per concept, after setting it and setting it back. On 500 images at most; none without ``axioms``.
+          ``reversibility``: per concept, after setting it and setting it back. On 200 images at most; none without ``axioms``.
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
         - ``predicted``, with a ``photograph_predictor``: see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`.
@@ -86,7 +86,7 @@ def evaluate(
         - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
           (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
         - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
-          pair) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
+          pair, on 500 images at most) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
         - ``ceiling``: what that score would be with the reconstruction's error alone, of which pixel noise takes its share.
         - ``cf_baselines``, where ``data`` has trivial answers (:class:`CounterfactualData`): by name their counterfactual scores.
           The image left alone has 0, by definition.

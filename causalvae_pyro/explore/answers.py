@@ -16,6 +16,7 @@ from torch import Tensor
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.evaluation.scorecard import has_truth
 from causalvae_pyro.graph import CausalGraph
+from causalvae_pyro.interventions.abduction import NOISE_SITES
 from causalvae_pyro.interventions.actions import InterventionSet
 from causalvae_pyro.interventions.counterfactuals import abduct, predict
 from causalvae_pyro.plots.style import units_of
@@ -249,6 +250,27 @@ class Explorer:
             if c.name not in do and concepts and abs(concepts[c.name] - factual.concepts[c.name]) >= MOVED * (c.high - c.low)
         )
         return Answer(dict(do), image, concepts, moved, true_image, true_concepts, spread)
+
+    def answer_all(self, factual: Factual, do: Mapping[str, float | Tensor], count: int) -> tuple[Tensor, Tensor | None]:
+        """The counterfactuals of an image under several values, in one pass.
+
+        Args:
+            factual: From :meth:`test_image` or :meth:`own_image`.
+            do: Concept to value or values ``[count]``, in label units.
+            count: How many.
+
+        Returns:
+            The images ``[count, C, H, W]``, and the true ones where the data draw them.
+
+        Raises:
+            ValueError: See :meth:`answer`.
+        """
+        action = InterventionSet.from_do(self.run.model, do, count)
+        noise = {name: v.expand(count, *v.shape[1:]) if name in NOISE_SITES else v for name, v in factual.noise.items()}
+        images, _ = self._predict_all(action, noise)
+        if factual.labels is None or not self.has_truth or hasattr(self.data, "counterfactual_targets"):
+            return images, None
+        return images, self.data.counterfactual(factual.labels.expand(count, -1), do)[1]
 
     def _abduct(self, image: Tensor, labels: Tensor | None, source: int | str) -> Factual:
         image = as_images(image[None], "image")[0]

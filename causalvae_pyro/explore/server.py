@@ -154,6 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
             return session.answer(_json(content))
         if path == "/picture":
             return session.picture(_json(content)), "image/png"
+        if path == "/sweep":
+            return session.sweep(_json(content))
+        if path == "/effects":
+            return session.effects(_json(content))
+        if path == "/animation":
+            return session.animation(_json(content))
         if path == "/image":
             return session.add_image(content, parse_qs(query).get("name", ["image"])[0])
         raise _Refusal(HTTPStatus.NOT_FOUND, f"there is no {path} here")

@@ -18,6 +18,7 @@ from torch import Tensor
 from causalvae_pyro.explore.answers import Explorer, Factual
 from causalvae_pyro.explore.images import read_image
 from causalvae_pyro.explore.picture import panels, plot_answer
+from causalvae_pyro.explore.ranges import FORMATS, Sweep, effect_maps, encode_frames, sweep_concept
 from causalvae_pyro.explore.snippet import python_lines
 from causalvae_pyro.plots.style import SEQUENTIAL, figure_style
 from causalvae_pyro.utils.images import scale_images
@@ -29,6 +30,8 @@ __all__ = ["Session", "encode_png"]
 _REMEMBERED = 64
 #: Test images that the page offers at a glance.
 _THUMBNAILS = 12
+#: Values of a sweep side by side, and one way through an animation.
+_STRIP, _FRAMES = 9, 24
 
 
 class Session:
@@ -132,7 +135,7 @@ class Session:
         spread = answer.uncertainty
         if spread is not None:
             largest = spread.image.max().item()
-            pictures.append({"title": "standard deviation", "image": _data_url(_heat_map(spread.image))})
+            pictures.append({"title": "standard deviation", "image": _data_url(_heat_map(spread.image, largest))})
             result["deviation"] = 255 * largest
         truth = None if factual.labels is None else factual.labels.tolist()
         rows = []
@@ -147,6 +150,52 @@ class Session:
             # JSON knows no NaN.
             rows.append({key: value for key, value in row.items() if value is not None and math.isfinite(value)})
         return result | {"panels": pictures, "concepts": rows}
+
+    def sweep(self, question: Any) -> dict[str, Any]:
+        """One concept of an image through its range.
+
+        Args:
+            question: As for :meth:`answer`, with ``concept``.
+
+        Returns:
+            ``concept``; ``values``, in label units; ``frames``, pictures as data URLs; and ``true``, the true ones, where the
+            data draw them.
+
+        Raises:
+            ValueError: If the question is malformed, or an image or a concept unknown.
+        """
+        found = self._sweep(question, _STRIP)
+        result = {"concept": found.concept, "values": found.values.tolist(), "frames": _data_urls(found.images)}
+        return result if found.true_images is None else result | {"true": _data_urls(found.true_images)}
+
+    def animation(self, question: Any) -> tuple[bytes, str]:
+        """The same as a file to keep, with its media type; ``format`` of the question is gif, webp or png."""
+        kind = question.get("format") if isinstance(question, Mapping) else None
+        if not isinstance(kind, str) or kind not in FORMATS:
+            raise ValueError(f"format: got {kind!r}; valid: {', '.join(FORMATS)}")
+        return encode_frames(self._sweep(question, _STRIP if kind == "png" else _FRAMES).images, kind), FORMATS[kind]
+
+    def effects(self, question: Any) -> dict[str, Any]:
+        """Which pixels follow which concept; the question is that of :meth:`answer`.
+
+        Returns:
+            ``maps``, a picture for each concept as a data URL, of one scale; and ``largest``, what its brightest pixel stands
+            for, in grey levels.
+        """
+        with self._lock:
+            factual, do, _ = self._understand(question)
+            maps = effect_maps(self.explorer, factual, do)
+        largest = max(values.max().item() for values in maps.values())
+        pictures = {name: _data_url(_heat_map(values, largest)) for name, values in maps.items()}
+        return {"maps": pictures, "largest": 255 * largest}
+
+    def _sweep(self, question: Any, steps: int) -> Sweep:
+        with self._lock:
+            factual, do, _ = self._understand(question)
+            name = question.get("concept")
+            if not isinstance(name, str):
+                raise ValueError(f"concept: expected the name of a concept, got {name!r}")
+            return sweep_concept(self.explorer, factual, do, name, steps)
 
     def picture(self, question: Any) -> bytes:
         """The answer as one figure, PNG; the argument and the errors are those of :meth:`answer`."""
@@ -199,9 +248,9 @@ def encode_png(image: Tensor) -> bytes:
     return _png(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
 
 
-def _heat_map(values: Tensor) -> bytes:
-    """Values ``[H, W]`` from 0 to their largest, in colours that colour-blind readers can order."""
-    shares = (values / values.max().clamp(min=1e-12)).numpy()
+def _heat_map(values: Tensor, largest: float) -> bytes:
+    """Values ``[H, W]`` from 0 to the largest, in colours that colour-blind readers can order."""
+    shares = (values / max(largest, 1e-12)).numpy()
     return _png((matplotlib.colormaps[SEQUENTIAL](shares)[..., :3] * 255).round().astype(np.uint8))
 
 
@@ -210,6 +259,10 @@ def _png(pixels: np.ndarray) -> bytes:
     # Small images for a page on the same machine: less time matters more than fewer bytes.
     Image.fromarray(pixels).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
+
+
+def _data_urls(images: Tensor) -> list[str]:
+    return [_data_url(encode_png(image)) for image in images]
 
 
 def _data_url(png: bytes) -> str:

@@ -4,9 +4,10 @@ import json
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from causalvae_pyro import fit
 from causalvae_pyro.checkpoints.runs import Run
@@ -215,6 +216,126 @@ def test_download(page):
     (path,) = page.browser.downloads.glob("tiny_*_light_9.5.png")
     with Image.open(path) as picture:
         assert picture.width > 1000
+
+
+def test_a_second_intervention_side_by_side(page, explorer):
+    def kept():
+        return page.browser.execute_script("return [...document.querySelectorAll('#kept-panels img')].map(i => [i.alt, i.src])")
+
+    page.drag("light", 9.5)
+    first = page.panel("counterfactual")
+    page.find("#keep").click()
+    page.drag("light", 10.5)
+    until(lambda: len(kept()) == 2)
+    assert page.text("kept-do") == f"do(light = 9.50 {explorer.concept('light').unit})"
+    assert kept()[0] == ["kept: counterfactual", first]
+    assert page.panel("counterfactual") != first
+    # Another image: both are of it.
+    page.find("#thumbnails button:nth-child(2)").click()
+    until(lambda: kept()[0][1] != first)
+    second = page.panel("counterfactual"), kept()[0][1]
+    page.find("#swap").click()
+    until(lambda: '{"light": 9.5}' in page.text("code"))
+    until(lambda: (kept()[0][1], page.panel("counterfactual")) == second)
+    page.find("#keep").click()
+    assert not page.find("#kept").is_displayed()
+
+
+def test_one_concept_through_its_range(page, explorer):
+    page.find("#sweep summary").click()
+    until(lambda: len(page.browser.find_elements("css selector", "#strip img")) == 18)
+    page.browser.execute_script("document.getElementById('swept').value = 'light'; swept.dispatchEvent(new Event('change'))")
+    until(lambda: page.text("strip").startswith("light"))
+    low, *_, high = map(float, page.text("strip").split("\n")[0].split(")")[1].split())
+    assert (low, high) == explorer.concept("light").ends()
+    kinds = ["gif", "png", *(["webp"] if features.check("webp") else [])]
+    for kind in kinds:
+        page.find(f".save[value={kind}]").click()
+        until(lambda kind=kind: list(page.browser.downloads.glob(f"tiny_*_light.{kind}")))
+        (path,) = page.browser.downloads.glob(f"tiny_*_light.{kind}")
+        with Image.open(path) as picture:
+            # There and back, 46; a file keeps equal neighbours as one.
+            assert getattr(picture, "n_frames", 1) in ([1] if kind == "png" else range(30, 47))
+            assert picture.height == 256
+
+
+def test_which_pixels_follow_which_concept(page, explorer):
+    page.find("#effects summary").click()
+    until(lambda: len(page.browser.find_elements("css selector", "#maps img")) == 4)
+    alts = [image.get_attribute("alt") for image in page.browser.find_elements("css selector", "#maps img")]
+    assert alts == [f"pixels that follow {name.replace('_', ' ')}" for name in explorer.graph.names]
+    assert "standard deviation of" in page.text("maps-hint")
+
+
+def test_without_a_mouse(page):
+    """Everything can be reached by the tabulator, in the order of the page, and used with the keys of its kind."""
+    places = []
+    page.find("h1").click()
+    for _ in range(80):
+        webdriver.ActionChains(page.browser).send_keys(Keys.TAB).perform()
+        element = page.browser.switch_to.active_element
+        place = page.browser.execute_script(
+            "const e = arguments[0], at = e.getBoundingClientRect(); return [e.id || e.textContent, at.x, at.y + scrollY]",
+            element,
+        )
+        if element.tag_name == "body" or place in places:
+            break
+        places.append(place)
+        # Where the focus is can be seen.
+        if place[0] == "slider-light":
+            assert element.value_of_css_property("outline-style") == "solid"
+            before = page.text("code")
+            element.send_keys(Keys.ARROW_RIGHT)
+            until(lambda before=before: page.text("code") != before)
+        if place[0] == "keep":
+            element.send_keys(Keys.SPACE)
+            until(lambda: page.find("#kept").is_displayed())
+            element.send_keys(Keys.SPACE)
+        if "through its range" in place[0]:
+            element.send_keys(Keys.ENTER)
+            until(lambda: page.browser.find_elements("css selector", "#strip img"))
+    names = [place[0] for place in places]
+    wanted = [
+        "index",
+        "random",
+        "file",
+        "slider-pendulum",
+        "slider-shadow_position",
+        "beyond",
+        "uncertainty",
+        "keep",
+        "swept",
+        "copy",
+        "download",
+    ]
+    assert [name for name in names if name in wanted] == wanted
+
+
+@pytest.mark.parametrize(("width", "mobile"), [(1360, False), (390, True)])
+def test_accessible_to_all(width, mobile, page):
+    """The rules of WCAG 2.1 AA that can be checked by a program, contrast among them, and no scrolling to the side."""
+    axe = pytest.importorskip("axe_core_python", reason="needs axe-core-python, of the extra test")
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": mobile}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        page.drag("light", 9.5)
+        page.find("#keep").click()
+        page.find("#uncertainty").click()
+        page.browser.execute_script("sweep.open = effects.open = true")
+        until(lambda: page.browser.find_elements("css selector", "#maps img"))
+        page.browser.execute_script((Path(axe.__file__).parent / "axe.min.js").read_text())
+        rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+        found = page.browser.execute_async_script(
+            "const done = arguments[1]; axe.run(document, {runOnly: arguments[0]}).then((found) => "
+            "done([found.passes.length, found.violations.map((v) => [v.id, v.nodes.map((n) => n.html)])]))",
+            rules,
+        )
+        passed, violations = found
+        assert violations == []
+        assert passed > 20
+        assert page.browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_the_page_fetches_nothing_from_elsewhere(page):

@@ -9,6 +9,8 @@ const question = { image: 0, do: {}, uncertainty: false };
 let answered = null;
 let busy = false;
 let again = false;
+// An intervention that is kept beside the present one, and what was answered to it.
+let kept = null;
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -52,6 +54,7 @@ async function ask() {
       // The picture first: samples take many times as long, and the slider may be elsewhere by then.
       await answer({ ...asked, uncertainty: false }, asked.uncertainty);
       if (asked.uncertainty && !again) await answer(asked);
+      for (const more of [askKept, askSweep, askEffects]) if (!again) await more(asked);
       fail("");
     } catch (error) {
       fail(error.message);
@@ -72,6 +75,78 @@ async function answer(asked, more = false) {
     answered.concepts.forEach((row, i) => Object.assign(row, { deviation: before.concepts[i].deviation }));
   }
   await show();
+}
+
+// The second intervention, the sweep and the effects: asked behind the answer, where they are shown --------------------
+
+async function askKept(asked) {
+  if (!kept) return;
+  const found = await (await post("answer", JSON.stringify({ image: asked.image, do: kept.do }))).json();
+  if (!kept) return;
+  const shown = found.panels.filter(({ title }) => title.endsWith("counterfactual"));
+  // As large as those above.
+  find("kept-panels").style.setProperty("--count", answered.panels.length);
+  fill(find("kept-panels"), shown, (title) => (title === "counterfactual" ? kept.text : NOTES[title]()), "kept: ");
+}
+
+function keep(wanted) {
+  kept = wanted ? { do: { ...question.do }, text: sets(question.do) || "nothing intervened on" } : null;
+  find("keep").setAttribute("aria-pressed", Boolean(kept));
+  find("keep").textContent = kept ? "let the kept one go" : "keep it beside the next";
+  find("kept").hidden = !kept;
+  find("kept-do").textContent = kept?.text ?? "";
+  find("kept-panels").replaceChildren();
+  if (kept) ask();
+}
+
+function swap() {
+  const before = kept;
+  kept = { do: { ...question.do }, text: sets(question.do) || "nothing intervened on" };
+  find("kept-do").textContent = kept.text;
+  question.do = { ...before.do };
+  mark();
+  ask();
+}
+
+async function askSweep(asked) {
+  if (!find("sweep").open) return;
+  const name = find("swept").value;
+  const concept = about.concepts.find((c) => c.name === name);
+  const found = await (await post("sweep", JSON.stringify({ ...asked, concept: name }))).json();
+  const label = name.replaceAll("_", " ");
+  const title = concept.unit ? `${label} (${concept.unit})` : label;
+  const said = found.values.map((value) => value.toFixed(concept.digits));
+  const row = (title, images) =>
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row", textContent: title }),
+      ...images.map((src, i) => make("td", {}, make("img", { src, alt: `${title}, ${label} ${said[i]}` }))),
+    );
+  const head = make("tr", {}, make("th", { scope: "row", textContent: title }), ...said.map((text) => make("td", { textContent: text })));
+  const rows = [row("model", found.frames)];
+  if (found.true) rows.push(row("true", found.true));
+  find("strip").replaceChildren(make("table", {}, head, ...rows));
+}
+
+async function askEffects(asked) {
+  if (!find("effects").open) return;
+  const found = await (await post("effects", JSON.stringify(asked))).json();
+  const maps = Object.entries(found.maps).map(([name, image]) => ({ title: name.replaceAll("_", " "), image }));
+  fill(find("maps"), maps, () => "", "pixels that follow ");
+  find("maps-hint").textContent =
+    "Each concept goes through its range, the others as they are set or as they follow: the brighter a pixel, the more it changes. " +
+    `Yellow is a standard deviation of ${found.largest.toFixed(0)} of 255. What a concept moves through its effects counts too; set an effect to leave it out.`;
+}
+
+async function save(kind) {
+  try {
+    const name = find("swept").value;
+    const file = await (await post("animation", JSON.stringify({ ...question, concept: name, format: kind }))).blob();
+    offer(file, `${about.title}_${question.image}_${name}.${kind}`);
+  } catch (error) {
+    fail(error.message);
+  }
 }
 
 // The question ------------------------------------------------------------------------------------------------------
@@ -177,33 +252,48 @@ function slider(concept) {
 const NOTES = {
   image: () => (typeof question.image === "number" ? `test image ${question.image}` : "your own"),
   reconstruction: () => "nothing intervened on",
-  counterfactual: () => sets() || "nothing intervened on",
+  counterfactual: () => sets(answered.do) || "nothing intervened on",
   "true counterfactual": () => "the simulator's",
   "standard deviation": () => `${about.samples} samples; yellow is ${answered.deviation.toFixed(1)} of 255`,
 };
 
-function sets() {
+function sets(values) {
   const parts = about.concepts
-    .filter((c) => c.name in answered.do)
-    .map((c) => `${c.name.replaceAll("_", " ")} = ${answered.do[c.name].toFixed(c.digits)} ${c.unit}`.trim());
+    .filter((c) => c.name in values)
+    .map((c) => `${c.name.replaceAll("_", " ")} = ${values[c.name].toFixed(c.digits)} ${c.unit}`.trim());
   return parts.length ? `do(${parts.join(", ")})` : "";
+}
+
+// Pictures with their titles, in the elements that are there as far as there are some, so that nothing flickers.
+function fill(place, pictures, notes, before = "") {
+  while (place.children.length > pictures.length) place.lastChild.remove();
+  while (place.children.length < pictures.length) {
+    place.append(make("figure", {}, make("figcaption", {}, make("span"), make("small")), make("img")));
+  }
+  pictures.forEach(({ title, image }, i) => {
+    const figure = place.children[i];
+    const [name, note] = figure.firstChild.children;
+    figure.className = title === "counterfactual" ? "model" : title === "standard deviation" && answered.stale ? "stale" : "";
+    name.textContent = title;
+    note.textContent = notes(title);
+    Object.assign(figure.lastChild, { src: image, alt: before + title });
+  });
+}
+
+// For those who hear the page: what is set, and what follows.
+function tell() {
+  const moved = answered.moved.map((name) => name.replaceAll("_", " "));
+  const text = `${sets(answered.do) || "nothing intervened on"}${moved.length ? `; moved: ${moved.join(", ")}` : ""}`;
+  if (find("status").textContent !== text) find("status").textContent = text;
+  const edges = about.edges.map(([cause, effect]) => `${cause} to ${effect}`.replaceAll("_", " "));
+  find("graph").setAttribute("aria-label", `Causal graph: ${edges.join(", ") || "no edges"}; ${text}`);
 }
 
 async function show() {
   const panels = find("panels");
-  while (panels.children.length > answered.panels.length) panels.lastChild.remove();
-  while (panels.children.length < answered.panels.length) {
-    panels.append(make("figure", {}, make("figcaption", {}, make("span"), make("small")), make("img")));
-  }
-  answered.panels.forEach(({ title, image }, i) => {
-    const figure = panels.children[i];
-    const [name, note] = figure.firstChild.children;
-    figure.className = title === "counterfactual" ? "model" : title === "standard deviation" && answered.stale ? "stale" : "";
-    name.textContent = title;
-    note.textContent = NOTES[title]();
-    Object.assign(figure.lastChild, { src: image, alt: title });
-  });
+  fill(panels, answered.panels, (title) => NOTES[title]());
   mark();
+  tell();
   place();
   showGraph();
   showTable();
@@ -303,12 +393,16 @@ async function download() {
   try {
     const picture = await (await post("picture", JSON.stringify(question))).blob();
     const values = Object.entries(question.do).map(([name, value]) => `_${name}_${value}`);
-    const link = make("a", { href: URL.createObjectURL(picture), download: `${about.title}_${question.image}${values.join("")}.png` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    offer(picture, `${about.title}_${question.image}${values.join("")}.png`);
   } catch (error) {
     fail(error.message);
   }
+}
+
+function offer(file, name) {
+  const link = make("a", { href: URL.createObjectURL(file), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 async function start() {
@@ -325,6 +419,7 @@ async function start() {
     find("thumbnails").append(button);
   }
   find("concepts").append(...about.concepts.map(slider));
+  find("swept").append(...about.concepts.map(({ name }) => make("option", { value: name, textContent: name.replaceAll("_", " ") })));
   span();
 
   find("index").addEventListener("change", () => choose(Math.min(Math.max(Math.round(find("index").value), 0), about.count - 1)));
@@ -346,6 +441,11 @@ async function start() {
     setTimeout(() => (find("copy").textContent = "copy"), 1500);
   });
   find("download").addEventListener("click", download);
+  find("keep").addEventListener("click", () => keep(!kept));
+  find("swap").addEventListener("click", swap);
+  for (const id of ["sweep", "effects"]) find(id).addEventListener("toggle", () => find(id).open && ask());
+  find("swept").addEventListener("change", ask);
+  for (const button of document.querySelectorAll(".save")) button.addEventListener("click", () => save(button.value));
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
     document.body.classList.add("dropping");
