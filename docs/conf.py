@@ -48,6 +48,7 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "first_notebook_cell": "%matplotlib inline",
     "thumbnail_size": (360, 240),
+    "remove_config_comments": True,
     "download_all_examples": False,
     "show_signature": False,
     "write_computation_times": False,

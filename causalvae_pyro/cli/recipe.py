@@ -12,8 +12,8 @@ from causalvae_pyro.recipes import Recipe, choose_recipe
 
 __all__ = ["choose", "schedule"]
 
-#: Epochs of the presets, and images per step of the decoders. Half of the epochs in steps of 32 images serve Pendulum's sprites as
-#: well, and cost Flow's thin jet some of its effect (docs/notes.md).
+#: Epochs of the presets, and images per step of the decoders. Half of the epochs in steps of 32 images serve Pendulum's sprites
+#: as well, and cost Flow's thin jet some of its effect (docs/notes.md).
 _EPOCHS = {"fast": 12, "best": 30}
 _BATCH_SIZES = {"conv": 64, "sprites": 64, "hierarchical": 32}
 #: Of --quick, which has few images: more steps than batches of 64 give.

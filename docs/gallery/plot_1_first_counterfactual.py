@@ -66,3 +66,5 @@ for column, name in enumerate(test.concepts):
     ceiling[name] = cf_score(true + again - x, true, x)
     print(f"do({name}): CF-score {scores[name]:.3f}, ceiling {ceiling[name]:.3f}")
 bars = plot_scores(scores, ceiling=ceiling)
+
+# sphinx_gallery_thumbnail_number = 3

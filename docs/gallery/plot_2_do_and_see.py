@@ -84,3 +84,5 @@ intervened = model.prior.to_labels(sample_interventional(model, {"shadow_positio
 seeing = f"seeing:\nshadow position\nnear {place:g} {units[position]}"
 doing = do_label({"shadow_position": place}, {"shadow_position": units[position]})
 pictures = plot_comparison([(seeing, data.render(observed, 64)), (doing, data.render(intervened, 64))])
+
+# sphinx_gallery_thumbnail_number = 3

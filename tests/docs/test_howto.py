@@ -7,7 +7,9 @@ import pytest
 from tests import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = sorted([*(DOCS / "howto").glob("*.md"), DOCS / "concepts.md", DOCS / "migrating.md", DOCS / "quickstart.md"])
+PAGES = sorted(
+    [*(DOCS / "howto").glob("*.md"), *(DOCS / f"{name}.md" for name in ("concepts", "how_it_works", "migrating", "quickstart"))]
+)
 #: What makes a page's program run in seconds.
 SHORT = {"quickstart": {"size=64": "size=16", "(3, 64, 64)": "(3, 16, 16)", "epochs=2": "epochs=1"}}
 
