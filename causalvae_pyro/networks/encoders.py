@@ -43,14 +43,6 @@ class _Encoder(Configurable, nn.Module):
             raise ValueError(f"x: expected {dtype}, as the encoder has it, got {x.dtype}")
         return x.reshape(-1, *self.image_shape)
 
-    def _convolved(self, convolutions: nn.Module, x: Tensor) -> Tensor:
-        """What convolutions make of the images ``[batch, C, H, W]``.
-
-        On a CPU channels come last in memory: a tenth to a third less time, gradients included.
-        """
-        flat = self._flat(x)
-        return convolutions(flat.contiguous(memory_format=torch.channels_last) if flat.device.type == "cpu" else flat)
-
     def _labels(self, labels: Tensor | None, lead: torch.Size) -> Tensor:
         if labels is None:
             raise ValueError("labels: this encoder is q(eps | x, u) and needs labels, got None; use label_dim=0 for q(eps | x)")
@@ -102,7 +94,7 @@ class ConvEncoder(_Encoder):
         self.hidden = nn.Linear(channels[-1] * (height // 16) * (width // 16) + label_dim, out_features)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self._read(self.hidden, self._convolved(self.convolutions, x).flatten(1), labels, x.shape[:-3])
+        return self._read(self.hidden, self.convolutions(self._flat(x)).flatten(1), labels, x.shape[:-3])
 
 
 class MLPEncoder(_Encoder):
@@ -223,7 +215,7 @@ class PooledEncoder(_Encoder):
         self.hidden = nn.Linear(8 * c + label_dim, out_features)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self._convolved(self.convolutions, x)
+        h = self.convolutions(self._flat(x))
         return self._read(self.hidden, torch.cat([h.mean((-2, -1)), h.amax((-2, -1))], -1), labels, x.shape[:-3])
 
 
@@ -261,7 +253,7 @@ class SpatialEncoder(_Encoder):
         self.hidden = nn.Linear(2 * c * places + label_dim, out_features)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self._read(self.hidden, self._convolved(self.convolutions, x).flatten(1), labels, x.shape[:-3])
+        return self._read(self.hidden, self.convolutions(self._flat(x)).flatten(1), labels, x.shape[:-3])
 
 
 class AugmentedEncoder(Configurable, nn.Module):

@@ -333,9 +333,9 @@ def test_the_distance_is_by_inception_unless_told_otherwise(run, monkeypatch):
     monkeypatch.setattr("causalvae_pyro.cli.scoring.evaluate", refuse)
     for flags in (["--fid"], ["--fid", "inception"]):
         assert main(["evaluate", str(run), *flags]) == 2
-        assert asked.pop() == {"limit": None, "fid_features": 2048}
+        assert asked.pop() == {"limit": None, "progress": True, "fid_features": 2048}
     assert main(["evaluate", str(run)]) == 2
-    assert asked.pop() == {"limit": None}
+    assert asked.pop() == {"limit": None, "progress": True}
 
 
 def test_counterfactual_draws(run, tmp_path, capsys, monkeypatch):
@@ -708,7 +708,7 @@ def test_how_it_is_trained(tmp_path, monkeypatch, capsys):
     # The sprites' price grows, and with it the loss.
     assert capsys.readouterr().err.startswith("causalvae: error: --patience: the sprites' loss increases")
     assert main(["train", "pendulum", *options.split(), "--decoder", "conv", "--out", str(tmp_path)]) == 130
-    assert [type(callback).__name__ for callback in given["callbacks"]] == ["SaveCheckpoint", "EarlyStopping"]
+    assert [type(callback).__name__ for callback in given["callbacks"]] == ["SaveCheckpoint", "EarlyStopping", "_Estimate"]
     kept = ("ema_decay", "max_grad_norm", "mixed_precision", "micro_batches", "compiled", "deterministic", "resume")
     assert [given[name] for name in kept] == [0.99, 5.0, "bf16", 2, True, True, False]
 

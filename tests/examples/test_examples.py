@@ -266,6 +266,7 @@ def _stop(server):
 
 @pytest.mark.thorough
 def test_shell_blocks_name_real_commands(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write where they are
     files = ("README.md", "docs/cli.md")
     lines = [line.split("#")[0].strip() for file in files for block in _blocks("bash", file) for line in block.splitlines()]
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
