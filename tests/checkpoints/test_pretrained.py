@@ -102,7 +102,7 @@ def test_what_is_shared_by_name():
 def test_the_commands_take_the_names(tmp_path, capsys):
     few = ["--count", "2", "--device", "cpu", "--out", "drawn.png"]
     assert main(["counterfactual", "pendulum", "--do", "light=12", *few]) == 0
-    assert "light 8.33 -> 12" in capsys.readouterr().out
+    assert "light 17.3 -> 12" in capsys.readouterr().out
     assert Image.open(tmp_path / "drawn.png").size[0] > 300
     assert main(["share", "flow", "--to", "shared"]) == 0
     assert "CF-score" in (tmp_path / "shared" / "README.md").read_text()
