@@ -103,7 +103,8 @@ def test_the_commands_take_the_names(tmp_path, capsys):
     few = ["--count", "2", "--device", "cpu", "--out", "drawn.png"]
     assert main(["counterfactual", "pendulum", "--do", "light=12", *few]) == 0
     assert "light 17.3 -> 12" in capsys.readouterr().out
-    assert Image.open(tmp_path / "drawn.png").size[0] > 300
+    with Image.open(tmp_path / "drawn.png") as picture:
+        assert picture.width > 300
     assert main(["share", "flow", "--to", "shared"]) == 0
     assert "CF-score" in (tmp_path / "shared" / "README.md").read_text()
     before = {path: path.stat().st_mtime_ns for path in FOLDER.rglob("*")}
