@@ -75,7 +75,7 @@ class GraphSearch(nn.Module):
         """See :class:`~causalvae_pyro.objectives.elbo.Term`."""
         z = trace.nodes["z"]["value"]
         if self.candidates.dim == 1:
-            if any(getattr(model.prior, "kinds", ())):
+            if any(getattr(getattr(model, "prior", None), "kinds", ())):
                 # The mean of a unit vector is the same for all kinds.
                 raise ValueError(f"candidates: got dim 1 for a prior with categories; must have the model's dim, {z.shape[-1]}")
             z = z.mean(-1, keepdim=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.metrics import f1_score
 from torch import Tensor
 
 __all__ = ["kind_scores"]
@@ -30,6 +29,8 @@ def kind_scores(read: Tensor, labels: Tensor, kinds: int) -> dict[str, Any]:
         >>> kind_scores(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1]), 3)["f1_by_kind"]
         [0.8, 0.6666666666666666, None]
     """
+    from sklearn.metrics import f1_score  # slow to import
+
     if read.shape != labels.shape or not len(read):
         raise ValueError(f"read: expected the labels' shape {list(labels.shape)} with rows, got {list(read.shape)}")
     read, labels = read.long().cpu(), labels.long().cpu()

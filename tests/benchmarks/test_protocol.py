@@ -93,8 +93,8 @@ def test_cells_are_resumed(tmp_path, capsys, monkeypatch):
     import protocol
 
     monkeypatch.setattr(protocol, "_STEPS", 5)
-    test_morphomnist.write(tmp_path, count=60)
-    arguments = ["--data", "morphomnist", "--root", str(tmp_path), "--seeds", "1", "--limit", "40"]
+    test_morphomnist.write(tmp_path, count=100)
+    arguments = ["--data", "morphomnist", "--root", str(tmp_path), "--seeds", "1", "--limit", "66"]
     arguments += ["--epochs", "1", "--judge-epochs", "1", "--reader-epochs", "1", "--runs", str(tmp_path / "runs")]
     arguments += ["--cells", str(tmp_path / "cells"), "--out", str(tmp_path / "out.json")]
     protocol.main(arguments)
