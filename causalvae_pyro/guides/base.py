@@ -34,6 +34,15 @@ class PosteriorGuide(LocalParamModule):
             labels: Labels ``[batch, n]``, NaN where missing; ``None`` where all are.
         """
 
+    def noise_posterior(self, x: Tensor, z: Tensor) -> Any | None:
+        """``q(eps_x | x, z)``, of guides whose noise depends on the concepts that explain the image; ``None`` of others.
+
+        Args:
+            x: Images ``[batch, C, H, W]``.
+            z: Concepts ``[batch, n, d]``.
+        """
+        return None
+
     def forward(self, x: Tensor, labels: Tensor | None = None, num_samples: int | None = None) -> Tensor:
         """Samples the guide's sites.
 

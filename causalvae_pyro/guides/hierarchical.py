@@ -62,7 +62,10 @@ class HierarchicalGuide(AmortizedGuide):
     def posterior(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
         """The distributions of ``eps`` and, given its mean, of ``eps_x``."""
         q = self._concepts(x, labels)
-        return {"eps": q, "eps_x": self.noise(self.pyramid(scale_images(x)), q.base_dist.mean)}
+        return {"eps": q, "eps_x": self.noise_posterior(x, q.base_dist.mean)}
+
+    def noise_posterior(self, x: Tensor, z: Tensor) -> TopDownNormal:
+        return self.noise(self.pyramid(scale_images(x)), z)
 
     def forward(self, x: Tensor, labels: Tensor | None = None, num_samples: int | None = None) -> Tensor:
         if not len(x):

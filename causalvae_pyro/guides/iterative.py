@@ -50,7 +50,7 @@ class IterativeGuide(GuideWrapper):
             with self._running_model() as model:
                 reconstruction = model.likelihood(model.decoder(z, *noise)).mean
             z = z + mean - self._mean(self._endogenous(self.guide.posterior(reconstruction, labels)))
-        return posterior | {"eps": self._exogenous(with_mean(q, z))}
+        return self._corrected(posterior, with_mean(q, z), x)
 
     def _mean(self, q: Any) -> Tensor:
         try:

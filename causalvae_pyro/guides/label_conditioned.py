@@ -42,4 +42,4 @@ class LabelConditionedGuide(GuideWrapper):
             prior = model.prior(labels.nan_to_num())
         known = known_concepts(self.model.prior, labels)[..., None]
         mean, std = torch.where(known, prior.mean, q.mean), torch.where(known, prior.stddev, q.stddev)
-        return posterior | {"eps": self._exogenous(dist.Normal(mean, std).to_event(2))}
+        return self._corrected(posterior, dist.Normal(mean, std).to_event(2), x)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import pyro.poutine as poutine
-from torch import nn
+from torch import Tensor, nn
 
 from causalvae_pyro.guides.base import PosteriorGuide
 from causalvae_pyro.scm import CausalTransform
@@ -67,6 +67,15 @@ class GuideWrapper(Configurable, PosteriorGuide):
     def scm(self) -> Any:
         """The model's causal layer."""
         return self.model.scm
+
+    def noise_posterior(self, x: Tensor, z: Tensor) -> Any | None:
+        given = getattr(self.guide, "noise_posterior", None)
+        return None if given is None else given(x, z)
+
+    def _corrected(self, posterior: dict[str, Any], q: Any, x: Tensor) -> dict[str, Any]:
+        """A posterior with another distribution of ``z``, and the noise that explains the image with it."""
+        noise = self.noise_posterior(x, q.mean) if "eps_x" in posterior else None
+        return posterior | {"eps": self._exogenous(q)} | ({} if noise is None else {"eps_x": noise})
 
     def _endogenous(self, posterior: dict[str, Any]) -> Any:
         """``q(z | x, u)`` of the wrapped guide's posterior."""

@@ -23,7 +23,7 @@ from causalvae_pyro import (
     save,
 )
 from causalvae_pyro.distributions import TopDownNormal
-from causalvae_pyro.guides import HierarchicalGuide
+from causalvae_pyro.guides import CalibratedGuide, HierarchicalGuide, IterativeGuide, LabelConditionedGuide
 from causalvae_pyro.networks import AugmentedEncoder, HierarchicalDecoder, MLPDecoder, MLPEncoder, NormalisedEncoder, RandomView
 from causalvae_pyro.objectives import ClassifierConsistency, GroupSwap
 from causalvae_pyro.objectives.divergences import kl
@@ -109,6 +109,19 @@ def test_the_divergence_is_that_of_samples(data):
     assert ((sampled.mean(0) - closed.mean(0)).abs() < 4.5 * error).all()
     # The closed form of each level is what makes it worth while.
     assert (closed.var(0) < sampled.var(0)).all()
+
+
+@pytest.mark.parametrize("wrapper", [LabelConditionedGuide, IterativeGuide])
+def test_wrappers_that_change_the_concepts_abduct_the_noise_that_goes_with_them(data, wrapper):
+    model, guide = make()
+    x, labels = data
+    wrapped = wrapper(guide, model).eval()
+    z = encode(model, wrapped, x, labels)
+    assert (z - encode(model, guide, x)).abs().max() > 1e-3
+    assert_close(abduct(wrapped, x, labels)["eps_x"], guide.noise_posterior(x, z).mean, rtol=1e-4, atol=1e-5)
+    # Also through another wrapper.
+    outer = CalibratedGuide(wrapped, model, [1.0] * N).eval()
+    assert_close(abduct(outer, x, labels)["eps_x"], abduct(wrapped, x, labels)["eps_x"])
 
 
 def test_abduction_and_counterfactuals(data):
