@@ -48,7 +48,8 @@ def evaluate(
 
     Args:
         run: The trained pair.
-        data: Test images with labels and, for the counterfactual scores, their true counterfactuals.
+        data: Test images with labels and, for the counterfactual scores, their true counterfactuals. Images of which a label is
+            missing (NaN) are left out.
         predictor: An independent predictor of the labels, trained on real images: from images ``[N, C, H, W]`` to ``[N, n]`` in
             label units, e.g. ``train_predictor(...).predict``. Needed for ``effectiveness`` only.
         fid_features: The features of :func:`~causalvae_pyro.metrics.fid`, e.g. 2048 or ``train_predictor(...).features``. Needed
@@ -96,6 +97,7 @@ def evaluate(
         - ``intervals``: 95 % intervals over the images, by the bootstrap for ``reconstruction_mse``, ``r2``, ``mcc``, ``sap``,
           ``cf_score`` and ``ceiling``, by subsampling for ``mic_mean`` (up to 0.95), ``tic_mean`` and ``mig``; none
           without ``intervals``, below 8 images, nor where a resample or subsample has no score.
+        - ``incomplete``: how many images were left out for a missing label, if any.
         - ``directions``: four numbers in [0, 1]: ``reconstruction``, one minus the error over the variance of the pixels;
           ``disentanglement``, the mean R^2 (negative ones count 0); ``discovery``, the F1 of the graph's edges; and
           ``counterfactual``, the mean CF-score over single concepts (negative ones count 0), where it is known.
@@ -104,9 +106,12 @@ def evaluate(
     if limit is not None and limit < 1:
         raise ValueError(f"limit: got {limit}; must be at least 1")
     check_pixel_noise(pixel_noise)
-    count = len(data.labels) if limit is None else min(limit, len(data.labels))
+    complete = (~data.labels.isnan().any(1)).nonzero().squeeze(1)
+    if len(complete) < 2:
+        raise ValueError(f"data: {len(complete)} of {len(data.labels)} images have all labels; the scores take at least 2")
+    count = len(complete) if limit is None else min(limit, len(complete))
     # Evenly spaced: neighbours on a grid of labels are alike.
-    chosen = evenly_spaced(count, len(data.labels))
+    chosen = complete[evenly_spaced(count, len(complete))]
     x, labels = data.images[chosen], data.labels[chosen]
     scorer = Scorer(run, data, x, labels, seed, intervals, chosen, pixel_noise)
     sections: dict[str, Callable[[], dict[str, Any]]] = {}
@@ -125,6 +130,8 @@ def evaluate(
     if has_truth(data):
         sections["counterfactuals"] = lambda: {"counterfactuals": scorer.counterfactuals(pairs)}
     result: dict[str, Any] = {"pixel_noise": pixel_noise} if pixel_noise else {}
+    if len(complete) < len(data.labels):
+        result["incomplete"] = len(data.labels) - len(complete)
     with Progress(len(sections), "scoring", unit="section", show=progress) as bar:
         for name, section in sections.items():
             bar.describe(f"scoring: {name}")

@@ -87,19 +87,21 @@ def write_report(run: Run, data: Any, metrics: dict[str, Any], history: list[dic
     directory.mkdir(parents=True, exist_ok=True)
     # The run may hold the concepts in another order than the data.
     order = [data.graph.index(name) for name in run.graph.names]
-    labels, units = data.labels[:, order], units_of(data) or run.units
+    # As the scores: of the images that have all labels.
+    complete = (~data.labels.isnan().any(1)).nonzero().squeeze(1)
+    images, labels, units = data.images[complete], data.labels[complete][:, order], units_of(data) or run.units
     with figure_style():
         figures = {
-            "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data), labels_for_guide=True),
-            "concepts": plots.plot_concepts(run, data.images, labels, [units.get(name, "") for name in run.graph.names]),
-            "reconstructions": plots.plot_reconstructions(run, data.images, labels),
+            "counterfactuals": plots.plot_counterfactuals(run, data, index=_typical(data, complete), labels_for_guide=True),
+            "concepts": plots.plot_concepts(run, images, labels, [units.get(name, "") for name in run.graph.names]),
+            "reconstructions": plots.plot_reconstructions(run, images, labels),
             "graph": plots.plot_graph(run.graph, _sensitivity(run, labels), title="the run's graph"),
         }
         if len(labels) > 1:
-            figures["effects"] = plots.plot_effects(run, data.images, labels)
+            figures["effects"] = plots.plot_effects(run, images, labels)
         # Decoders of one's own may do what Pyro cannot track.
         with suppress(Exception):
-            figures["program"] = plots.plot_model(run.model, data.images[:1], labels[:1])
+            figures["program"] = plots.plot_model(run.model, images[:1], labels[:1])
         if set(run.graph.edges) != set(data.graph.edges):
             figures["true_graph"] = plots.plot_graph(data.graph, title="the data's graph")
         if "cf_score" in metrics:
@@ -135,10 +137,11 @@ def _sensitivity(run: Run, labels: torch.Tensor) -> torch.Tensor | None:
     return run.model.scm.sensitivity(prior_mean(run.model.prior(labels.to(run.model.zero.device))).detach())
 
 
-def _typical(data: Any) -> int:
+def _typical(data: Any, complete: torch.Tensor) -> int:
     # A factual image from the middle of the label space leaves room on both sides of every sweep.
-    standard = (data.labels - data.labels.median(0).values) / data.labels.std(0)
-    return int(standard.square().sum(-1).argmin())
+    labels = data.labels[complete]
+    standard = (labels - labels.median(0).values) / labels.std(0)
+    return int(complete[standard.square().sum(-1).argmin()])
 
 
 def _page(run: Run, metrics: dict[str, Any], figures: dict[str, bytes]) -> str:

@@ -186,7 +186,8 @@ def _whole(metrics: dict[str, Any]) -> Section:
         if value is not None:
             add(f"in [0, 1]: {name}", value, 3)
     columns = ["score", "value", _INTERVAL, "of the labels themselves"]
-    return _section(f"The whole, on {metrics['images']} test images", columns, rows)
+    left = f"; {metrics['incomplete']} without all labels are left out" if "incomplete" in metrics else ""
+    return _section(f"The whole, on {metrics['images']} test images{left}", columns, rows)
 
 
 def _section(title: str, columns: list[str], rows: list[list[str]]) -> Section:

@@ -40,6 +40,6 @@ def sweeps(
             count = kinds if isinstance(kinds, int) else len(kinds)
             yield {name: evenly_spaced(min(steps, count), count).float()}, None
             continue
-        low, high = (torch.quantile(data.labels[:, column], q).item() for q in quantiles)
+        low, high = (torch.nanquantile(data.labels[:, column], q).item() for q in quantiles)
         do = {name: torch.linspace(low, high, steps)}
         yield do, data.counterfactual(labels, do)[1] if hasattr(data, "counterfactual") else None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import RidgeCV
-from sklearn.metrics import r2_score
 from torch import Tensor
 
 from causalvae_pyro.utils.images import scale_images
@@ -33,6 +31,10 @@ def left_right_matters(images: Tensor, labels: Tensor, *, count: int = 2000) -> 
     Returns:
         The numbers of those labels, none where fewer than 40 images have one.
     """
+    # Not where the names are imported: it takes a second.
+    from sklearn.linear_model import RidgeCV
+    from sklearn.metrics import r2_score
+
     found = []
     for column in range(labels.shape[1]):
         known = (~labels[:, column].isnan()).nonzero().squeeze(1)

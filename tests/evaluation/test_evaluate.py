@@ -222,6 +222,23 @@ def test_a_perfect_model_scores_one(data):
     assert scores["summary"] == pytest.approx(dict.fromkeys(["r2_min", "cf_roots", "cf_children", "cf_mean", "cf_pairs"], 1.0))
 
 
+def test_images_with_a_missing_label_are_left_out(data, tmp_path):
+    missing, whole = Stripes(count=40), Stripes(count=40)
+    missing.labels = missing.labels.clone()
+    missing.labels[::4, 1] = torch.nan
+    rows = (~missing.labels.isnan().any(1)).nonzero().squeeze(1)
+    whole.images, whole.labels = whole.images[rows], whole.labels[rows]
+    run = make(data)
+    scores, expected = (evaluate(run, part, intervals=False) for part in (missing, whole))
+    assert scores.pop("incomplete") == 10
+    assert scores == expected
+    assert "on 30 test images; 10 without all labels are left out" in score_table(scores | {"incomplete": 10})
+    write_report(run, missing, scores, [], tmp_path)
+    missing.labels[1:, 0] = torch.nan
+    with pytest.raises(ValueError, match="^data: 0 of 40 images have all labels; the scores take at least 2"):
+        evaluate(run, missing)
+
+
 def test_a_reconstruction_error_lowers_score_and_ceiling_alike(data):
     offset = 0.01
     scores = evaluate(make(data, offset=offset), data, pairs=False)
