@@ -233,7 +233,7 @@ def campaign(command, seeds, sound, tmp_path, monkeypatch, capsys):
     """How many of the commands ended with each status."""
     monkeypatch.setitem(sources.SIMULATORS, "pendulum", Small)
     # The rest of it has nothing to do with the input, and takes seconds.
-    monkeypatch.setattr("causalvae_pyro.cli.scoring.evaluate", lambda *_, limit=None, **__: check_limit(limit) or {})
+    monkeypatch.setattr("causalvae_pyro.cli.scoring.evaluate", lambda *_, limit=None, **__: check_limit(limit) or {"images": 1})
     monkeypatch.setattr("causalvae_pyro.cli.scoring.write_report", lambda run, data, metrics, rows, out: write_report_of(out))
     monkeypatch.setattr(
         "causalvae_pyro.cli.scoring.train_predictor", lambda *_, **__: type("Judge", (), {"predict": None, "features": None})

@@ -47,6 +47,7 @@ FILES = {
     "training.png",
     "program.png",
     "coverage.png",
+    "effects.png",
     "training.pt",
 }
 # As the installed command, with Ctrl-C in effect even where the tests run in the background.
@@ -295,7 +296,7 @@ def test_evaluate_with_a_judge_where_the_truth_is_known(run, capsys):
         out, page = capsys.readouterr().out, (run / "report.html").read_text()
         for text in (out, page):
             assert ("an independent predictor reads" in text) == (flags == ["--predictor"])
-        assert ("training a predictor on 202 images" in out) == (flags == ["--predictor"])
+        assert ("predictor trained on 202 images" in out) == (flags == ["--predictor"])
         found = metrics.pop("effectiveness", None)
         assert metrics == before
         assert (found is not None) == (flags == ["--predictor"])
@@ -741,7 +742,7 @@ def test_ones_own_data_train_evaluate_and_draw(own, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(words in printed for words in ("R^2", "null interventions", "The whole, on 12 test images"))
     # The judge sees all the training images there are.
-    assert "training a predictor on 48 images" in printed
+    assert "predictor trained on 48 images" in printed
     assert "an independent predictor reads" in printed
     assert "do(shadow)" in printed
     assert "CF-score" not in printed

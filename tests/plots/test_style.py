@@ -91,6 +91,7 @@ FIGURES = {
     "plot_counterfactuals": lambda run, data: plots.plot_counterfactuals(run, data, index=3, steps=4),
     "plot_comparison": lambda run, data: plots.plot_comparison([("factual", data.images[:8] / 255)]),
     "plot_concepts": lambda run, data: plots.plot_concepts(run, data.images[:40], data.labels[:40]),
+    "plot_effects": lambda run, data: plots.plot_effects(run, data.images, count=8),
     "plot_matrix": lambda run, data: plots.plot_matrix({"MIC": torch.eye(4), "TIC": torch.eye(4)}, data.graph.names),
     "plot_scores": lambda run, data: plots.plot_scores(SCORES, {"pendulum": [0.25, 0.75]}, dict.fromkeys(SCORES, 0.9)),
     "plot_model": lambda run, data: plots.plot_model(run.model, data.images[:1], data.labels[:1]),
