@@ -55,8 +55,7 @@ def main() -> None:
 def install(place: Path, environment: dict[str, str]) -> Path:
     """Builds the wheel from what git tracks and installs it alone; returns the folder of its commands."""
     source = place / "source"
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, text=True, capture_output=True).stdout.split("\0")
-    for name in filter(None, names):
+    for name in sources():
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, source / name)
@@ -74,6 +73,16 @@ def install(place: Path, environment: dict[str, str]) -> Path:
     assert said == "True\n", "not the wheel's own package"
     print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB", flush=True)
     return python.parent
+
+
+def sources() -> list[str]:
+    """What git tracks or, where it does not say, what a wheel is made from."""
+    if shutil.which("git"):
+        done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, text=True, capture_output=True)
+        if not done.returncode:
+            return [name for name in done.stdout.split("\0") if name]
+    parts = [path for path in (ROOT / "causalvae_pyro").rglob("*") if "__pycache__" not in path.parts]
+    return [str(path.relative_to(ROOT)) for path in (*parts, *ROOT.iterdir()) if path.is_file()]
 
 
 def first_commands(readme: str) -> list[list[str]]:
