@@ -58,7 +58,7 @@ class Scene:
 
 
 class SceneData:
-    """Images of a scene, with the protocol of :class:`causalvae_pyro.evaluation.scorecard.CounterfactualData`.
+    """Images of a scene, with the protocol of :class:`causalvae_pyro.evaluation.data.CounterfactualData`.
 
     Args:
         scene: The scene.

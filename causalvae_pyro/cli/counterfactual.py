@@ -11,7 +11,7 @@ from torch import Tensor
 
 from causalvae_pyro.cli.runs import data_of, load_run
 from causalvae_pyro.datasets.registry import load_dataset
-from causalvae_pyro.evaluation.scorecard import check_kinds, has_truth
+from causalvae_pyro.evaluation.data import check_kinds, has_truth
 from causalvae_pyro.interventions.counterfactuals import counterfactual
 from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_of
 from causalvae_pyro.training import resolve_device

@@ -21,6 +21,7 @@ from causalvae_pyro.cli.recipe import choose, schedule
 from causalvae_pyro.cli.scoring import score
 from causalvae_pyro.cli.stages import Stages
 from causalvae_pyro.datasets.registry import load_dataset
+from causalvae_pyro.evaluation.data import has_truth
 from causalvae_pyro.guides import CalibratedGuide, calibrate
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.recipes import fit_mechanisms
@@ -143,7 +144,7 @@ def run(arguments: argparse.Namespace) -> None:
         callbacks: list[Callback] = [SaveCheckpoint(out, pair.config)]
         callbacks += [] if arguments.patience is None else [EarlyStopping(patience=arguments.patience)]
         callbacks += [] if arguments.tensorboard is None else [TensorBoardLogger(arguments.tensorboard)]
-        callbacks += [_Estimate(stages, epochs)] if main_process else []
+        callbacks += [_Estimate(stages, epochs, has_truth(train_data))] if main_process else []
         with stages.stage("training", bars=True) as note:
             history = fit(
                 pair.model,
@@ -180,16 +181,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 class _Estimate(Callback):
-    """Says after the first epoch how long the whole will take."""
+    """Says after the first epoch how long the whole will take, as far as that can be told."""
 
-    def __init__(self, stages: Stages, epochs: int) -> None:
+    def __init__(self, stages: Stages, epochs: int, truth: bool) -> None:
         self.stages, self.epochs, self.before = stages, epochs, stages.seconds
+        # Without the truth a predictor is trained for the scores, and the epochs of photographs get longer.
+        self.words = "about {} in all" if truth else "at least {} in all, without the predictor that the scores may need"
 
     def on_epoch_end(self, state: TrainingState) -> None:
         if state.epoch == 1 and self.epochs > 1:
             epoch = self.stages.seconds - self.before
             whole = self.before + (self.epochs + _SCORING) * epoch
-            self.stages.say(f"an epoch takes {epoch:.0f} s: about {_duration(whole)} in all")
+            self.stages.say(f"an epoch takes {epoch:.0f} s: {self.words.format(_duration(whole))}")
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.evaluation.scorecard import CounterfactualData, Scorer, has_truth
+from causalvae_pyro.evaluation.data import CounterfactualData, has_truth
+from causalvae_pyro.evaluation.scorecard import Scorer
 from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.interventions.pixels import check_pixel_noise
 from causalvae_pyro.metrics import PhotographPredictor, Predictor

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import combinations
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.evaluation.calibration import calibration_scores
+from causalvae_pyro.evaluation.data import check_kinds, has_truth
 from causalvae_pyro.evaluation.predicted import predicted_scores
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.actions import Interventions
@@ -45,7 +46,7 @@ from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.modes import evaluation_mode
 from causalvae_pyro.utils.numbers import evenly_spaced
 
-__all__ = ["CounterfactualData", "Scorer", "check_kinds", "has_truth"]
+__all__ = ["Scorer"]
 
 # Fewer images give no score of a representation, and no interval worth the name.
 _FEWEST = 8
@@ -58,42 +59,6 @@ _AXIOMS = 200
 _PAIRS = 500
 # Of so many images a coverage of 95 % is known to a percent.
 _CALIBRATION = 500
-
-
-class CounterfactualData(Protocol):
-    """What :func:`evaluate` needs of a data set; every :class:`~causalvae_pyro.datasets.ImageSimulator` has it.
-
-    Where the truth is no drawing but other images of the data, as in :class:`~causalvae_pyro.datasets.YaleB`, a data set has
-    ``counterfactual_targets(index)`` besides: the images ``[M]``, at least one, that are the true counterfactuals of an image,
-    each for the intervention that sets all concepts to its labels. Only these interventions are scored then. Its method
-    ``counterfactual_labels(labels, do)`` knows the labels after any other. With ``counterfactual_baselines(labels)``, by name the
-    images that a trivial system would answer for such labels, those are scored beside the model.
-    """
-
-    images: Tensor
-    labels: Tensor
-    graph: CausalGraph
-
-    def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
-        """True counterfactual labels and images."""
-
-
-def check_kinds(run: Run, data: Any) -> None:
-    """Refuses data in which the words of a category have other numbers than in the run.
-
-    Raises:
-        ValueError: If a table with other words was read, in alphabetical order, into other numbers.
-    """
-    for index, words in getattr(run.model.prior, "words", {}).items():
-        name = run.graph.names[index]
-        given = getattr(data, "kinds", {}).get(name, words)
-        if not isinstance(given, int) and tuple(given) != words:
-            raise ValueError(f"data: {name!r} has the kinds {', '.join(given)}; must be the run's, {', '.join(words)}")
-
-
-def has_truth(data: Any) -> bool:
-    """Whether a data set knows its true counterfactual images."""
-    return hasattr(data, "counterfactual")
 
 
 class Scorer:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.evaluation.scorecard import check_kinds, has_truth
+from causalvae_pyro.evaluation.data import check_kinds, has_truth
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.abduction import NOISE_SITES
 from causalvae_pyro.interventions.actions import InterventionSet

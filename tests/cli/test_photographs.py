@@ -36,10 +36,11 @@ def own(root):
 def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("causalvae_pyro.cli.scoring._PREDICTOR_STEPS", 20)
     out = tmp_path / "run"
-    assert main(["train", *own(faces), "--size", "16", "--epochs", "1", "--out", str(out)]) == 0
+    assert main(["train", *own(faces), "--size", "16", "--epochs", "2", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "unexplained: noise of the image's own at several resolutions (decoder 'hierarchical')" in said
     assert "; overridden by --decoder" in said
+    assert "in all, without the predictor that the scores may need" in said
     assert "predictor trained on the images that no classifier of the training saw" in said
     assert "image left alone" in said
     run = load(out)
