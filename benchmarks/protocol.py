@@ -119,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--judge-epochs", type=int, default=6)
     parser.add_argument("--reader-epochs", type=int, default=5)
+    parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="of the training")
     parser.add_argument("--limit", type=int, help="train on the first so many images, and test on as many at most")
     parser.add_argument("--pixel-noise", type=float, nargs="*", default=[1.0], help="ours: also with this share of it kept")
     parser.add_argument("--lpips", help="file with AlexNet's weights, as torchvision publishes them; without, LPIPS is left out")
@@ -135,6 +136,7 @@ def main(argv: list[str] | None = None) -> None:
             file = args.cells / args.data / f"{method}-{seed}.json"
             settings = {"source": args.source, "epochs": args.epochs, "judge_epochs": args.judge_epochs, "limit": args.limit}
             settings |= {"reader_epochs": args.reader_epochs, "pixel_noise": args.pixel_noise, "lpips": args.lpips is not None}
+            settings["precision"] = args.precision
             if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
                 write_json(file, {"settings": settings, "seed": seed, **run(method, args, seed), **describe()})
             cells.setdefault(method, []).append(cell := json.loads(file.read_text()))
@@ -183,6 +185,7 @@ def run(method: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
         model, guide, objective = METHODS[method](parts)
         reading = guide
     data = {"epochs": args.epochs, "batch_size": source.batch_size, "seed": seed, "device": args.device, "progress": False}
+    data["mixed_precision"] = args.precision
     fit(model, guide, (images, labels), objective=objective, **data)
     seconds = time.process_time() - started
     torch.save({"model": model.state_dict(), "guide": guide.state_dict()}, folder / f"{method}.pt")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.distributions import Choice, TopDownNormal
 from causalvae_pyro.guides.amortized import AmortizedGuide
+from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
 from causalvae_pyro.scm import CausalTransform
 from causalvae_pyro.utils.images import scale_images
@@ -32,8 +33,9 @@ class HierarchicalGuide(AmortizedGuide):
 
     Args:
         encoder: Encodes the concepts; see :class:`AmortizedGuide`.
-        model: The :class:`~causalvae_pyro.CausalVAE` with a :class:`~causalvae_pyro.networks.HierarchicalDecoder`. It is no
-            submodule: its parameters are not the guide's.
+        model: The :class:`~causalvae_pyro.CausalVAE` with a :class:`~causalvae_pyro.networks.HierarchicalDecoder`, perhaps as the
+            picture of a :class:`~causalvae_pyro.networks.BrightnessDecoder`. It is no submodule: its parameters are not the
+            guide's.
         init_scale: See :class:`AmortizedGuide`.
         min_scale: See :class:`AmortizedGuide`.
         plate: See :class:`AmortizedGuide`.
@@ -46,6 +48,9 @@ class HierarchicalGuide(AmortizedGuide):
         self, encoder: nn.Module, model: Any, *, init_scale: float = 0.1, min_scale: float = 1e-4, plate: str = "data"
     ) -> None:
         decoder = model.decoder
+        if isinstance(decoder, BrightnessDecoder):
+            # Brightness has no noise of its own.
+            decoder = decoder.picture
         if not isinstance(decoder, HierarchicalDecoder):
             raise TypeError(f"model: its decoder is a {type(decoder).__name__}; this guide needs a HierarchicalDecoder")
         super().__init__(encoder, model.scm, init_scale=init_scale, min_scale=min_scale, plate=plate)

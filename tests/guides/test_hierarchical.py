@@ -24,7 +24,15 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.distributions import TopDownNormal
 from causalvae_pyro.guides import CalibratedGuide, HierarchicalGuide, IterativeGuide, LabelConditionedGuide
-from causalvae_pyro.networks import AugmentedEncoder, HierarchicalDecoder, MLPDecoder, MLPEncoder, NormalisedEncoder, RandomView
+from causalvae_pyro.networks import (
+    AugmentedEncoder,
+    BrightnessDecoder,
+    HierarchicalDecoder,
+    MLPDecoder,
+    MLPEncoder,
+    NormalisedEncoder,
+    RandomView,
+)
 from causalvae_pyro.objectives import ClassifierConsistency, GroupSwap
 from causalvae_pyro.objectives.divergences import kl
 from tests.builders import jitter
@@ -80,6 +88,21 @@ def test_the_guide_needs_that_decoder():
     model = CausalVAE(scm, FixedPrior(N), MLPDecoder(SHAPE, N), GaussianLikelihood())
     with pytest.raises(TypeError, match="^model: its decoder is a MLPDecoder; this guide needs a HierarchicalDecoder"):
         HierarchicalGuide(MLPEncoder(SHAPE), model)
+
+
+def test_the_picture_of_a_brightness_decoder_will_do(data):
+    x, labels = data
+    scm = AdditiveNoiseSCM(GRAPH)
+    decoder = BrightnessDecoder.from_images(x, N, picture=HierarchicalDecoder, **WIDTHS)
+    model = CausalVAE(scm, FixedPrior(N, std=0.3), decoder, GaussianLikelihood(learn_scale=True), noise_dim=decoder.noise_dim)
+    guide = HierarchicalGuide(NormalisedEncoder(SHAPE, 8, channels=8), model)
+    fit(model, guide, (x, labels), epochs=1, batch_size=4, progress=False)
+    assert all(p.grad is not None for p in decoder.parameters())
+    # The guide's walk down the levels is the decoder's: the same features, so that noise is abducted for this picture.
+    noise = abduct(guide, x)["eps_x"]
+    decoder.linear.data[0] = 1.0
+    assert_close(abduct(guide, x)["eps_x"], noise)
+    assert counterfactual(model, guide, x, {"a": labels[:, 0] + 1}).mean() > counterfactual(model, guide, x, {}).mean()
 
 
 def test_a_sample_is_scored_as_a_copy_of_it(data):
