@@ -76,8 +76,8 @@ class CausalELBO(Trace_ELBO):
             mixture of both is a guide too, whose divergence is at most the guide's. With 1 the decoder learns from true
             concepts from the first step on, not from those of an encoder that cannot read yet, and the encoder from the
             divergence alone. Concepts without a label stay the guide's.
-        concepts_first: In [0, 1): for such a share of the training, at first, ``eps_x`` is 0 and its divergence does not count, so
-            that the decoder learns what the concepts alone explain. Else noise that is cheap at first explains all of the image,
+        concepts_first: In [0, 1): for such a share of the training, at first, ``eps_x`` is 0 and its divergence does not count:
+            the decoder learns what the concepts alone explain. Else noise that is cheap at first explains all of the image,
             and a decoder that has learned to render it has no use for a concept such as a digit's class. Until then it is no
             bound. The guide's noise stays as it was initialised; noise that is dear at first collapses.
         terms: Extra terms of the loss.

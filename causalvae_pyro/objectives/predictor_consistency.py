@@ -24,10 +24,10 @@ class PredictorConsistency:
         E ||(r(x') - u') / s||^2 / (2 std^2),    x' = decoder(z', eps_x),    u' = the labels that z' stands for
 
     ``z'`` takes each concept, with probability 1/2, from another image of the batch; ``s`` is the labels' standard deviation.
-    The gradient reaches the decoder, and with ``train_guide`` the noise's posterior. A guide adapts to the blur of its own model's
-    images, and :class:`~causalvae_pyro.objectives.CounterfactualConsistency` with it; predictors that have only seen real images do
-    not. Use it for concepts that vary independently enough in real images for a predictor to tell them apart, or that an augmentation
-    makes so. Where a child is a function of its parents, predictors confuse the two: use
+    The gradient reaches the decoder, and with ``train_guide`` the noise's posterior. A guide adapts to the blur of its own
+    model's images, and :class:`~causalvae_pyro.objectives.CounterfactualConsistency` with it; predictors that have only seen real
+    images do not. Use it for concepts that vary independently enough in real images for a predictor to tell them apart, or that
+    an augmentation makes so. Where a child is a function of its parents, predictors confuse the two: use
     :class:`~causalvae_pyro.objectives.SleepPhase`.
 
     A decoder may find changes that satisfy one network and mean nothing. So each step uses another of several predictors and
