@@ -54,6 +54,8 @@ ROWS = ("vae", "hvae", "ours")
 _STD = 0.01
 # The mechanisms have a few hundred numbers to learn; of more labels they are hardly better.
 _LABELS, _STEPS = 1000, 200
+# Test images whose counterfactuals are kept for a picture.
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,10 @@ def run(method: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
 
         return answer
 
+    # Each set to the value of the image before.
+    few, own = x[:_SHOWN], truth[:_SHOWN]
+    shown = {name: answering(0.0)(few, own, {name: own[:, i].roll(1)})[0] for i, name in enumerate(test.graph.names)}
+    torch.save({"factual": few, **shown}, folder / f"{method}_shown.pt")
     shares = [0.0, *(args.pixel_noise if method == "ours" else [])]
     options = {"truth": source.truth, "lpips_weights": args.lpips, "seed": seed}
     scores = {

@@ -76,11 +76,21 @@ def test_the_noise_of_all_levels_is_one_vector():
     [
         ({"noise_channels": (1, 1, 1)}, r"^noise_channels: got \[1, 1, 1\]; need at most 2"),
         ({"channels": (8, 9)}, r"^channels: got \[8, 9\]; need multiples of 8"),
+        ({"concept_scale": [1.0, 2.0]}, r"^concept_scale: got \[1.0, 2.0\]; need a positive number, or 3 of them"),
     ],
 )
 def test_decoder_errors(options, message):
     with pytest.raises(ValueError, match=message):
         HierarchicalDecoder(SHAPE, N, **{**WIDTHS, **options})
+
+
+def test_concepts_may_be_scaled():
+    decoder = HierarchicalDecoder(SHAPE, N, **WIDTHS, concept_scale=[1.0, 1.0, 3.0])
+    plain = HierarchicalDecoder(SHAPE, N, **WIDTHS)
+    jitter(0.1, decoder)
+    plain.load_state_dict(decoder.state_dict())
+    z, noise = torch.randn(4, N, 1), torch.randn(4, plain.noise_dim)
+    assert_close(decoder(z, noise), plain(z * torch.tensor([1.0, 1.0, 3.0])[:, None], noise))
 
 
 def test_the_guide_needs_that_decoder():
