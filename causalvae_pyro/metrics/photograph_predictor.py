@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from causalvae_pyro.metrics.label_weights import LabelWeights
 from causalvae_pyro.metrics.predictor import _standardisation
 from causalvae_pyro.utils.compat import has_bf16
 from causalvae_pyro.utils.images import check_images, scale_images
-from causalvae_pyro.utils.label_weights import LabelWeights
 from causalvae_pyro.utils.modes import evaluation_mode
 from causalvae_pyro.utils.progress import tracked
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from causalvae_pyro.objectives.terms import Weight
 from causalvae_pyro.utils.label_columns import label_widths, one_label_each
-from causalvae_pyro.utils.label_weights import LabelWeights
 from causalvae_pyro.utils.missing_labels import any_missing
 
 __all__ = ["ClassifierFit", "label_loss", "reserved"]
@@ -34,8 +33,6 @@ class ClassifierFit(nn.Module):
         classifiers: Modules from images ``[N, C, H, W]`` to ``[N, n]``: logits for binary labels, standardised values for others.
         augmentations: Random changes of images that leave the labels as they are, one for each classifier.
         binary: Which labels are binary (0 or 1), ``n`` of them.
-        weights: What each label of each image counts, e.g. :class:`~causalvae_pyro.utils.label_weights.LabelWeights`, so that
-            no classifier reads one label from the signs of another; by default 1. It is updated with each batch.
     """
 
     name = "classifier_fit"
@@ -48,11 +45,9 @@ class ClassifierFit(nn.Module):
         *,
         augmentations: Sequence[Callable[[Tensor], Tensor]],
         binary: Sequence[bool],
-        weights: LabelWeights | None = None,
     ) -> None:
         super().__init__()
         check_classifiers(classifiers, augmentations)
-        self.weights = weights
         self.classifiers, self.augmentations = nn.ModuleList(classifiers), list(augmentations)
         self.register_buffer("binary", torch.tensor(list(binary), dtype=torch.bool))
 
@@ -65,13 +60,9 @@ class ClassifierFit(nn.Module):
         # One row has no batch statistics.
         if len(x) < 2:
             return trace.nodes["z"]["value"].new_zeros(())
-        counts: Tensor | float = 1.0
-        if self.weights is not None:
-            self.weights.update(target)
-            counts = self.weights(target)
         loss = x.new_zeros(())
         for classifier, view in zip(self.classifiers, self.augmentations, strict=True):
-            loss = loss + (counts * label_loss(classifier(view(x)), target, model.prior, self.binary)).sum()
+            loss = loss + label_loss(classifier(view(x)), target, model.prior, self.binary).sum()
         return loss * (len(keep) / len(x))
 
 

@@ -31,7 +31,6 @@ from causalvae_pyro.priors import CategoricalPrior, FixedPrior
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.label_columns import label_widths
-from causalvae_pyro.utils.label_weights import LabelWeights
 
 __all__ = ["build", "is_binary", "objective"]
 
@@ -121,13 +120,12 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
     if not recipe.consistency:
         return CausalELBO(recipe.w_eps, recipe.w_z, w_eps_x=_warm_up, teacher_forcing=1.0, terms=[LabelFit()])
     shape, binary = run.model.decoder.image_shape, run.config["binary"]
-    kinds = getattr(run.model.prior, "kinds", ())
     n = sum(label_widths(run.model.prior, len(run.graph)))
     classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
     views = [RandomView(mirror=recipe.mirror, grain=_GRAIN) for _ in classifiers]
     terms = [
         LabelFit(),
-        ClassifierFit(classifiers, augmentations=views, binary=binary, weights=LabelWeights(binary, kinds)),
+        ClassifierFit(classifiers, augmentations=views, binary=binary),
         ClassifierConsistency(
             classifiers,
             augmentations=views,

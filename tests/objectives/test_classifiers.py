@@ -17,8 +17,6 @@ from causalvae_pyro.networks import (
     ResidualEncoder,
 )
 from causalvae_pyro.objectives import CausalELBO, ClassifierConsistency, ClassifierFit, LabelFit, reserved
-from causalvae_pyro.objectives.classifier_fit import label_loss
-from causalvae_pyro.utils.label_weights import LabelWeights
 from tests.builders import jitter
 
 SHAPE, N = (3, 16, 16), 3
@@ -89,20 +87,6 @@ def test_classifiers_are_scored_on_what_is_not_reserved(data, pair):
     assert_close(value, expected * len(x) / keep.sum())
     value.backward()
     assert classifier.outputs.grad.abs().min() > 0
-
-
-def test_labels_that_go_together_are_weighted(data, pair):
-    (x, labels), (model, guide) = data, pair
-    classifier, weights = Constant(torch.tensor([0.3, -0.2, 0.7])), LabelWeights([True, True, False])
-    term = ClassifierFit([classifier], augmentations=[lambda x: x], binary=[True, True, False], weights=weights)
-    value = term(model, trace_of(model, guide, x, labels), labels)
-    keep = ~reserved(x)
-    other = LabelWeights([True, True, False])
-    other.update(labels[keep])
-    assert torch.equal(weights.moments, other.moments)
-    loss = label_loss(classifier(x[keep]), labels[keep], model.prior, torch.tensor([True, True, False]))
-    assert_close(value, (loss * other(labels[keep])).sum() * len(x) / keep.sum())
-    assert "weights.moments" in term.state_dict()
 
 
 def test_counterfactuals_are_judged_with_their_own_labels(data, pair):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from causalvae_pyro.utils.label_weights import LabelWeights
+from causalvae_pyro.metrics.label_weights import LabelWeights
 
 
 @pytest.fixture
