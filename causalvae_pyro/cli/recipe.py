@@ -15,7 +15,9 @@ __all__ = ["choose", "schedule"]
 #: Epochs of the presets, and images per step of the decoders. Half of the epochs in steps of 32 images serve Pendulum's sprites
 #: as well, and cost Flow's thin jet some of its effect (docs/notes.md).
 _EPOCHS = {"fast": 12, "best": 30}
-_BATCH_SIZES = {"conv": 64, "sprites": 64, "scene": 64, "hierarchical": 32}
+_BATCH_SIZES = {"conv": 64, "sprites": 64, "scene": 64, "hierarchical": 32, "bilinear": 32}
+#: Epochs of the bilinear decoder: basis, noise and reading have closed forms.
+_CLOSED_FORM = 3
 #: Of --quick, which has few images: more steps than batches of 64 give.
 _QUICK = {"epochs": 3, "batch_size": 32}
 
@@ -80,6 +82,8 @@ def schedule(arguments: argparse.Namespace, recipe: Recipe) -> tuple[int, int]:
         recipe: That is trained.
     """
     epochs, batch_size = _EPOCHS[arguments.preset], _BATCH_SIZES[recipe.decoder]
+    if recipe.decoder == "bilinear":
+        epochs = _CLOSED_FORM
     if arguments.quick:
         epochs, batch_size = _QUICK["epochs"], _QUICK["batch_size"]
     return (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.metrics.noise import noise_share
 from causalvae_pyro.networks import ConvDecoder, SceneDecoder, SpriteDecoder
+from causalvae_pyro.recipes import bilinear
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.recipe import Recipe
 from causalvae_pyro.recipes.trial import known_concepts, try_decoders, unusual
@@ -46,7 +47,8 @@ def choose_recipe(
 
     Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`) it is the one for images
     with much of their own. Then two more things are chosen: whether mirrored images keep their labels and, with groups, whether
-    images of one group share what the labels do not say.
+    images of one group share what the labels do not say. If they do, and a basis of some groups' images says
+    more of another group than the mean image of its labels, the decoder is the bilinear one.
 
     Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and compared on images held
     out whose effects their causes predict least: of all images they are the most like interventions. The first of sprites, scene
@@ -68,16 +70,24 @@ def choose_recipe(
     if not candidates or not set(candidates) <= set(CANDIDATES):
         raise ValueError(f"candidates: got {list(candidates)}; valid: {', '.join(map(repr, CANDIDATES))}")
     reasons = []
-    if "decoder" not in options:
+    by_the_data = "decoder" not in options
+    if by_the_data:
         options["decoder"], line = _decoder(images, labels, candidates, options)
         reasons.append(line)
-    if options["decoder"] == "hierarchical":
+    if options["decoder"] == "bilinear":
+        options.setdefault("grouped", True)
+    if options["decoder"] in ("hierarchical", "bilinear"):
         if "mirror" not in options and left_right_matters(images, labels):
             options["mirror"] = False
             reasons.append("mirrored images are read worse: none are used (mirror False)")
         if "grouped" not in options and groups is not None and _known(labels) >= _FEWEST:
             options["grouped"], line = _grouped(images, labels, groups)
             reasons.append(line)
+        if by_the_data and options.get("grouped") and groups is not None and _known(labels) >= _FEWEST:
+            complete = ~labels.isnan().any(1)
+            if bilinear.generalises(images[complete], labels[complete], groups.to(labels.device)[complete]):
+                options["decoder"] = "bilinear"
+                reasons.append("other groups' images explain those of a group held out: linear in the noise (decoder 'bilinear')")
     return Recipe(**options), "; ".join(reasons)
 
 
