@@ -33,6 +33,7 @@ _MOST = 2000
 _MOST_CONCEPTS = 12
 # After so short a trial, errors of two grey levels say nothing.
 _TWO_GREY_LEVELS = 2 / 255
+_SEVERAL = " at several resolutions (decoder 'hierarchical')"
 
 
 def choose_recipe(
@@ -79,7 +80,7 @@ def choose_recipe(
     if options["decoder"] in ("hierarchical", "bilinear"):
         if "mirror" not in options and left_right_matters(images, labels):
             options["mirror"] = False
-            reasons.append("mirrored images are read worse: none are used (mirror False)")
+            reasons.append("mirrored images are read worse: they do not keep their labels (mirror False)")
         if "grouped" not in options and groups is not None and _known(labels) >= _FEWEST:
             options["grouped"], line = _grouped(images, labels, groups)
             reasons.append(line)
@@ -87,6 +88,7 @@ def choose_recipe(
             complete = ~labels.isnan().any(1)
             if bilinear.generalises(images[complete], labels[complete], groups.to(labels.device)[complete]):
                 options["decoder"] = "bilinear"
+                reasons[0] = reasons[0].removesuffix(_SEVERAL)
                 reasons.append("other groups' images explain those of a group held out: linear in the noise (decoder 'bilinear')")
     return Recipe(**options), "; ".join(reasons)
 
@@ -103,7 +105,7 @@ def _decoder(images: Tensor, labels: Tensor, candidates: Sequence[str], options:
         candidates = [name for name in candidates if name != "scene"]
     said = f"the labels leave {100 * share:.0f} % of the pixels' variance unexplained"
     if share > _OWN_NOISE:
-        return "hierarchical", f"{said}: noise of the image's own at several resolutions (decoder 'hierarchical')"
+        return "hierarchical", f"{said}: noise of the image's own{_SEVERAL}"
     line = f"{said}: no noise of the image's own"
     # Convolutions alone can have noise in one vector.
     only = "conv" if options.get("noise_dim") else candidates[0]

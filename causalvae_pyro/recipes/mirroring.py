@@ -64,7 +64,7 @@ def mirrored_labels(images: Tensor, labels: Tensor, *, count: int = 2000) -> Ten
 
 
 def _readings(images: Tensor, labels: Tensor, count: int) -> Iterator[tuple[int, float, float, tuple[float, float]]]:
-    """For each label that enough images have: how well images and mirror images tell it, and with its sign changed about a middle."""
+    """For each label that enough images have: its column; how well images, mirror images and, the sign changed, these tell it."""
     # Not where the names are imported: it takes a second.
     from sklearn.linear_model import RidgeCV
     from sklearn.metrics import r2_score
