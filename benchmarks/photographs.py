@@ -5,6 +5,7 @@ Each seed has its own split by persons, weights and predictor; all methods of a 
 conditional hierarchical VAE; ``vae`` has convolutions and one vector of noise in their place: the conditional VAE.
 
 Every pair of a method and a seed is a file under ``--cells`` that is not run again, so a stopped benchmark goes on where it was.
+Trained weights are kept beside it; ``--rescore`` scores them anew.
 
 python benchmarks/photographs.py --data celeba --root DIR --group smile --epochs 8
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--limit", type=int, default=1000, help="test images to score")
     parser.add_argument("--cells", type=Path, default=Path("runs/photographs"))
+    parser.add_argument("--rescore", action="store_true", help="score the weights that are there anew")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/photographs_DATA[_GROUP].json")
     args = parser.parse_args()
     name = "_".join(part for part in (args.data, args.group) if part)
@@ -80,27 +82,36 @@ def cell(args: argparse.Namespace, method: str, seed: int, path: Path) -> dict[s
         done = json.loads(path.read_text())
         if done["settings"] != settings:
             raise SystemExit(f"{path} has other settings: {done['settings']}; delete it or use another --cells")
-        return done
+        if not args.rescore:
+            return done
     description = {"name": args.data, "root": args.root, "seed": seed} | ({"group": args.group} if args.group else {})
     train, test = (load_dataset(description, split) for split in ("train", "test"))
     images, labels = torch.as_tensor(train.images), train.labels
     torch.manual_seed(seed)
     run, objective, groups, precision = make(method, train, images, labels)
-    print(f"{method}, seed {seed}: training on {len(images)} images", flush=True)
-    start = time.perf_counter()
-    fit(
-        run.model,
-        run.guide,
-        (images, labels),
-        objective=objective,
-        groups=groups,
-        epochs=args.epochs,
-        batch_size=32,
-        mixed_precision=precision,
-        seed=seed,
-        progress=False,
-    )
-    seconds = time.perf_counter() - start
+    weights, seconds = path.with_suffix(".pt"), 0.0
+    if path.is_file():
+        state, seconds = torch.load(weights), done["seconds"]
+        run.model.load_state_dict(state["model"])
+        run.guide.load_state_dict(state["guide"])
+    else:
+        print(f"{method}, seed {seed}: training on {len(images)} images", flush=True)
+        start = time.perf_counter()
+        fit(
+            run.model,
+            run.guide,
+            (images, labels),
+            objective=objective,
+            groups=groups,
+            epochs=args.epochs,
+            batch_size=32,
+            mixed_precision=precision,
+            seed=seed,
+            progress=False,
+        )
+        seconds = time.perf_counter() - start
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": run.model.state_dict(), "guide": run.guide.state_dict()}, weights)
     options: dict[str, Any] = {}
     if "binary" in run.config and any(run.config["binary"]):
         options["photograph_predictor"] = train_photograph_predictor(images, labels, run.config["binary"], seed=seed)
@@ -113,8 +124,6 @@ def cell(args: argparse.Namespace, method: str, seed: int, path: Path) -> dict[s
             raise RuntimeError(f"the ridge was scored on other pairs: {known} against {beside}")
         beside["ridge of persons, light given"] = {pair: known["ridge"]}
     parameters = sum(p.numel() for module in (run.model, run.guide) for p in module.parameters())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": run.model.state_dict(), "guide": run.guide.state_dict()}, path.with_suffix(".pt"))
     done = {"settings": settings, "seconds": seconds, "parameters": parameters, "metrics": metrics}
     write_json(path, done)
     return done

@@ -122,10 +122,8 @@ def _make_parser() -> argparse.ArgumentParser:
         help=f"a look in half a minute: {QUICK[0]} images, 3 epochs, scored on {QUICK[1]} images; "
         "--limit and --epochs override it",
     )
-    train.add_argument("--epochs", type=int, help="passes over the images (default: 12; 3 for the bilinear decoder)")
-    train.add_argument(
-        "--batch-size", type=int, help="images per step (default: 64; 32 for the hierarchical and the bilinear decoder)"
-    )
+    train.add_argument("--epochs", type=int, help="passes over the images (default: 12; pendulum 6, the bilinear decoder 3)")
+    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for photographs' decoders)")
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")

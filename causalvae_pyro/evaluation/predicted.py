@@ -84,9 +84,11 @@ def predicted_scores(
           ``accuracy``, ``f1`` (the mean over the kinds) and ``f1_by_kind`` of a category, else ``mae``.
         - ``do``, by concept: ``set``, the same for the values set; ``effects``, by descendant, the same for what the model means;
           ``unchanged``, by other concept, the share of images whose reading is that of the reconstruction (binary, category),
-          or the mean absolute change (else); ``same_image``, the share of images to which, among all of ``x``, the counterfactual
-          is nearest in pixels, averaged to 16 x 16: whether it is a change of this image. Who a person is takes a recogniser of
-          persons; the predictor's features know nothing of that (docs/notes.md).
+          or the mean absolute change (else); ``real``, by concept with classes, the share of *real* images with the classes
+          that the counterfactuals are meant to have in which it is read right (each combination counts as often as there; one
+          that no image has is left out): what a perfect counterfactual would get; ``same_image``, the share of images to which,
+          among all of ``x``, the counterfactual is nearest in pixels, averaged to 16 x 16: whether it is a change of this
+          image. Who a person is takes a recogniser of persons; the predictor's features know nothing of that (docs/notes.md).
         - ``left_alone``: ``set`` for the images as they are, and ``same_image`` for reconstructions: the trivial answers.
     """
     names, binary, kinds = graph.names, predictor.binary.tolist(), predictor.kinds
@@ -113,6 +115,9 @@ def predicted_scores(
                 if other in below
             },
             "unchanged": {names[k]: _unchanged(read[:, k], before[:, k], binary[k] or kinds[k] > 0) for k in rest},
+            "real": _on_real_images(
+                read_factual, labels, intended, [k for k in range(len(names)) if binary[k] or kinds[k]], names
+            ),
             "same_image": _nearest(_small(images.clamp(0, 1)), own),
         }
         result["left_alone"]["set"][name] = score(read_factual, values, column)
@@ -136,6 +141,21 @@ def _unchanged(read: Tensor, before: Tensor, classes: bool) -> float:
     if classes:
         return (read.round() == before.round()).double().mean().item()
     return (read - before).abs().mean().item()
+
+
+def _on_real_images(
+    read: Tensor, labels: Tensor, intended: Tensor, columns: Sequence[int], names: Sequence[str]
+) -> dict[str, float]:
+    right = (read.round() == labels)[:, columns].double()
+    scores, counts = [], []
+    for combination, count in zip(*intended[:, columns].round().unique(dim=0, return_counts=True), strict=True):
+        if (alike := (labels[:, columns] == combination).all(1)).any():
+            scores.append(right[alike].mean(0))
+            counts.append(count)
+    if not scores:
+        return {}
+    mean = (torch.stack(scores) * torch.stack(counts)[:, None]).sum(0) / sum(counts)
+    return dict(zip([names[k] for k in columns], mean.tolist(), strict=True))
 
 
 def _small(images: Tensor) -> Tensor:

@@ -119,6 +119,8 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
     for name, scores in found["do"].items():
         rows.append([f"do({name})", name, *_agreement(scores["set"])])
         rows.append(["image left alone", name, *_agreement(alone["set"][name])])
+        if name in scores.get("real", {}):
+            rows.append(["real images with those labels", name, f"{scores['real'][name]:.3f}", "", "", ""])
         rows += [[f"do({name})", effect, *_agreement(own)] for effect, own in scores["effects"].items()]
         kept = [f"{other} {value:.3f}" for other, value in scores["unchanged"].items()]
         others.append([f"do({name})", ", ".join(kept) or "(all others are effects)", f"{scores['same_image']:.3f}"])

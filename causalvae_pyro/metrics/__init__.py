@@ -11,6 +11,7 @@ from causalvae_pyro.metrics.image_vae import ImageVAE, gaussian_kl
 from causalvae_pyro.metrics.information import MicTic, MicTicMatrix, mic, mic_e, mic_matrix, mic_tic, tic, tic_e
 from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval, subsampling_interval
 from causalvae_pyro.metrics.kinds import kind_scores
+from causalvae_pyro.metrics.label_weights import LabelWeights
 from causalvae_pyro.metrics.lpips import lpips
 from causalvae_pyro.metrics.noise import noise_share
 from causalvae_pyro.metrics.photograph_predictor import PhotographPredictor
@@ -24,6 +25,7 @@ __all__ = [
     "FID",
     "EdgeScores",
     "ImageVAE",
+    "LabelWeights",
     "MicTic",
     "MicTicMatrix",
     "PhotographPredictor",

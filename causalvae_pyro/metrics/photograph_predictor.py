@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from causalvae_pyro.metrics.label_weights import LabelWeights
 from causalvae_pyro.metrics.predictor import _standardisation
 from causalvae_pyro.utils.compat import has_bf16
 from causalvae_pyro.utils.images import check_images, scale_images
@@ -91,6 +92,9 @@ class PhotographPredictor(nn.Module):
         shift, scale = _standardisation(labels)
         self.shift.copy_(torch.where(self.binary.cpu(), 0.5, shift))
         self.scale.copy_(torch.where(self.binary.cpu(), 0.5, scale))
+        # Interventions make combinations of labels that are rare here.
+        weights = LabelWeights(self.binary.tolist(), self.kinds).to(self.shift.device)
+        weights.update(labels.to(self.shift.device))
         generator, batch_size = torch.Generator().manual_seed(seed), min(batch_size, len(images))
         optimizer = torch.optim.AdamW(self.parameters(), lr=2e-3, weight_decay=2e-2)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -106,15 +110,15 @@ class PhotographPredictor(nn.Module):
             # Half of the time where the device has it.
             with torch.autocast(place.type, torch.bfloat16, enabled=has_bf16(place)):
                 read = self(view)
-            loss = self._loss(read.to(target), target)
+            loss = self._loss(read.to(target), target, weights(target))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
         self.eval()
 
-    def _loss(self, read: Tensor, labels: Tensor) -> Tensor:
-        known, target = ~labels.isnan(), labels.nan_to_num()
+    def _loss(self, read: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        known, target = ~labels.isnan() * weights, labels.nan_to_num()
         total = read.new_zeros(())
         for i, (k, part) in enumerate(zip(self.kinds, read.split(self._widths, 1), strict=True)):
             if k:

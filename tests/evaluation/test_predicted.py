@@ -52,6 +52,18 @@ def test_it_learns_from_reserved_images(data, predictor, monkeypatch):
     assert torch.equal(predictor.predict((255 * x[:4]).round().byte()), predictor.predict((255 * x[:4]).round().byte() / 255))
 
 
+def test_labels_that_go_together_are_read_apart():
+    """A weak sign is not read from the strong one of another label that agrees with it in most images."""
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randint(0, 2, (1500,), generator=generator).float()
+    top = torch.where(torch.rand(1500, generator=generator) < 0.9, left, 1 - left)
+    x = draw(torch.stack([0.05 * top, left, torch.zeros(1500)], 1))
+    labels = torch.stack([top, left], 1)
+    predictor = train_photograph_predictor(x, labels, [True, True], mirror=False, steps=150)
+    rare = (top != left) & ~reserved(x)
+    assert ((predictor.predict(x[rare])[:, 0] > 0.5) == (top[rare] > 0.5)).double().mean() > 0.6  # 0.0 without weights
+
+
 def test_missing_labels_do_not_count(data):
     x, labels = data
     labels = labels.clone()
@@ -74,6 +86,10 @@ def test_scores_tell_right_from_wrong(data, predictor):
     # Nothing was set, and another concept changed.
     assert bad["do"]["top"]["set"]["accuracy"] < 0.05
     assert bad["do"]["top"]["unchanged"]["left"] < 0.05
+    # Real images with the labels meant are read as well as others.
+    assert good["do"]["top"]["real"] == pytest.approx(
+        {name: good["factual"][name]["accuracy"] for name in ("top", "left")}, abs=0.02
+    )
     # The trivial answer stands beside it.
     assert good["left_alone"]["set"]["top"]["accuracy"] < 0.05
     assert good["left_alone"]["same_image"] == 1.0
@@ -103,6 +119,7 @@ def test_the_table_has_both(data, predictor):
     table = score_table(metrics)
     assert "image left alone" in table
     assert "same image" in table
+    assert "real images with those labels" in table
 
 
 def test_sides():
