@@ -27,6 +27,8 @@ _TEMPERATURE = 30.0
 # Images are explained at about so many pixels along each side.
 _SIDE = 32
 _MIN_SCALE = 0.05
+# A basis of at most 256 MB, where it is not for fewer anchors than that.
+_ANCHORS, _FEWEST_ANCHORS, _MOST_NUMBERS = 64, 8, 2**26
 _FEWEST_GROUPS = 8
 _PAIRS = 200
 _ROWS = 16
@@ -114,7 +116,8 @@ def _decoder(prior: LabelPrior, images: Tensor, labels: Tensor, groups: Tensor, 
         groups = groups.unique(return_inverse=True)[1]
         images, labels = torch.cat([images, images.flip(-1)]), torch.cat([labels, turned])
         groups = torch.cat([groups, groups + len(groups)])
-    return BilinearDecoder.from_groups(images, prior_mean(prior(labels)), groups, rank=_RANK, cells=_CELLS)
+    anchors = max(_FEWEST_ANCHORS, min(_ANCHORS, _MOST_NUMBERS // (_RANK * images[0].numel())))
+    return BilinearDecoder.from_groups(images, prior_mean(prior(labels)), groups, anchors=anchors, rank=_RANK, cells=_CELLS)
 
 
 def _spread(decoder: BilinearDecoder, prior: LabelPrior, images: Tensor, labels: Tensor) -> float:
