@@ -146,6 +146,8 @@ def _unchanged(read: Tensor, before: Tensor, classes: bool) -> float:
 def _on_real_images(
     read: Tensor, labels: Tensor, intended: Tensor, columns: Sequence[int], names: Sequence[str]
 ) -> dict[str, float]:
+    if not columns:
+        return {}
     right = (read.round() == labels)[:, columns].double()
     scores, counts = [], []
     for combination, count in zip(*intended[:, columns].round().unique(dim=0, return_counts=True), strict=True):
