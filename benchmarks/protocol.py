@@ -205,7 +205,7 @@ def run(method: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     # Each set to the value of the image before.
     few, own = x[:_SHOWN], truth[:_SHOWN]
     shown = {name: answering(0.0)(few, own, {name: own[:, i].roll(1)})[0] for i, name in enumerate(test.graph.names)}
-    torch.save({"factual": few, **shown}, folder / f"{method}_shown.pt")
+    torch.save({"factual": few.clone(), **shown}, folder / f"{method}_shown.pt")
     shares = [0.0, *(args.pixel_noise if method == "ours" else [])]
     options = {"truth": source.truth, "lpips_weights": args.lpips, "seed": seed}
     scores = {

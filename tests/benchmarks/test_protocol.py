@@ -91,6 +91,7 @@ def test_discovery_refuses_categories():
 @pytest.mark.slow
 def test_cells_are_resumed(tmp_path, capsys, monkeypatch):
     import protocol
+    import protocol_figure
 
     monkeypatch.setattr(protocol, "_STEPS", 5)
     test_morphomnist.write(tmp_path, count=100)
@@ -101,6 +102,8 @@ def test_cells_are_resumed(tmp_path, capsys, monkeypatch):
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert set(rows) == {"vae", "hvae", "ours", "ours pixel noise 1", "judges on real images"}
     assert rows["ours pixel noise 1"]["composition_l1_grey 10"]["mean"] == pytest.approx(0, abs=1e-3)
+    protocol_figure.main([str(tmp_path / "runs" / "morphomnist" / "0-66"), "--figure", str(tmp_path / "protocol.png")])
+    assert (tmp_path / "protocol.png").stat().st_size > 10_000
     monkeypatch.setattr(protocol, "run", None)
     protocol.main(arguments)
     assert json.loads((tmp_path / "out.json").read_text())["rows"] == rows
