@@ -32,7 +32,8 @@ def faces(paths: Sequence[Path]) -> str:
     lines = [
         f"{settings['limit']} test images of persons that training has not seen; seeds: {counted}; {settings['epochs']} epochs.",
         "Each concept is set to its other value, the others follow the graph. The predictor has another architecture, and learnt",
-        "from real images that no classifier of the training has seen. *Left alone* is its reading of the unchanged image.",
+        "from real images that no classifier of the training has seen. *Left alone*: how often it reads the other value from the",
+        "unchanged image. *Real*: how often it reads real images right that have the labels meant.",
         "",
         f"| | {' | '.join(_TITLES[name] for name in methods)} | real images |",
         f"|---|{'---|' * (len(methods) + 1)}",
@@ -47,12 +48,14 @@ def faces(paths: Sequence[Path]) -> str:
         row(f"{name} read by the encoder", read, value(predicted["factual"][name]["accuracy"], 3))
     for name in predicted["do"]:
         alone = value(predicted["left_alone"]["set"][name]["accuracy"], 3)
+        real = value(predicted["do"][name]["real"][name], 3)
         seen = [value(scores["predicted"]["do"][name]["set"]["accuracy"], 3) for scores in methods.values()]
-        row(f"do({name}) seen", seen, f"left alone: {alone}")
+        row(f"do({name}) seen", seen, f"left alone: {alone}; real: {real}")
     for name, scores in predicted["do"].items():
         for other in scores["unchanged"]:
             kept = [m["predicted"]["do"][name]["unchanged"] for m in methods.values()]
-            row(f"do({name}): {other} unchanged", [value(cell[other], 3) for cell in kept])
+            real = value(scores["real"][other], 3)
+            row(f"do({name}): {other} unchanged", [value(cell[other], 3) for cell in kept], f"real: {real}")
     row("squared error", [value(scores["reconstruction_mse"], 5) for scores in methods.values()])
     row("error after ten null interventions / one", [value(scores["composition_growth"], 2) for scores in methods.values()])
     for key in ("mic", "tic"):

@@ -54,6 +54,8 @@ ROWS = ("vae", "hvae", "ours")
 _STD = 0.01
 # The mechanisms have a few hundred numbers to learn; of more labels they are hardly better.
 _LABELS, _STEPS = 1000, 200
+# Test images whose counterfactuals are kept for a picture.
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--judge-epochs", type=int, default=6)
     parser.add_argument("--reader-epochs", type=int, default=5)
+    parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="of the training")
     parser.add_argument("--limit", type=int, help="train on the first so many images, and test on as many at most")
     parser.add_argument("--pixel-noise", type=float, nargs="*", default=[1.0], help="ours: also with this share of it kept")
     parser.add_argument("--lpips", help="file with AlexNet's weights, as torchvision publishes them; without, LPIPS is left out")
@@ -135,6 +138,7 @@ def main(argv: list[str] | None = None) -> None:
             file = args.cells / args.data / f"{method}-{seed}.json"
             settings = {"source": args.source, "epochs": args.epochs, "judge_epochs": args.judge_epochs, "limit": args.limit}
             settings |= {"reader_epochs": args.reader_epochs, "pixel_noise": args.pixel_noise, "lpips": args.lpips is not None}
+            settings["precision"] = args.precision
             if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
                 write_json(file, {"settings": settings, "seed": seed, **run(method, args, seed), **describe()})
             cells.setdefault(method, []).append(cell := json.loads(file.read_text()))
@@ -183,6 +187,7 @@ def run(method: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
         model, guide, objective = METHODS[method](parts)
         reading = guide
     data = {"epochs": args.epochs, "batch_size": source.batch_size, "seed": seed, "device": args.device, "progress": False}
+    data["mixed_precision"] = args.precision
     fit(model, guide, (images, labels), objective=objective, **data)
     seconds = time.process_time() - started
     torch.save({"model": model.state_dict(), "guide": guide.state_dict()}, folder / f"{method}.pt")
@@ -197,6 +202,10 @@ def run(method: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
 
         return answer
 
+    # Each set to the value of the image before.
+    few, own = x[:_SHOWN], truth[:_SHOWN]
+    shown = {name: answering(0.0)(few, own, {name: own[:, i].roll(1)})[0] for i, name in enumerate(test.graph.names)}
+    torch.save({"factual": few, **shown}, folder / f"{method}_shown.pt")
     shares = [0.0, *(args.pixel_noise if method == "ours" else [])]
     options = {"truth": source.truth, "lpips_weights": args.lpips, "seed": seed}
     scores = {

@@ -26,6 +26,8 @@ from causalvae_pyro import fit
 from causalvae_pyro.metrics import seeds_interval
 from causalvae_pyro.plots import plot_comparison, save_figure
 from causalvae_pyro.recipes import Recipe, choose_recipe
+from causalvae_pyro.training import resolve_device
+from causalvae_pyro.utils.compat import has_bf16
 
 
 def main() -> None:
@@ -87,13 +89,16 @@ def run(
     start = time.perf_counter()
     recipe = choose_recipe(train.images, train.labels)[0] if decoder is None else Recipe(decoder=decoder)
     pair = recipe.build(scene.graph, train.images, train.labels)
+    # As the command does.
+    photographs = recipe.decoder == "hierarchical"
     fit(
         pair.model,
         pair.guide,
         (train.images, train.labels),
         objective=recipe.objective(pair),
         epochs=epochs,
-        batch_size=32 if recipe.decoder == "hierarchical" else 64,
+        batch_size=32 if photographs else 64,
+        mixed_precision="bf16" if photographs and has_bf16(resolve_device(device)) else None,
         seed=seed,
         device=device,
         progress=False,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.distributions import Choice, TopDownNormal
 from causalvae_pyro.guides.concepts_first import ConceptsFirstGuide
+from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
 from causalvae_pyro.utils.images import scale_images
 
@@ -29,8 +30,9 @@ class HierarchicalGuide(ConceptsFirstGuide):
 
     Args:
         encoder: Encodes the concepts; see :class:`~causalvae_pyro.AmortizedGuide`.
-        model: The :class:`~causalvae_pyro.CausalVAE` with a :class:`~causalvae_pyro.networks.HierarchicalDecoder`. It is no
-            submodule: its parameters are not the guide's.
+        model: The :class:`~causalvae_pyro.CausalVAE` with a :class:`~causalvae_pyro.networks.HierarchicalDecoder`, perhaps as the
+            picture of a :class:`~causalvae_pyro.networks.BrightnessDecoder`. It is no submodule: its parameters are not the
+            guide's.
         init_scale: See :class:`~causalvae_pyro.AmortizedGuide`.
         min_scale: See :class:`~causalvae_pyro.AmortizedGuide`.
         plate: See :class:`~causalvae_pyro.AmortizedGuide`.
@@ -43,6 +45,9 @@ class HierarchicalGuide(ConceptsFirstGuide):
         self, encoder: nn.Module, model: Any, *, init_scale: float = 0.1, min_scale: float = 1e-4, plate: str = "data"
     ) -> None:
         decoder = model.decoder
+        if isinstance(decoder, BrightnessDecoder):
+            # Brightness has no noise of its own.
+            decoder = decoder.picture
         if not isinstance(decoder, HierarchicalDecoder):
             raise TypeError(f"model: its decoder is a {type(decoder).__name__}; this guide needs a HierarchicalDecoder")
         super().__init__(encoder, model.scm, init_scale=init_scale, min_scale=min_scale, plate=plate)

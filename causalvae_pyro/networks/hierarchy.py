@@ -41,6 +41,9 @@ class HierarchicalDecoder(_Decoder):
         noise_channels: Channels of the noise at each resolution, from the coarsest on; later resolutions have none.
         channels: Channels at each resolution: the last is half the image's, each one before half of the next. Multiples of 8.
         blocks: Residual blocks at each resolution; one number or one per resolution.
+        concept_scale: Factor of each concept before the first layer, > 0; one number or one per concept. The ``d`` equal
+            dimensions of a standardised number vary more than ``d`` times as much as a category's unit vector: ``d ** 0.5`` for
+            the latter.
 
     Attributes:
         noise_dim: Length of ``eps_x``; give it to the model.
@@ -51,6 +54,7 @@ class HierarchicalDecoder(_Decoder):
 
     #: The context in which a guide uses the levels one by one; that of mixed precision in training.
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+    concept_scale: Tensor
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class HierarchicalDecoder(_Decoder):
         noise_channels: Sequence[int] = (32, 16, 8),
         channels: Sequence[int] = (96, 96, 64, 32),
         blocks: int | Sequence[int] = (2, 2, 2, 1),
+        concept_scale: float | Sequence[float] = 1.0,
     ) -> None:
         check_image_shape(image_shape, 2 ** len(channels))
         if len(noise_channels) > len(channels) or any(c < 0 for c in noise_channels):
@@ -75,6 +80,10 @@ class HierarchicalDecoder(_Decoder):
         shapes = [(c, *size) for c, size in zip(per_level, sizes, strict=True)]
         super().__init__(image_shape, num_concepts, dim, sum(torch.Size(shape).numel() for shape in shapes))
         self.noise_shapes, self.channels = shapes, tuple(channels)
+        scale = torch.as_tensor(concept_scale, dtype=torch.get_default_dtype())
+        if scale.shape not in ((), (num_concepts,)) or not bool((scale > 0).all()):
+            raise ValueError(f"concept_scale: got {concept_scale}; need a positive number, or {num_concepts} of them")
+        self.register_buffer("concept_scale", scale.expand(num_concepts)[:, None].clone(), persistent=False)
         self._start = (channels[0], *sizes[0])
         depths = [blocks] * len(channels) if isinstance(blocks, int) else list(blocks)
         self.embedding = nn.Sequential(
@@ -102,7 +111,8 @@ class HierarchicalDecoder(_Decoder):
 
     def begin(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """From concepts ``[N, n, d]`` to their embedding and the coarsest features."""
-        concepts = self.embedding(z.reshape(-1, self.num_concepts * self.dim))
+        scaled = z.reshape(-1, self.num_concepts, self.dim) * self.concept_scale
+        concepts = self.embedding(scaled.flatten(1))
         return concepts, self.start(concepts).reshape(-1, *self._start)
 
     def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:

@@ -97,15 +97,16 @@ def ramp(progress: float) -> float:
     return min(1.0, max(0.0, (progress - 0.1) / 0.15))
 
 
-def decode_swapped(model: Any, trace: Any) -> tuple[Tensor, ...]:
+def decode_swapped(model: Any, trace: Any, *, detach_noise: bool = True) -> tuple[Tensor, ...]:
     """Decodes swapped concepts with each image's own noise: the mean images ``[N, C, H, W]`` and the decoder's inputs.
 
     ``N`` counts particles and batch. The concepts ``[..., batch, n, d]`` follow, and ``eps_x`` where the model has it; none of
-    them passes a gradient on.
+    them passes a gradient on, unless ``detach_noise=False`` for ``eps_x``.
     """
     inputs: tuple[Tensor, ...] = (swap_concepts(trace.nodes["z"]["value"].detach()),)
     if "eps_x" in trace.nodes:
-        inputs += (trace.nodes["eps_x"]["value"].detach(),)
+        noise = trace.nodes["eps_x"]["value"]
+        inputs += (noise.detach() if detach_noise else noise,)
     images = model.likelihood(model.decoder(*inputs)).mean
     return images.reshape(-1, *images.shape[-3:]), *inputs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.objectives.divergences import _is_diagonal, kl, kl_endogenous, kl_exogenous
-from causalvae_pyro.objectives.teacher_forcing import TeacherForcingMessenger
+from causalvae_pyro.objectives.teacher_forcing import TeacherForcingMessenger, ZeroNoiseMessenger
 from causalvae_pyro.objectives.terms import Term, Weight
 from causalvae_pyro.scm import LinearSCM
 from causalvae_pyro.scm.base import endogenous_base
@@ -75,6 +76,10 @@ class CausalELBO(Trace_ELBO):
             mixture of both is a guide too, whose divergence is at most the guide's. With 1 the decoder learns from true
             concepts from the first step on, not from those of an encoder that cannot read yet, and the encoder from the
             divergence alone. Concepts without a label stay the guide's.
+        concepts_first: In [0, 1): for such a share of the training, at first, ``eps_x`` is 0 and its divergence does not count:
+            the decoder learns what the concepts alone explain. Else noise that is cheap at first explains all of the image,
+            and a decoder that has learned to render it has no use for a concept such as a digit's class. Until then it is no
+            bound. The guide's noise stays as it was initialised; noise that is dear at first collapses.
         terms: Extra terms of the loss.
         num_particles: Samples of the guide per image.
         vectorize_particles: Draw them in one pass.
@@ -95,6 +100,7 @@ class CausalELBO(Trace_ELBO):
         *,
         w_eps_x: Weight = 1.0,
         teacher_forcing: Weight = 0.0,
+        concepts_first: float = 0.0,
         terms: Sequence[Term] = (),
         num_particles: int = 1,
         vectorize_particles: bool = True,
@@ -105,10 +111,12 @@ class CausalELBO(Trace_ELBO):
                 raise ValueError(f"{argument}: got {value}; must be >= 0")
         if not callable(teacher_forcing) and not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing: got {teacher_forcing}; must lie in [0, 1]")
+        if not 0 <= concepts_first < 1:
+            raise ValueError(f"concepts_first: got {concepts_first}; must lie in [0, 1)")
         kwargs.setdefault("max_plate_nesting", 1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles and num_particles > 1, **kwargs)
         self.w_eps, self.w_z, self.w_eps_x, self.terms = w_eps, w_z, w_eps_x, tuple(terms)
-        self.teacher_forcing = teacher_forcing
+        self.teacher_forcing, self.concepts_first = teacher_forcing, concepts_first
         self.progress = 1.0
         self.last_terms: dict[str, Tensor] = {}
 
@@ -119,6 +127,8 @@ class CausalELBO(Trace_ELBO):
         given |= {term.name: term.weight for term in self.terms}
         weights = {name: weight(self.progress) if callable(weight) else weight for name, weight in given.items()}
         weights |= {"reconstruction": -1.0, "observed": 1.0}
+        if self.progress < self.concepts_first:
+            weights["kl_eps_x"] = 0.0
         labels = kwargs.get("labels", args[1] if len(args) > 1 else None)
         # A vectorised trace sums over all the particles; extra terms average over them by themselves.
         num_traces = 1 if self.vectorize_particles else self.num_particles
@@ -153,6 +163,10 @@ class CausalELBO(Trace_ELBO):
         return loss.item()
 
     def _get_trace(self, model: Any, guide: Any, args: tuple, kwargs: dict) -> Any:
+        with ZeroNoiseMessenger() if self.progress < self.concepts_first else nullcontext():
+            return self._get_forced_trace(model, guide, args, kwargs)
+
+    def _get_forced_trace(self, model: Any, guide: Any, args: tuple, kwargs: dict) -> Any:
         share = self.teacher_forcing(self.progress) if callable(self.teacher_forcing) else self.teacher_forcing
         labels = kwargs.get("labels", args[1] if len(args) > 1 else None)
         if not share or labels is None:

@@ -24,10 +24,10 @@ class PredictorConsistency:
         E ||(r(x') - u') / s||^2 / (2 std^2),    x' = decoder(z', eps_x),    u' = the labels that z' stands for
 
     ``z'`` takes each concept, with probability 1/2, from another image of the batch; ``s`` is the labels' standard deviation.
-    The gradient reaches the decoder only. A guide adapts to the blur of its own model's images, and
-    :class:`~causalvae_pyro.objectives.CounterfactualConsistency` with it; predictors that have only seen real images do not. Use
-    it for concepts that vary independently enough in real images for a predictor to tell them apart, or that an augmentation
-    makes so. Where a child is a function of its parents, predictors confuse the two: use
+    The gradient reaches the decoder, and with ``train_guide`` the noise's posterior. A guide adapts to the blur of its own
+    model's images, and :class:`~causalvae_pyro.objectives.CounterfactualConsistency` with it; predictors that have only seen real
+    images do not. Use it for concepts that vary independently enough in real images for a predictor to tell them apart, or that
+    an augmentation makes so. Where a child is a function of its parents, predictors confuse the two: use
     :class:`~causalvae_pyro.objectives.SleepPhase`.
 
     A decoder may find changes that satisfy one network and mean nothing. So each step uses another of several predictors and
@@ -46,6 +46,11 @@ class PredictorConsistency:
             :class:`~causalvae_pyro.networks.RandomSymmetry`.
         weight: Factor in the loss. By default it starts after a tenth of the training and is full after a quarter.
         category_weight: See above, >= 0.
+        train_guide: Train the guide's ``eps_x`` by this term too, so that it leaves out what would show through a counterfactual,
+            such as the shape of the factual digit.
+        reference_scale: Scale of the likelihood at which the term counts once, > 0; it counts ``(reference_scale / scale)^2``
+            times, in proportion to a pixel's squared error. Else predictors count for ever less beside details as these are
+            explained. Needs a likelihood with a scale. By default it counts once at any scale.
 
     Source: De Sousa Ribeiro et al. 2023 (counterfactual fine-tuning), who train so with predictors of the parents.
     """
@@ -60,6 +65,8 @@ class PredictorConsistency:
         augmentation: Callable[[Tensor], Tensor] | None = None,
         weight: float | Callable[[float], float] | None = None,
         category_weight: float = 20.0,
+        train_guide: bool = False,
+        reference_scale: float | None = None,
     ) -> None:
         if not predictors:
             raise ValueError("predictors: got none")
@@ -67,14 +74,17 @@ class PredictorConsistency:
             raise ValueError(f"std: got {std}; must be > 0")
         if not category_weight >= 0:
             raise ValueError(f"category_weight: got {category_weight}; must be >= 0")
-        self.category_weight = category_weight
+        if reference_scale is not None and not reference_scale > 0:
+            raise ValueError(f"reference_scale: got {reference_scale}; must be > 0")
+        self.reference_scale = reference_scale
+        self.category_weight, self.train_guide = category_weight, train_guide
         self.predictors, self.std, self.augmentation = list(predictors), std, augmentation
         self.weight = ramp if weight is None else weight
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         one_label_each(model.prior, "PredictorConsistency")
         z = trace.nodes["z"]["value"]
-        images, swapped, *_ = decode_swapped(model, trace)
+        images, swapped, *_ = decode_swapped(model, trace, detach_noise=not self.train_guide)
         # Chosen on the CPU, so that no device waits.
         predictor = self.predictors[int(torch.randint(len(self.predictors), ()))].to(z.device)
         with torch.no_grad():
@@ -92,5 +102,7 @@ class PredictorConsistency:
             else:
                 error = (part[:, 0] - target[:, i]) / model.prior.scale[i]
                 total = total + error.square() / (2 * self.std**2)
+        if self.reference_scale is not None:
+            total = total * (self.reference_scale / model.likelihood.scale.detach()).square()
         # Summed over the batch, averaged over particles.
         return total.reshape(-1, z.shape[-3]).mean(0).sum()

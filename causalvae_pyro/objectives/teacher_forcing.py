@@ -1,4 +1,4 @@
-"""An effect handler under which a guide's concepts come from the conditional prior."""
+"""Effect handlers under which a decoder sees other values than the guide's samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from causalvae_pyro.distributions import sample_detached
 from causalvae_pyro.utils.missing_labels import MaskedPrior
 
-__all__ = ["TeacherForcingMessenger"]
+__all__ = ["TeacherForcingMessenger", "ZeroNoiseMessenger"]
 
 
 class TeacherForcingMessenger(Messenger):
@@ -43,3 +43,12 @@ class TeacherForcingMessenger(Messenger):
         msg["value"] = torch.where(stays, own, self.scm.to_exogenous(z))
         msg["infer"] = {**msg["infer"], "guide_sample": own}
         msg["done"] = True
+
+
+class ZeroNoiseMessenger(Messenger):
+    """Replaces what a guide samples for ``eps_x`` by 0, its prior mean. Enter it before the trace."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == "eps_x" and not msg["done"]:
+            msg["value"] = torch.zeros_like(msg["fn"](*msg["args"], **msg["kwargs"]))
+            msg["done"] = True

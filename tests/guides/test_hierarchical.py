@@ -24,7 +24,15 @@ from causalvae_pyro import (
 )
 from causalvae_pyro.distributions import TopDownNormal
 from causalvae_pyro.guides import CalibratedGuide, HierarchicalGuide, IterativeGuide, LabelConditionedGuide
-from causalvae_pyro.networks import AugmentedEncoder, HierarchicalDecoder, MLPDecoder, MLPEncoder, NormalisedEncoder, RandomView
+from causalvae_pyro.networks import (
+    AugmentedEncoder,
+    BrightnessDecoder,
+    HierarchicalDecoder,
+    MLPDecoder,
+    MLPEncoder,
+    NormalisedEncoder,
+    RandomView,
+)
 from causalvae_pyro.objectives import ClassifierConsistency, GroupSwap
 from causalvae_pyro.objectives.divergences import kl
 from tests.builders import jitter
@@ -68,6 +76,7 @@ def test_the_noise_of_all_levels_is_one_vector():
     [
         ({"noise_channels": (1, 1, 1)}, r"^noise_channels: got \[1, 1, 1\]; need at most 2"),
         ({"channels": (8, 9)}, r"^channels: got \[8, 9\]; need multiples of 8"),
+        ({"concept_scale": [1.0, 2.0]}, r"^concept_scale: got \[1.0, 2.0\]; need a positive number, or 3 of them"),
     ],
 )
 def test_decoder_errors(options, message):
@@ -75,11 +84,35 @@ def test_decoder_errors(options, message):
         HierarchicalDecoder(SHAPE, N, **{**WIDTHS, **options})
 
 
+def test_concepts_may_be_scaled():
+    decoder = HierarchicalDecoder(SHAPE, N, **WIDTHS, concept_scale=[1.0, 1.0, 3.0])
+    plain = HierarchicalDecoder(SHAPE, N, **WIDTHS)
+    jitter(0.1, decoder)
+    plain.load_state_dict(decoder.state_dict())
+    z, noise = torch.randn(4, N, 1), torch.randn(4, plain.noise_dim)
+    assert_close(decoder(z, noise), plain(z * torch.tensor([1.0, 1.0, 3.0])[:, None], noise))
+
+
 def test_the_guide_needs_that_decoder():
     scm = AdditiveNoiseSCM(GRAPH)
     model = CausalVAE(scm, FixedPrior(N), MLPDecoder(SHAPE, N), GaussianLikelihood())
     with pytest.raises(TypeError, match="^model: its decoder is a MLPDecoder; this guide needs a HierarchicalDecoder"):
         HierarchicalGuide(MLPEncoder(SHAPE), model)
+
+
+def test_the_picture_of_a_brightness_decoder_will_do(data):
+    x, labels = data
+    scm = AdditiveNoiseSCM(GRAPH)
+    decoder = BrightnessDecoder.from_images(x, N, picture=HierarchicalDecoder, **WIDTHS)
+    model = CausalVAE(scm, FixedPrior(N, std=0.3), decoder, GaussianLikelihood(learn_scale=True), noise_dim=decoder.noise_dim)
+    guide = HierarchicalGuide(NormalisedEncoder(SHAPE, 8, channels=8), model)
+    fit(model, guide, (x, labels), epochs=1, batch_size=4, progress=False)
+    assert all(p.grad is not None for p in decoder.parameters())
+    # The guide's walk down the levels is the decoder's: the same features, so that noise is abducted for this picture.
+    noise = abduct(guide, x)["eps_x"]
+    decoder.linear.data[0] = 1.0
+    assert_close(abduct(guide, x)["eps_x"], noise)
+    assert counterfactual(model, guide, x, {"a": labels[:, 0] + 1}).mean() > counterfactual(model, guide, x, {}).mean()
 
 
 def test_a_sample_is_scored_as_a_copy_of_it(data):

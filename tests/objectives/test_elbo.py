@@ -499,6 +499,32 @@ def test_weights_may_follow_the_progress_of_training():
     assert moving.last_terms.keys() >= {"reconstruction", "kl_eps", "kl_z"}
 
 
+def test_concepts_come_first():
+    model, guide, x, labels = make()
+    objective = CausalELBO(concepts_first=0.3)
+    objective.progress = 0.29
+    pyro.set_rng_seed(0)
+    objective.loss_and_grads(model, guide, x, labels)
+    # Whatever the guide makes of the noise, the decoder sees 0, and nothing is asked of the guide.
+    own = {name: p for name, p in guide.named_parameters() if "noise" in name}
+    assert own
+    assert all(p.grad is None or not p.grad.any() for p in own.values())
+    seen = []
+    decode = model.decoder.forward
+    model.decoder.forward = lambda z, eps_x: seen.append(eps_x) or decode(z, eps_x)
+    objective.loss(model, guide, x, labels)
+    objective.progress = 0.3
+    objective.loss(model, guide, x, labels)
+    assert not seen[0].any()
+    assert seen[1].any()
+    pyro.set_rng_seed(1)
+    value = objective.loss(model, guide, x, labels)
+    pyro.set_rng_seed(1)
+    assert value == CausalELBO().loss(model, guide, x, labels)
+    with pytest.raises(ValueError, match=r"^concepts_first: got 1; must lie in \[0, 1\)"):
+        CausalELBO(concepts_first=1)
+
+
 # Extra terms ---------------------------------------------------------------------------------------------------------
 
 

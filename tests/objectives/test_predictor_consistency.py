@@ -41,6 +41,14 @@ class Reader(nn.Module):
         return 2 * (values + self.error) + 1
 
 
+class Module(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
 class Sigmoids(Pixels):
     image_shape, num_concepts, dim, noise_dim = (1, 1, 2), 2, 1, 0
 
@@ -73,6 +81,15 @@ def test_closed_form(noise_dim, particles):
     assert PredictorConsistency([Reader()])(model, trace, None) == 0
 
 
+def test_it_may_count_as_much_as_a_pixel_does():
+    model, trace = model_and_trace()
+    once = PredictorConsistency([Reader(0.3)], std=0.1)(model, trace, None)
+    model.likelihood = GaussianLikelihood(0.05, bounded=False)
+    assert_close(PredictorConsistency([Reader(0.3)], std=0.1, reference_scale=0.1)(model, trace, None), 4 * once)
+    with pytest.raises(ValueError, match=r"^reference_scale: got 0; must be > 0"):
+        PredictorConsistency([Reader()], reference_scale=0)
+
+
 def test_only_the_decoder_learns_and_predictors_stay_as_they_are():
     model, trace = model_and_trace()
     trace.nodes["z"]["value"].requires_grad_()
@@ -88,6 +105,16 @@ def test_only_the_decoder_learns_and_predictors_stay_as_they_are():
     assert reader.norm.training
     assert reader.error.requires_grad
     assert all((value == before[name]).all() for name, value in reader.state_dict().items())
+
+
+@pytest.mark.parametrize("train_guide", [False, True])
+def test_the_noise_may_learn_too(train_guide):
+    model, trace = model_and_trace(noise_dim=1)
+    noise = trace.nodes["eps_x"]["value"].requires_grad_()
+    # The second label is read off the noise's pixel.
+    reader = Module(lambda x: x.flatten(1)[:, ::2])
+    PredictorConsistency([reader], std=0.1, train_guide=train_guide)(model, trace, None).backward()
+    assert (noise.grad is not None) == train_guide
 
 
 def test_every_step_asks_one_of_them():
