@@ -95,7 +95,7 @@ class EvidenceEncoder(Configurable, nn.Module):
         """Mean and basis at the anchors, and Cholesky factors of ``v P_j``."""
         decoder = self._decoder[0]
         learns = decoder.basis.requires_grad and torch.is_grad_enabled()
-        key = (decoder.basis._version, decoder.basis.data_ptr(), decoder.basis.device, decoder.basis.dtype)
+        key = (decoder.mean._version, decoder.basis._version, decoder.basis.data_ptr(), decoder.basis.device, decoder.basis.dtype)
         if learns or self._kept is None or self._kept[0] != key:
             reduced = Reduced(decoder, decoder.mean, decoder.basis, self.reduction)
             with torch.set_grad_enabled(learns):
