@@ -73,7 +73,7 @@ def choose(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )
     named = ", ".join(f"--{option}" for option in ("decoder", "mirror", "grouped") if f"({option} " in reason)
-    return recipe, f"{reason}; overridden by {named}" if named else reason
+    return recipe, f"{reason} (options: {named})" if named else reason
 
 
 def schedule(arguments: argparse.Namespace, recipe: Recipe) -> tuple[int, int]:

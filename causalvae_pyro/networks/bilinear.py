@@ -53,10 +53,13 @@ class BilinearDecoder(Configurable, nn.Module):
 
     Attributes:
         noise_dim: Length of ``eps_x``, ``rank * cells ** 2``; give it to the model.
+        holds_training_images: That those of :meth:`from_groups` can be made out in the weights: who shares these, shares them.
 
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    holds_training_images = True
 
     anchors: Tensor
     inverse: Tensor

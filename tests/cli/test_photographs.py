@@ -40,7 +40,7 @@ def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
     assert main(["train", *own(faces), "--size", "16", "--epochs", "2", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "unexplained: noise of the image's own at several resolutions (decoder 'hierarchical')" in said
-    assert "; overridden by --decoder" in said
+    assert "(options: --decoder" in said
     assert "in all, without the predictor that the scores may need" in said
     assert "predictor trained on the images that no classifier of the training saw" in said
     assert "image left alone" in said
@@ -113,6 +113,10 @@ def test_persons_under_lights(faces, tmp_path, capsys, monkeypatch):
     # Persons that it has not seen.
     assert json.loads((out / "metrics.json").read_text())["r2"]["light"] > 0.7
     assert main(["counterfactual", str(out), "--do", "light=30", "--count", "2", "--out", str(tmp_path / "cf.png")]) == 0
+    # The basis is made of persons' photographs.
+    assert main(["share", str(out), "--to", str(tmp_path / "shared")]) == 2
+    assert "weights of a BilinearDecoder hold pictures of training images; --pictures shares them" in capsys.readouterr().err
+    assert main(["share", str(out), "--to", str(tmp_path / "shared"), "--pictures"]) == 0
     before = {name: value.clone() for name, value in run.guide.state_dict().items()}
     assert main([*words, "--resume"]) == 0
     assert all(torch.equal(value, before[name]) for name, value in load(out).guide.state_dict().items())
