@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.guides.concepts_first import ConceptsFirstGuide
+from causalvae_pyro.guides.conditional_noise import ConditionalNoiseGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.networks.bilinear import BilinearDecoder, Reduced
 from causalvae_pyro.utils.images import scale_images
@@ -18,7 +18,7 @@ from causalvae_pyro.utils.images import scale_images
 __all__ = ["BilinearGuide"]
 
 
-class BilinearGuide(ConceptsFirstGuide):
+class BilinearGuide(ConditionalNoiseGuide):
     """Amortised concepts, and the noise in closed form: the guide of a :class:`~causalvae_pyro.networks.BilinearDecoder`.
 
     ::

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causalvae_pyro.distributions import Choice, TopDownNormal
-from causalvae_pyro.guides.concepts_first import ConceptsFirstGuide
+from causalvae_pyro.guides.conditional_noise import ConditionalNoiseGuide
 from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
 from causalvae_pyro.utils.images import scale_images
@@ -17,7 +17,7 @@ from causalvae_pyro.utils.images import scale_images
 __all__ = ["HierarchicalGuide"]
 
 
-class HierarchicalGuide(ConceptsFirstGuide):
+class HierarchicalGuide(ConditionalNoiseGuide):
     """Hierarchical amortised guide (ladder VAE, Sonderby et al. 2016): concepts first, then the noise from coarse to fine.
 
     ::

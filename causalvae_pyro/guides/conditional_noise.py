@@ -12,10 +12,10 @@ from torch import Tensor
 from causalvae_pyro.guides.amortized import AmortizedGuide
 from causalvae_pyro.scm import CausalTransform
 
-__all__ = ["ConceptsFirstGuide"]
+__all__ = ["ConditionalNoiseGuide"]
 
 
-class ConceptsFirstGuide(AmortizedGuide):
+class ConditionalNoiseGuide(AmortizedGuide):
     """Base class: a guide over ``z`` that samples the concepts first, then ``eps_x`` given them.
 
     Subclasses define :meth:`noise_posterior`, and set ``noise_dim``.
