@@ -112,6 +112,15 @@ def _kl_block_normal(q: BlockNormal, p: Independent) -> Tensor:
     return 0.5 * terms.sum((-2, -1)) - q.log_volume
 
 
+@register_kl(MultivariateNormal, Independent)
+def _kl_multivariate_normal(q: MultivariateNormal, p: Independent) -> Tensor:
+    if not isinstance(p.base_dist, Normal) or p.event_shape != q.event_shape:
+        raise NotImplementedError
+    loc, scale = p.base_dist.loc, p.base_dist.scale
+    terms = (q.variance + (q.loc - loc).square()) / scale.square() - 1 + 2 * scale.log()
+    return 0.5 * terms.sum(-1) - q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
 def sample_detached(distribution: Any) -> Tensor:
     """A sample without a gradient. ``Normal.sample`` tests its scales, which is a device sync; this does not."""
     return distribution.rsample().detach() if distribution.has_rsample else distribution.sample()

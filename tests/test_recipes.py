@@ -187,7 +187,7 @@ def test_the_data_choose(data):
     # The patches are in opposite corners: mirrored images do not show them.
     recipe, line = choose_recipe(x, own)
     assert not recipe.mirror
-    assert line.endswith("; mirrored images are read worse: none are used (mirror False)")
+    assert line.endswith("; mirrored images are read worse: they do not keep their labels (mirror False)")
     assert choose_recipe(torch.cat([x, x.flip(-1)]), torch.cat([own, own]))[0].mirror
     recipe, line = choose_recipe(x[:100], own[:100])
     assert recipe.decoder == "conv"

@@ -21,7 +21,7 @@ SIMULATORS = ("flow", "pendulum")
 #: Published data sets in a folder of the user's, see :data:`causalvae_pyro.datasets.registry.PUBLISHED`.
 PUBLISHED = ("celeba", "morphomnist", "yaleb")
 #: Decoders of :class:`causalvae_pyro.Recipe`.
-DECODERS = ("auto", "conv", "sprites", "scene", "hierarchical")
+DECODERS = ("auto", "conv", "sprites", "scene", "hierarchical", "bilinear")
 #: How they part train and test, see :class:`causalvae_pyro.datasets.ImageSimulator`.
 PARTITIONS = ("iid", "grid", "compositional")
 #: Defaults of :class:`causalvae_pyro.Recipe` that have options.
@@ -122,8 +122,8 @@ def _make_parser() -> argparse.ArgumentParser:
         help=f"a look in half a minute: {QUICK[0]} images, 3 epochs, scored on {QUICK[1]} images; "
         "--limit and --epochs override it",
     )
-    train.add_argument("--epochs", type=int, help="passes over the images (default: 12; pendulum 6)")
-    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for the hierarchical decoder)")
+    train.add_argument("--epochs", type=int, help="passes over the images (default: 12; pendulum 6, the bilinear decoder 3)")
+    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for photographs' decoders)")
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
@@ -140,18 +140,19 @@ def _make_parser() -> argparse.ArgumentParser:
         choices=DECODERS,
         help="sprites: scenes of a few moving parts, the default for simulators; scene: parts that also change their look, over "
         "what brightens, fades or bends; conv: other images that the labels explain; hierarchical: images with much of their "
-        "own, such as photographs; auto: the data choose, the default for all but simulators",
+        "own, such as photographs; bilinear: photographs of groups (--group-by), such as persons, that differ by what the labels "
+        "say; auto: the data choose, the default for all but simulators",
     )
     train.add_argument("--noise-dim", type=int, help="conv: dimensions of the image's own noise, in one vector (default: 0)")
     train.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        help="hierarchical: mirrored images keep their labels; --no-mirror where left and right matter (default: by the data)",
+        help="photographs: mirrored images keep their labels; --no-mirror where left and right matter (default: by the data)",
     )
     train.add_argument(
         "--grouped",
         action=argparse.BooleanOptionalAction,
-        help="hierarchical: images of a group (--group-by) have their noise in common (default: by the data)",
+        help="photographs: images of a group (--group-by) have their noise in common (default: by the data)",
     )
     train.add_argument("--encoder", choices=("conv", "spatial"), help="spatial: finer, and slower (default: conv)")
     train.add_argument("--refinements", type=int, help="sprites: how often the guide encodes its own reconstruction (default: 1)")

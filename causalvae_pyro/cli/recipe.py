@@ -18,6 +18,8 @@ _BATCH_SIZES = {"conv": 64, "sprites": 64, "scene": 64, "hierarchical": 32}
 #: Half of the epochs in steps of half the images serve Pendulum as well, and cost Flow's thin jet some of its effect
 #: (docs/notes.md).
 _FAST_SPRITES = {"pendulum": {"epochs": 6, "batch_size": 32}}
+#: Basis, noise and reading have closed forms.
+_BILINEAR = {"epochs": 3, "batch_size": 32}
 #: Of --quick, which has few images: more steps than batches of 64 give.
 _QUICK = {"epochs": 3, "batch_size": 32}
 
@@ -71,7 +73,7 @@ def choose(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )
     named = ", ".join(f"--{option}" for option in ("decoder", "mirror", "grouped") if f"({option} " in reason)
-    return recipe, f"{reason}; overridden by {named}" if named else reason
+    return recipe, f"{reason} (options: {named})" if named else reason
 
 
 def schedule(arguments: argparse.Namespace, recipe: Recipe) -> tuple[int, int]:
@@ -81,7 +83,9 @@ def schedule(arguments: argparse.Namespace, recipe: Recipe) -> tuple[int, int]:
         arguments: Of the command.
         recipe: That is trained.
     """
-    usual = {"epochs": _EPOCHS[arguments.preset], "batch_size": _BATCH_SIZES[recipe.decoder]}
+    usual = _BILINEAR
+    if recipe.decoder != "bilinear":
+        usual = {"epochs": _EPOCHS[arguments.preset], "batch_size": _BATCH_SIZES[recipe.decoder]}
     if recipe.decoder == "sprites" and arguments.preset == "fast":
         usual = _FAST_SPRITES.get(arguments.data, usual)
     if arguments.quick:

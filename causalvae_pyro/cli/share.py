@@ -26,7 +26,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments: Of the command.
 
     Raises:
-        ValueError: If ``--to`` is the run itself or another one, or holds a picture that is to be left out.
+        ValueError: If ``--to`` is the run itself or another one, or holds a picture that is to be left out; or the weights hold
+            pictures of training images and ``--pictures`` is not given.
     """
     directory = run_directory(arguments.path)
     found, scores = load_run(arguments.path), read_scores(directory / "metrics.json")
@@ -37,6 +38,9 @@ def run(arguments: argparse.Namespace) -> None:
         scores, pictures = None, []
     drawn = found.data.get("name") in SIMULATORS
     included = drawn if arguments.pictures is None else arguments.pictures
+    decoder = found.model.decoder
+    if not included and getattr(decoder, "holds_training_images", False):
+        raise ValueError(f"the weights of a {type(decoder).__name__} hold pictures of training images; --pictures shares them")
     telling = [path.name for path in pictures if path.name in PHOTOGRAPHS]
     withheld = [] if included else telling
     options: dict[str, Any] = {"scores": scores, "pictures": [path for path in pictures if path.name not in withheld]}

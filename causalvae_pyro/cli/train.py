@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     torch.manual_seed(arguments.seed)
     with stages.stage("start") as note:
-        pair = recipe.build(train_data.graph, images, labels, config, kinds=kinds)
+        pair = recipe.build(train_data.graph, images, labels, config, kinds=kinds, groups=groups)
         parameters = sum(p.numel() for module in (pair.model, pair.guide) for p in module.parameters())
         note(f"{parameters / 1e6:.2f} million parameters, on {device}")
     checkpoint = TrainingCheckpoint(

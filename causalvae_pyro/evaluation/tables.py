@@ -123,8 +123,9 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
             rows.append(["real images with those labels", name, f"{scores['real'][name]:.3f}", "", "", ""])
         rows += [[f"do({name})", effect, *_agreement(own)] for effect, own in scores["effects"].items()]
         kept = [f"{other} {value:.3f}" for other, value in scores["unchanged"].items()]
-        others.append([f"do({name})", ", ".join(kept) or "(all others are effects)", f"{scores['same_image']:.3f}"])
-    others.append(["none", "", f"{alone['same_image']:.3f}"])
+        detail = f"{scores['fine_detail']:.2f}" if "fine_detail" in scores else ""
+        others.append([f"do({name})", ", ".join(kept) or "(all others are effects)", detail, f"{scores['same_image']:.3f}"])
+    others.append(["none", "", "1.00", f"{alone['same_image']:.3f}"])
     factual = [["none", name, *_agreement(scores)] for name, scores in found["factual"].items()]
     columns = ["intervention", "concept", "accuracy", "F1", "AUC", "absolute error"]
     return [
@@ -134,8 +135,9 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
             factual + rows,
         ),
         _section(
-            "What is to stay: the same reading (or its mean absolute change), and the factual image found among all test images",
-            ["intervention", "concepts that are no effects", "same image"],
+            "What is to stay: the same reading (or its mean absolute change); no more fine detail than the reconstruction has "
+            "(ninth decile of the ratio: artefacts are above 1); and the factual image found among all test images",
+            ["intervention", "concepts that are no effects", "fine detail", "same image"],
             others,
         ),
     ]

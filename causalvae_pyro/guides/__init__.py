@@ -7,6 +7,7 @@ One :class:`AmortizedGuide` takes a variational family (:class:`Family`) and, to
 
 from causalvae_pyro.guides.amortized import AmortizedGuide
 from causalvae_pyro.guides.base import PosteriorGuide
+from causalvae_pyro.guides.bilinear import BilinearGuide
 from causalvae_pyro.guides.calibrated import CalibratedGuide, calibrate
 from causalvae_pyro.guides.families import BlockDiagonalNormal, DiagonalNormal, Family, FullRankNormal
 from causalvae_pyro.guides.flows import NormalizingFlow
@@ -17,6 +18,7 @@ from causalvae_pyro.guides.wrapper import GuideWrapper
 
 __all__ = [
     "AmortizedGuide",
+    "BilinearGuide",
     "BlockDiagonalNormal",
     "CalibratedGuide",
     "DiagonalNormal",

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import pyro
-import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causalvae_pyro.distributions import Choice, TopDownNormal
-from causalvae_pyro.guides.amortized import AmortizedGuide
+from causalvae_pyro.guides.conditional_noise import ConditionalNoiseGuide
 from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
-from causalvae_pyro.scm import CausalTransform
 from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["HierarchicalGuide"]
 
 
-class HierarchicalGuide(AmortizedGuide):
+class HierarchicalGuide(ConditionalNoiseGuide):
     """Hierarchical amortised guide (ladder VAE, Sonderby et al. 2016): concepts first, then the noise from coarse to fine.
 
     ::
@@ -32,13 +29,13 @@ class HierarchicalGuide(AmortizedGuide):
     head sees what the image still lacks. ``eps_x`` is one site, with a :class:`~causalvae_pyro.distributions.TopDownNormal`.
 
     Args:
-        encoder: Encodes the concepts; see :class:`AmortizedGuide`.
+        encoder: Encodes the concepts; see :class:`~causalvae_pyro.AmortizedGuide`.
         model: The :class:`~causalvae_pyro.CausalVAE` with a :class:`~causalvae_pyro.networks.HierarchicalDecoder`, perhaps as the
             picture of a :class:`~causalvae_pyro.networks.BrightnessDecoder`. It is no submodule: its parameters are not the
             guide's.
-        init_scale: See :class:`AmortizedGuide`.
-        min_scale: See :class:`AmortizedGuide`.
-        plate: See :class:`AmortizedGuide`.
+        init_scale: See :class:`~causalvae_pyro.AmortizedGuide`.
+        min_scale: See :class:`~causalvae_pyro.AmortizedGuide`.
+        plate: See :class:`~causalvae_pyro.AmortizedGuide`.
 
     Raises:
         TypeError: If the model has another decoder.
@@ -64,29 +61,8 @@ class HierarchicalGuide(AmortizedGuide):
             if shape[0]
         )
 
-    def posterior(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
-        """The distributions of ``eps`` and, given its mean, of ``eps_x``."""
-        q = self._concepts(x, labels)
-        return {"eps": q, "eps_x": self.noise_posterior(x, q.base_dist.mean)}
-
     def noise_posterior(self, x: Tensor, z: Tensor) -> TopDownNormal:
         return self.noise(self.pyramid(scale_images(x)), z)
-
-    def forward(self, x: Tensor, labels: Tensor | None = None, num_samples: int | None = None) -> Tensor:
-        if not len(x):
-            raise ValueError("x: got an empty batch")
-        with pyro.plate(self.plate, len(x)):
-            eps = pyro.sample("eps", self._concepts(x, labels))
-            pyro.sample("eps_x", self.noise(self.pyramid(scale_images(x)), self._layer.to_endogenous(eps)))
-        return eps
-
-    @property
-    def _layer(self) -> Any:
-        return self.scm
-
-    def _concepts(self, x: Tensor, labels: Tensor | None) -> Any:
-        q = self.family.distribution(*self.head(self.encoder(x, labels)))
-        return dist.TransformedDistribution(q, [CausalTransform(self._layer).inv])
 
     def noise(self, features: list[Tensor], z: Tensor) -> TopDownNormal:
         """``q(eps_x | x, z)``, with the batch of ``z [..., batch, n, d]``.

@@ -6,10 +6,12 @@ A decoder maps concepts (and the image's own noise) to what a likelihood takes:
 """
 
 from causalvae_pyro.networks.augmentation import RandomBrightness, RandomSymmetry, RandomView
+from causalvae_pyro.networks.bilinear import BilinearDecoder
 from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.critics import LabelPredictor, ProjectionDiscriminator
 from causalvae_pyro.networks.decoders import ConvDecoder, FiLMDecoder, MLPDecoder
 from causalvae_pyro.networks.encoders import AugmentedEncoder, Backbone, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
+from causalvae_pyro.networks.evidence import EvidenceEncoder
 from causalvae_pyro.networks.fields import Fields
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
 from causalvae_pyro.networks.normalised import NormalisedEncoder, ResidualEncoder
@@ -18,9 +20,11 @@ from causalvae_pyro.networks.sprites import SceneDecoder, SpriteDecoder
 __all__ = [
     "AugmentedEncoder",
     "Backbone",
+    "BilinearDecoder",
     "BrightnessDecoder",
     "ConvDecoder",
     "ConvEncoder",
+    "EvidenceEncoder",
     "FeaturePyramid",
     "FiLMDecoder",
     "Fields",

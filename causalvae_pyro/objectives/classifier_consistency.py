@@ -30,7 +30,7 @@ class ClassifierConsistency(nn.Module):
     uses one of the classifiers, chosen at random, on images changed by its augmentation.
 
     A decoder finds changes that satisfy a network and mean nothing to a person: blotches round the eyes that several classifiers,
-    and a judge with them, take for the other sex. A discriminator ``D(x, u)``, trained in the same steps to tell real images
+    and a judge with them, take for the other sex. A discriminator ``D(x, u)``, trained in the same steps to tell reconstructions
     with their labels from counterfactuals with theirs, sees such changes and takes them back (docs/notes.md has figures).
 
     Args:
@@ -108,15 +108,19 @@ class ClassifierConsistency(nn.Module):
             read = classifier(self.augmentations[which](images))
         binary = torch.ones_like(target[0], dtype=torch.bool) if self.binary is None else self.binary.to(target.device)
         total = label_loss(read, target, model.prior, binary).sum()
+        reconstruction = trace.nodes["x"]["fn"].mean.detach().reshape(-1, *x.shape)[0, rows]
         if self.discriminator is not None:
-            total = total + self.realism * self._realism(self.augmentations[which], x[rows], factual, images, target, model.prior)
+            # Not the photographs: they are sharper than any mean image, which is told from them by that alone, and a decoder that
+            # has to look as sharp draws edges that are not there.
+            total = total + self.realism * self._realism(
+                self.augmentations[which], reconstruction.clamp(0, 1), factual, images, target, model.prior
+            )
         if self.minimality:
-            reconstruction = trace.nodes["x"]["fn"].mean.detach()
-            total = total + self.minimality * (drawn - reconstruction.reshape(-1, *x.shape)[0, rows]).abs().sum()
+            total = total + self.minimality * (drawn - reconstruction).abs().sum()
         return total * (len(labels) / len(rows))
 
     def _realism(self, view: Any, x: Tensor, labels: Tensor, images: Tensor, target: Tensor, prior: Any) -> Tensor:
-        """Hinge loss of the discriminator, and of the decoder that has to please it."""
+        """Hinge loss of the discriminator, and of the decoder that has to please it; ``x`` are what counts as real."""
         discriminator: Any = self.discriminator
         real, intended = (label_features(prior, u) for u in (labels, target))
         both = view(torch.cat([x, images.detach()]))

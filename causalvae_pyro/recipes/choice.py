@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.metrics.noise import noise_share
 from causalvae_pyro.networks import ConvDecoder, SceneDecoder, SpriteDecoder
+from causalvae_pyro.recipes import bilinear
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.recipe import Recipe
 from causalvae_pyro.recipes.trial import known_concepts, try_decoders, unusual
@@ -32,6 +33,7 @@ _MOST = 2000
 _MOST_CONCEPTS = 12
 # After so short a trial, errors of two grey levels say nothing.
 _TWO_GREY_LEVELS = 2 / 255
+_SEVERAL = " at several resolutions (decoder 'hierarchical')"
 
 
 def choose_recipe(
@@ -46,7 +48,8 @@ def choose_recipe(
 
     Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`) it is the one for images
     with much of their own. Then two more things are chosen: whether mirrored images keep their labels and, with groups, whether
-    images of one group share what the labels do not say.
+    images of one group share what the labels do not say. If they do, and a basis of some groups' images says
+    more of another group than the mean image of its labels, the decoder is the bilinear one.
 
     Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and compared on images held
     out whose effects their causes predict least: of all images they are the most like interventions. The first of sprites, scene
@@ -68,16 +71,25 @@ def choose_recipe(
     if not candidates or not set(candidates) <= set(CANDIDATES):
         raise ValueError(f"candidates: got {list(candidates)}; valid: {', '.join(map(repr, CANDIDATES))}")
     reasons = []
-    if "decoder" not in options:
+    by_the_data = "decoder" not in options
+    if by_the_data:
         options["decoder"], line = _decoder(images, labels, candidates, options)
         reasons.append(line)
-    if options["decoder"] == "hierarchical":
+    if options["decoder"] == "bilinear":
+        options.setdefault("grouped", True)
+    if options["decoder"] in ("hierarchical", "bilinear"):
         if "mirror" not in options and left_right_matters(images, labels):
             options["mirror"] = False
-            reasons.append("mirrored images are read worse: none are used (mirror False)")
+            reasons.append("mirrored images are read worse: they do not keep their labels (mirror False)")
         if "grouped" not in options and groups is not None and _known(labels) >= _FEWEST:
             options["grouped"], line = _grouped(images, labels, groups)
             reasons.append(line)
+        if by_the_data and options.get("grouped") and groups is not None and _known(labels) >= _FEWEST:
+            complete = ~labels.isnan().any(1)
+            if bilinear.generalises(images[complete], labels[complete], groups.to(labels.device)[complete]):
+                options["decoder"] = "bilinear"
+                reasons[0] = reasons[0].removesuffix(_SEVERAL)
+                reasons.append("other groups' images explain those of a group held out: linear in the noise (decoder 'bilinear')")
     return Recipe(**options), "; ".join(reasons)
 
 
@@ -93,7 +105,7 @@ def _decoder(images: Tensor, labels: Tensor, candidates: Sequence[str], options:
         candidates = [name for name in candidates if name != "scene"]
     said = f"the labels leave {100 * share:.0f} % of the pixels' variance unexplained"
     if share > _OWN_NOISE:
-        return "hierarchical", f"{said}: noise of the image's own at several resolutions (decoder 'hierarchical')"
+        return "hierarchical", f"{said}: noise of the image's own{_SEVERAL}"
     line = f"{said}: no noise of the image's own"
     # Convolutions alone can have noise in one vector.
     only = "conv" if options.get("noise_dim") else candidates[0]

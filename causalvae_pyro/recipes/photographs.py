@@ -28,6 +28,7 @@ from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.objectives.group_swap import GroupSwap
 from causalvae_pyro.objectives.terms import LabelFit, Term
 from causalvae_pyro.priors import CategoricalPrior, FixedPrior
+from causalvae_pyro.recipes import bilinear
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.label_columns import label_widths
@@ -67,6 +68,7 @@ def build(
     labels: Tensor,
     config: dict[str, Any],
     kinds: Sequence[int | Sequence[str]] = (),
+    groups: Tensor | None = None,
 ) -> Run:
     """The untrained pair.
 
@@ -77,10 +79,10 @@ def build(
         labels: Training labels ``[N, n]``, NaN where missing.
         config: Of the run.
         kinds: Of each concept, 0 for a number; see :class:`~causalvae_pyro.priors.CategoricalPrior`.
+        groups: The group of each image, ``[N]``, for the bilinear decoder.
     """
     n, shape, kinds = len(graph), tuple(images.shape[1:]), kinds or [0] * len(graph)
     binary = [b and not k for b, k in zip(is_binary(labels), kinds, strict=True)]
-    widths = _widths(shape)
     usual = [_CATEGORY_STD if k else _BINARY_STD if b else _STD for b, k in zip(binary, kinds, strict=True)]
     std = usual if recipe.prior_std is None else [recipe.prior_std] * n
     standard = CategoricalPrior.from_labels(labels, kinds)
@@ -89,18 +91,22 @@ def build(
     scale = torch.where(torch.tensor(binary), 0.5, standard.scale).tolist()
     spread: dict[str, Any] = {"std": std, "shift": shift, "scale": scale}
     prior = CategoricalPrior(kinds, dim, **spread) if any(kinds) else FixedPrior(n, dim, **spread)
+    scm: CausalLayer = AdditiveNoiseSCM(graph, dim, learn_noise=True)
+    if any(kinds):
+        scm = CategoricalSCM(scm, standard.kinds, width=min(recipe.prior_std or _CATEGORY_STD, WIDEST))
+    config = {**config, "binary": binary}
+    if recipe.decoder == "bilinear":
+        return Run(*bilinear.pair(scm, prior, images, labels, groups, mirror=recipe.mirror), config)
+    widths = _widths(shape)
     decoder = HierarchicalDecoder(
         shape, n, dim, channels=widths, noise_channels=_NOISE[: len(widths) - 1] or _NOISE[:1], blocks=1
     )
     decoder.initialise_background(images)
-    scm: CausalLayer = AdditiveNoiseSCM(graph, dim, learn_noise=True)
-    if any(kinds):
-        scm = CategoricalSCM(scm, standard.kinds, width=min(recipe.prior_std or _CATEGORY_STD, WIDEST))
     # From about the spread of the pixels on.
     likelihood = GaussianLikelihood(0.25, learn_scale=True, min_scale=_MIN_SCALE)
     model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=decoder.noise_dim)
     encoder = AugmentedEncoder(NormalisedEncoder(shape), RandomView(mirror=recipe.mirror))
-    return Run(model, HierarchicalGuide(encoder, model, init_scale=_BINARY_STD), {**config, "binary": binary})
+    return Run(model, HierarchicalGuide(encoder, model, init_scale=_BINARY_STD), config)
 
 
 def objective(recipe: Any, run: Run) -> CausalELBO:
@@ -110,6 +116,9 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
         recipe: Its options.
         run: What :func:`build` made.
     """
+    if recipe.decoder == "bilinear":
+        # Basis and noise have closed forms.
+        return CausalELBO(recipe.w_eps, recipe.w_z, teacher_forcing=1.0, terms=[LabelFit()])
     if recipe.grouped:
         terms: list[Term] = [LabelFit(), GroupSwap(weight=_SWAP)]
 

@@ -65,14 +65,18 @@ class Recipe:
     the labels and a discriminator, trained in the same steps, criticise decoded counterfactuals
     (:class:`~causalvae_pyro.objectives.ClassifierConsistency`).
 
+    With ``decoder="bilinear"``, for photographs of groups such as persons under several lights, the image is linear in its own
+    noise, with a basis that the concepts choose (:class:`~causalvae_pyro.networks.BilinearDecoder`). Basis, noise and the reading
+    of the concepts have closed forms; a short training is enough.
+
     Args:
         dim: Dimensions of each concept.
         prior_std: ``lambda2`` in label standard deviations; by default 0.005 and, with ``decoder="hierarchical"``, 0.3 for binary
             labels (0 and 1) and 0.05 for others.
         w_eps: See :class:`~causalvae_pyro.CausalELBO`.
         w_z: See :class:`~causalvae_pyro.CausalELBO`.
-        decoder: ``"conv"``, ``"sprites"``, ``"scene"``, ``"hierarchical"`` or ``"auto"``.
-        encoder: ``"conv"``, or ``"spatial"``: finer, and slower. The hierarchical decoder's guide has one of its own.
+        decoder: ``"conv"``, ``"sprites"``, ``"scene"``, ``"hierarchical"``, ``"bilinear"`` or ``"auto"``.
+        encoder: ``"conv"``, or ``"spatial"``: finer, and slower. The hierarchical and bilinear decoders' guides have their own.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
         sparsity_weight: For sprites and scenes, the weight of :class:`~causalvae_pyro.objectives.EffectSparsity` at the start,
             >= 0.
@@ -87,10 +91,12 @@ class Recipe:
         realism: For the hierarchical decoder, the discriminator's factor beside them, >= 0; 0 for none.
         minimality: For the hierarchical decoder, the price of a changed pixel beside them, >= 0.
         mirror: For the hierarchical decoder: mirrored images keep their labels, for the classifiers and the encoder. Not where
-            left and right matter.
+            left and right matter. For the bilinear decoder: mirrored images are more groups. Where left and right matter, with
+            the sign of labels changed, if they are read like that.
         grouped: For the hierarchical decoder: images of one group (a person under several lights) have the same noise, and
             train with ``fit(groups=)``. Then images of a group show each other's counterfactuals
-            (:class:`~causalvae_pyro.objectives.GroupSwap`), in place of classifiers and discriminator.
+            (:class:`~causalvae_pyro.objectives.GroupSwap`), in place of classifiers and discriminator. Always True with the
+            bilinear decoder, which needs no such term.
         teacher_forcing: For ``decoder="conv"`` without ``noise_dim``: the decoder learns from the labels' concepts and the guide
             from decoded interventions, as with sprites. Without, both learn from the bound alone, for which few labels will do.
     """
@@ -124,13 +130,15 @@ class Recipe:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
         if self.noise_dim < 0 or (self.noise_dim and self.decoder not in ("conv", "auto")):
             raise ValueError(f"noise_dim: got {self.noise_dim}; must be at least 0, and 0 with decoder {self.decoder!r}")
-        if self.grouped and self.decoder != "hierarchical":
+        if self.grouped and self.decoder not in ("hierarchical", "bilinear"):
             raise ValueError(f"grouped: got True; with decoder {self.decoder!r} it must be False")
+        if self.decoder == "bilinear" and not self.grouped:
+            raise ValueError("grouped: got False; with decoder 'bilinear' it must be True: images of a group share their noise")
         for name in ("consistency", "realism", "minimality"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; must be >= 0")
         for argument, value, valid in (
-            ("decoder", self.decoder, ("conv", "sprites", "scene", "hierarchical", "auto")),
+            ("decoder", self.decoder, ("conv", "sprites", "scene", "hierarchical", "bilinear", "auto")),
             ("encoder", self.encoder, ("conv", "spatial")),
         ):
             if value not in valid:
@@ -145,6 +153,7 @@ class Recipe:
         config: dict[str, Any] | None = None,
         *,
         kinds: Mapping[str, int | Sequence[str]] | None = None,
+        groups: Tensor | None = None,
     ) -> Run:
         """Makes an untrained model and guide for such data.
 
@@ -155,6 +164,7 @@ class Recipe:
             config: More entries for the run's configuration.
             kinds: For each concept that is a category the number of its kinds, or their words in the order of their numbers, as a
                 data set's ``kinds`` has it. All concepts then have as many dimensions as the one with the most kinds needs.
+            groups: The group of each image, ``[N]``, for the bilinear decoder and, with ``decoder="auto"``, for the choice.
 
         Raises:
             ValueError: If images or labels have a shape that graph or networks cannot take, or a concept has too few labels.
@@ -168,15 +178,15 @@ class Recipe:
             from causalvae_pyro.recipes.choice import CANDIDATES, choose_recipe  # which imports this module
 
             given = {name: value for name, value in asdict(self).items() if value != asdict(Recipe())[name] and name != "decoder"}
-            chosen, reason = choose_recipe(images, labels, candidates=("conv",) if kinds else CANDIDATES, **given)
-            return chosen.build(graph, images, labels, {**(config or {}), "chosen": reason}, kinds=kinds)
+            chosen, reason = choose_recipe(images, labels, groups=groups, candidates=("conv",) if kinds else CANDIDATES, **given)
+            return chosen.build(graph, images, labels, {**(config or {}), "chosen": reason}, kinds=kinds, groups=groups)
         config = {"recipe": asdict(self), **(config or {})}
         counts = _check_kinds(kinds or {}, graph)
         if any(counts) and self.decoder in ("sprites", "scene"):
             raise ValueError(f"kinds: got categories, which decoder {self.decoder!r} cannot have; use another, such as 'conv'")
         dim = max(self.dim, *map(_count, counts))
-        if self.decoder == "hierarchical":
-            return photographs.build(self, graph, images, labels, config, counts)
+        if self.decoder in ("hierarchical", "bilinear"):
+            return photographs.build(self, graph, images, labels, config, counts, groups)
         std = _STD if self.prior_std is None else self.prior_std
         scm: CausalLayer = AdditiveNoiseSCM(graph, dim, learn_noise=True)
         prior: LabelPrior = FixedPrior.from_labels(labels, dim, std=std)
@@ -211,7 +221,7 @@ class Recipe:
         """
         if self.decoder == "auto":
             return Recipe(**run.config["recipe"]).objective(run)
-        if self.decoder == "hierarchical":
+        if self.decoder in ("hierarchical", "bilinear"):
             return photographs.objective(self, run)
         if self.decoder == "conv" and (self.noise_dim or not self.teacher_forcing):
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])

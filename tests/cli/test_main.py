@@ -146,8 +146,10 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
     given_options = ([], best, [*best, "--epochs", "3"], [*best, "--refinements", "0"], ["--refinements", "3"])
     for options in (*given_options, ["--batch-size", "16"], ["--decoder", "conv"], ["--quick"], ["--quick", "--epochs", "5"]):
         assert main([*small, *options]) == 0
-    assert given[:5] == [(12, 64, 1), (30, 64, 2), (3, 64, 2), (30, 64, 0), (12, 64, 3)]
-    assert given[5:] == [(12, 16, 1), (12, 64, None), (3, 32, 1), (5, 32, 1)]
+    assert given[:5] == [(6, 32, 1), (30, 64, 2), (3, 64, 2), (30, 64, 0), (6, 32, 3)]
+    assert given[5:] == [(6, 16, 1), (12, 64, None), (3, 32, 1), (5, 32, 1)]
+    assert main(["train", "flow", *small[2:]]) == 0
+    assert given[-1] == (12, 64, 1)
 
 
 def test_a_quick_look(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,8 @@ from PIL import Image
 
 from causalvae_pyro import load
 from causalvae_pyro.cli import main
-from causalvae_pyro.networks import HierarchicalDecoder
+from causalvae_pyro.networks import BilinearDecoder, HierarchicalDecoder
+from tests.networks.test_bilinear import persons
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
     assert main(["train", *own(faces), "--size", "16", "--epochs", "2", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "unexplained: noise of the image's own at several resolutions (decoder 'hierarchical')" in said
-    assert "; overridden by --decoder" in said
+    assert "(options: --decoder" in said
     assert "in all, without the predictor that the scores may need" in said
     assert "predictor trained on the images that no classifier of the training saw" in said
     assert "image left alone" in said
@@ -82,6 +83,46 @@ def test_images_of_a_group_share_their_noise(faces, tmp_path, capsys, monkeypatc
     assert main(["evaluate", str(out), "--limit", "16", "--no-predictor"]) == 0
     assert main(["train", *own(faces), "--grouped", "--out", str(tmp_path / "other")]) == 2
     assert "--grouped: the images have no groups; --group-by names the column that has" in capsys.readouterr().err
+
+
+@pytest.mark.thorough
+def test_persons_under_lights(faces, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("causalvae_pyro.cli.scoring._PREDICTOR_STEPS", 10)
+    x, light, person = persons(20, 16)
+    root = tmp_path / "lights"
+    (root / "images").mkdir(parents=True)
+    rows = ["file,light,person"]
+    # Several photographs of each person under each light, with grain.
+    for i in range(3 * len(x)):
+        k = i % len(x)
+        image = (x[k] + 0.01 * torch.randn(x[k].shape, generator=torch.Generator().manual_seed(i))).clamp(0, 1)
+        Image.fromarray((255 * image[0]).byte().numpy()).save(root / "images" / f"{i:03d}.png")
+        rows.append(f"{i:03d}.png,{30 * float(light[k])},p{int(person[k])}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    (root / "graph.json").write_text(json.dumps({"light": []}))
+    out, words = tmp_path / "run", ["train", *own(root), "--size", "16", "--mode", "L", "--epochs", "2"]
+    words += ["--group-by", "person", "--split-by", "person", "--out", str(out)]
+    assert main(words) == 0
+    assert (
+        "(grouped True); other groups' images explain those of a group held out: linear in the noise" in capsys.readouterr().out
+    )
+    run = load(out)
+    assert isinstance(run.model.decoder, BilinearDecoder)
+    assert run.config["recipe"]["decoder"] == "bilinear"
+    assert run.config["training"]["batch_size"] == 32
+    # Persons that it has not seen.
+    assert json.loads((out / "metrics.json").read_text())["r2"]["light"] > 0.7
+    assert main(["counterfactual", str(out), "--do", "light=30", "--count", "2", "--out", str(tmp_path / "cf.png")]) == 0
+    # The basis is made of persons' photographs.
+    assert main(["share", str(out), "--to", str(tmp_path / "shared")]) == 2
+    assert "weights of a BilinearDecoder hold pictures of training images; --pictures shares them" in capsys.readouterr().err
+    assert main(["share", str(out), "--to", str(tmp_path / "shared"), "--pictures"]) == 0
+    before = {name: value.clone() for name, value in run.guide.state_dict().items()}
+    assert main([*words, "--resume"]) == 0
+    assert all(torch.equal(value, before[name]) for name, value in load(out).guide.state_dict().items())
+    assert main(["train", *own(faces), "--decoder", "bilinear", "--out", str(tmp_path / "other")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "groups: got None; decoder 'bilinear' takes the group of each image" in error
 
 
 @pytest.mark.parametrize(("option", "decoder"), [(["--decoder", "conv"], "conv"), (["--noise-dim", "8"], "conv")])

@@ -90,6 +90,11 @@ def test_scores_tell_right_from_wrong(data, predictor):
     assert good["do"]["top"]["real"] == pytest.approx(
         {name: good["factual"][name]["accuracy"] for name in ("top", "left")}, abs=0.02
     )
+    # Artefacts that the predictor does not see.
+    grid = 0.2 * (torch.arange(16) % 2 - 0.5)
+    marred = predicted_scores(predictor, GRAPH, x, labels, x, {"top": (values, right + grid, meant)})
+    assert marred["do"]["top"]["fine_detail"] > 1.3 * good["do"]["top"]["fine_detail"]
+    assert good["do"]["top"]["fine_detail"] < 1.3
     # The trivial answer stands beside it.
     assert good["left_alone"]["set"]["top"]["accuracy"] < 0.05
     assert good["left_alone"]["same_image"] == 1.0
@@ -120,6 +125,7 @@ def test_the_table_has_both(data, predictor):
     assert "image left alone" in table
     assert "same image" in table
     assert "real images with those labels" in table
+    assert "fine detail" in table
 
 
 def test_sides():
