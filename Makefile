@@ -8,7 +8,7 @@ TESTS := not slow and not thorough
 
 .PHONY: pendulum flow pretrained celeba test test-slow docs lint first-commands links bench quality quality-best table1 clean
 
-pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (3 to 5 minutes)
+pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendulum/report.html (a minute or two)
 	$(BIN)/causalvae train pendulum --overwrite
 
 flow: $(STAMP)  ## the same on Flow

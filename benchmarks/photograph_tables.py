@@ -60,7 +60,8 @@ def faces(paths: Sequence[Path]) -> str:
             real = value(scores["real"][other], 3)
             row(f"do({name}): {other} unchanged", [value(cell[other], 3) for cell in kept], f"real: {real}")
     for name in predicted["do"]:
-        row(f"do({name}): fine detail", [value(m["predicted"]["do"][name]["fine_detail"], 2) for m in methods.values()], "1")
+        found = [m["predicted"]["do"][name].get("fine_detail") for m in methods.values()]
+        row(f"do({name}): fine detail", [value(one, 2) if one else "" for one in found], "1")
     row("squared error", [value(scores["reconstruction_mse"], 5) for scores in methods.values()])
     row("error after ten null interventions / one", [value(scores["composition_growth"], 2) for scores in methods.values()])
     for key in ("mic", "tic"):
