@@ -155,8 +155,8 @@ class Explorer:
             does not vary.
 
     Example:
-        >>> explorer = Explorer(load("runs/pendulum"), Pendulum("test"))       # doctest: +SKIP
-        >>> answer = explorer.answer(explorer.test_image(17), {"light": 12.0})  # doctest: +SKIP
+        >>> explorer = Explorer(load("pendulum"), Pendulum("test"))
+        >>> answer = explorer.answer(explorer.test_image(17), {"light": 12.0})
     """
 
     def __init__(self, run: Run, data: Any, *, samples: int = 16, seed: int = 0) -> None:

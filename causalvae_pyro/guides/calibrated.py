@@ -79,8 +79,10 @@ def calibrate(
         ValueError: If an argument is not as stated, or a concept has fewer than 20 labels.
 
     Example:
-        >>> guide = calibrate(run.model, run.guide, images, labels)                          # doctest: +SKIP
-        >>> counterfactual(run.model, guide, x, do={"light": 12.0}, num_samples=100)         # doctest: +SKIP
+        >>> from causalvae_pyro.guides import calibrate
+        >>> guide = calibrate(run.model, run.guide, images, labels)
+        >>> counterfactual(run.model, guide, x, do={"light": 12.0}, num_samples=5).shape
+        torch.Size([5, 8, 3, 64, 64])
     """
     if not 0 < level < 1:
         raise ValueError(f"level: got {level}; must lie in (0, 1)")

@@ -187,8 +187,9 @@ def counterfactual(
             is asked for that the likelihood has not.
 
     Example:
-        >>> run = load("runs/pendulum")                                               # doctest: +SKIP
-        >>> images = counterfactual(run.model, run.guide, x, do={"light": 12.0})      # doctest: +SKIP
+        >>> run = load("pendulum")
+        >>> counterfactual(run.model, run.guide, x, do={"light": 12.0}).shape
+        torch.Size([8, 3, 64, 64])
     """
     images, latents = [], []
     options: dict[str, Any] = {"num_samples": num_samples, "latent": latent, "pixel_noise": pixel_noise}

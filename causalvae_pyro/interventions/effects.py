@@ -123,8 +123,9 @@ def ite(
         ValueError: If an argument is not as stated, or the outcome has another shape or is not finite.
 
     Example:
-        >>> effects = ite(run.model, run.guide, x, {"light": Shift(1.0)}, outcome="shadow_length")     # doctest: +SKIP
-        >>> effects.mean.shape                                                                         # doctest: +SKIP
+        >>> from causalvae_pyro.interventions import Shift, ite
+        >>> effects = ite(run.model, run.guide, x, {"light": Shift(1.0)}, outcome="shadow_length")
+        >>> effects.mean.shape
         torch.Size([8])
     """
     read = _reader(model, outcome)

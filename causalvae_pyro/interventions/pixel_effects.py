@@ -44,8 +44,9 @@ def pixel_effects(
         ValueError: If an argument is not as stated.
 
     Example:
-        >>> effects = pixel_effects(run.model, run.guide, test.images[:100])     # doctest: +SKIP
-        >>> effects.shape                                                        # doctest: +SKIP
+        >>> from causalvae_pyro.interventions import pixel_effects
+        >>> effects = pixel_effects(run.model, run.guide, images)
+        >>> effects.shape
         torch.Size([4, 3, 64, 64])
     """
     check_observations(x, pixels_of(model))

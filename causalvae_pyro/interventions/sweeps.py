@@ -56,9 +56,10 @@ def sweep(
         ValueError: If an argument is not as stated.
 
     Example:
-        >>> images, z = sweep(run.model, run.guide, x, {"light": torch.linspace(1, 17, 100)})     # doctest: +SKIP
-        >>> images.shape                                                                          # doctest: +SKIP
-        torch.Size([100, 8, 3, 64, 64])
+        >>> from causalvae_pyro.interventions import sweep
+        >>> images, z = sweep(run.model, run.guide, x, {"light": torch.linspace(1, 17, 9)})
+        >>> images.shape
+        torch.Size([9, 8, 3, 64, 64])
     """
     check_observations(x, pixels_of(model))
     check_count("batch_size", batch_size)
