@@ -30,8 +30,9 @@ class ClassifierConsistency(nn.Module):
     uses one of the classifiers, chosen at random, on images changed by its augmentation.
 
     A decoder finds changes that satisfy a network and mean nothing to a person: blotches round the eyes that several classifiers,
-    and a judge with them, take for the other sex. A discriminator ``D(x, u)``, trained in the same steps to tell reconstructions
-    with their labels from counterfactuals with theirs, sees such changes and takes them back (docs/notes.md has figures).
+    and a judge with them, take for the other sex. A discriminator ``D(x, u)``, trained in the same steps to tell images and
+    reconstructions with their labels from counterfactuals with theirs, sees such changes and takes them back (docs/notes.md has
+    figures).
 
     Args:
         classifiers: Modules from images ``[N, C, H, W]`` to ``[N, n]``, trained already or by
@@ -110,11 +111,11 @@ class ClassifierConsistency(nn.Module):
         total = label_loss(read, target, model.prior, binary).sum()
         reconstruction = trace.nodes["x"]["fn"].mean.detach().reshape(-1, *x.shape)[0, rows]
         if self.discriminator is not None:
-            # Not the photographs: they are sharper than any mean image, which is told from them by that alone, and a decoder that
-            # has to look as sharp draws edges that are not there.
-            total = total + self.realism * self._realism(
-                self.augmentations[which], reconstruction.clamp(0, 1), factual, images, target, model.prior
-            )
+            # Photographs are sharper than any mean image, which is told from them by that alone, and a decoder that has to look
+            # as sharp draws edges that are not there. So half of what counts as real are reconstructions.
+            photographs = torch.rand(len(rows), 1, 1, 1, device=x.device) < 0.5
+            real = torch.where(photographs, x[rows], reconstruction.clamp(0, 1))
+            total = total + self.realism * self._realism(self.augmentations[which], real, factual, images, target, model.prior)
         if self.minimality:
             total = total + self.minimality * (drawn - reconstruction).abs().sum()
         return total * (len(labels) / len(rows))
