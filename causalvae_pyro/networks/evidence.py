@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.networks.bilinear import BilinearDecoder, Reduced
+from causalvae_pyro.utils.compat import version_of
 from causalvae_pyro.utils.configurable import Configurable
 
 __all__ = ["EvidenceEncoder"]
@@ -95,7 +96,13 @@ class EvidenceEncoder(Configurable, nn.Module):
         """Mean and basis at the anchors, and Cholesky factors of ``v P_j``."""
         decoder = self._decoder[0]
         learns = decoder.basis.requires_grad and torch.is_grad_enabled()
-        key = (decoder.mean._version, decoder.basis._version, decoder.basis.data_ptr(), decoder.basis.device, decoder.basis.dtype)
+        key = (
+            version_of(decoder.mean),
+            version_of(decoder.basis),
+            decoder.basis.data_ptr(),
+            decoder.basis.device,
+            decoder.basis.dtype,
+        )
         if learns or self._kept is None or self._kept[0] != key:
             reduced = Reduced(decoder, decoder.mean, decoder.basis, self.reduction)
             with torch.set_grad_enabled(learns):

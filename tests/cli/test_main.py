@@ -552,7 +552,7 @@ def test_two_dashes_are_no_value(arguments, run, capsys):
 
 
 def test_divergence_exits_with_1_and_says_so(tmp_path, capsys):
-    assert train(tmp_path, "--lr", "1e30", "--epochs", "3") == 1
+    assert train(tmp_path, "--lr", "1e30", "--epochs", "3", "--batch-size", "64") == 1
     err = capsys.readouterr().err.splitlines()[-1]
     assert re.match(r"causalvae: error: loss: the term '.*' became \S+ in step 2 \(epoch 2\)", err)
 
