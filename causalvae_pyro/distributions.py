@@ -103,22 +103,23 @@ class BlockNormal(TorchDistribution):
         return self.log_volume + 0.5 * self.event_shape.numel() * (1 + math.log(2 * math.pi))
 
 
-@register_kl(BlockNormal, Independent)
-def _kl_block_normal(q: BlockNormal, p: Independent) -> Tensor:
+def _kl_terms(q: Any, p: Independent) -> Tensor:
+    """Of each dimension, but for the logarithm of ``q``'s volume."""
     if not isinstance(p.base_dist, Normal) or p.event_shape != q.event_shape:
+        # Pyro's way to say that this pair has no closed form; it is sampled then.
         raise NotImplementedError
     loc, scale = p.base_dist.loc, p.base_dist.scale
-    terms = (q.variance + (q.loc - loc).square()) / scale.square() - 1 + 2 * scale.log()
-    return 0.5 * terms.sum((-2, -1)) - q.log_volume
+    return 0.5 * ((q.variance + (q.loc - loc).square()) / scale.square() - 1) + scale.log()
+
+
+@register_kl(BlockNormal, Independent)
+def _kl_block_normal(q: BlockNormal, p: Independent) -> Tensor:
+    return _kl_terms(q, p).sum((-2, -1)) - q.log_volume
 
 
 @register_kl(MultivariateNormal, Independent)
 def _kl_multivariate_normal(q: MultivariateNormal, p: Independent) -> Tensor:
-    if not isinstance(p.base_dist, Normal) or p.event_shape != q.event_shape:
-        raise NotImplementedError
-    loc, scale = p.base_dist.loc, p.base_dist.scale
-    terms = (q.variance + (q.loc - loc).square()) / scale.square() - 1 + 2 * scale.log()
-    return 0.5 * terms.sum(-1) - q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return _kl_terms(q, p).sum(-1) - q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def sample_detached(distribution: Any) -> Tensor:
