@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.image_files import MODES
 from causalvae_pyro.datasets.image_stack import ImageStack, describe_shape
+from causalvae_pyro.datasets.labelled_images import LabelledImages
 from causalvae_pyro.datasets.labels import SPLIT, LabelTable, check_varies, renamed, unnamed_images
 from causalvae_pyro.datasets.table_splits import number_groups, split_rows
 from causalvae_pyro.graph import GraphLike, as_graph
@@ -27,7 +27,7 @@ AUGMENTATIONS = ("mirror", "shift")
 SPLITS = ("train", "test", "valid", "all")
 
 
-class FolderDataset(Dataset):
+class FolderDataset(LabelledImages):
     """Images from a folder with labels from a CSV table, as uint8.
 
     The table has a header; one column names the image files, relative to the folder, sub-folders included, and every concept
@@ -66,6 +66,7 @@ class FolderDataset(Dataset):
     Attributes:
         images: ``[N, C, H, W]`` uint8; one channel for grey images, three for RGB, four for RGBA.
         labels: ``[N, n]`` float32, NaN where a label is missing.
+        concepts: The names of the labels' columns.
         files: Names of the ``N`` files.
         groups: ``[N]`` int64, the group of each image, counted from 0 in the table's order; ``None`` without ``group_by``.
         group_names: What each group is called in the table.
@@ -162,14 +163,6 @@ class FolderDataset(Dataset):
         if self.split not in splits:
             raise ValueError(f"split: got {self.split!r}, but {what.removeprefix('labels: ')} has no row for validation")
         return splits
-
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        """The names of the labels' columns."""
-        return self.graph.names
-
-    def __len__(self) -> int:
-        return len(self.files)
 
     def __repr__(self) -> str:
         return (
