@@ -14,8 +14,8 @@ from causalvae_pyro.networks.decoders import _Decoder
 from causalvae_pyro.networks.shapes import check_at_least, check_image_shape
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE, Sprites, composite, render_layers
 from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
-from causalvae_pyro.networks.sprites.segmentation import Part, find_background, find_parts
-from causalvae_pyro.utils.images import check_images, scale_images
+from causalvae_pyro.networks.sprites.start import Start, check_concepts, find_start
+from causalvae_pyro.utils.images import check_images
 
 __all__ = ["SpriteDecoder"]
 
@@ -122,10 +122,10 @@ class SpriteDecoder(_Decoder):
         """
         check_images(images, "images")
         cls(tuple(images.shape[1:]), num_concepts, dim, **{**kwargs, "sprites": 1})._check_images(images)  # type: ignore[arg-type]
-        start = _Start(images)
+        start = find_start(images)
         kwargs.setdefault("sprites", len(start.parts) or 6)
         decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **kwargs)  # type: ignore[arg-type]
-        decoder._begin(start, concepts)
+        decoder.begin(start, concepts)
         return decoder
 
     def initialise_background(self, images: Tensor) -> None:
@@ -146,13 +146,19 @@ class SpriteDecoder(_Decoder):
             concepts: ``[N, n, d]``, e.g. ``prior(labels).mean``; images with any that is NaN do not count.
         """
         self._check_images(images)
-        self._begin(_Start(images), concepts)
+        self.begin(find_start(images), concepts)
 
-    def _begin(self, start: _Start, concepts: Tensor | None) -> None:
+    def begin(self, start: Start, concepts: Tensor | None) -> None:
+        """:meth:`initialise` from what has been seen already.
+
+        Args:
+            start: Of images of this shape.
+            concepts: See :meth:`initialise`.
+        """
         n, d = self.num_concepts, self.dim
-        if concepts is not None and tuple(concepts.shape) != (start.count, n, d):
-            raise ValueError(f"concepts: expected shape {[start.count, n, d]}, got {list(concepts.shape)}")
-        chosen = None if concepts is None else concepts.detach()[start.chosen.to(concepts.device)].double().cpu().numpy()
+        if concepts is not None:
+            check_concepts(concepts, start.count, n, d)
+        chosen = None if concepts is None else start.concepts(concepts)
         with torch.no_grad():
             self.background.copy_(torch.logit(start.background.clamp(4e-3, 1 - 4e-3)) / _GAIN)
             for k, part in enumerate(start.parts[: self.sprites]):
@@ -189,24 +195,42 @@ class SpriteDecoder(_Decoder):
         return (centred.square().mean(1) + 1e-8).sqrt()
 
     def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
+        return self.draw(z, eps_x)
+
+    def draw(self, z: Tensor, eps_x: Tensor | None = None, *, background: Tensor | None = None) -> Tensor:
+        """The image in logits, over the decoder's own background or over another one.
+
+        Args:
+            z: Concepts ``[..., n, d]``.
+            eps_x: Noise ``[..., r]``, for a decoder that has some.
+            background: What lies behind the layers, in logits, ``[..., C, H, W]``; instead of the decoder's own. The leading
+                dimensions of all three broadcast.
+
+        Returns:
+            ``[..., C, H, W]``.
+        """
         # Half precision knows places to an eighth of a pixel only.
         with torch.autocast(z.device.type, enabled=False):
-            return self._compose(z, eps_x)
+            return self._compose(z, eps_x, background)
 
-    def _compose(self, z: Tensor, eps_x: Tensor | None) -> Tensor:
+    def _compose(self, z: Tensor, eps_x: Tensor | None, background: Tensor | None) -> Tensor:
+        if background is not None:
+            z = z.expand(*torch.broadcast_shapes(z.shape[:-2], background.shape[:-3]), -1, -1)
         inputs, lead = self._flat(z, eps_x)
         concepts = inputs[:, : self.num_concepts * self.dim].reshape(-1, self.num_concepts, self.dim)
         placement = self.base + self.effects_of_concepts(concepts).sum(2)
         if self.effects_of_noise is not None:
             placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
         fields, tint = self._appearance(concepts)
-        behind = self.background * _GAIN + fields
+        behind = self.background * _GAIN
+        if background is not None:
+            behind = background.to(behind.dtype).expand(*lead, *self.image_shape).reshape(-1, *self.image_shape)
+        behind = behind + fields
         if not self.sprites:
             return behind.expand(len(concepts), *self.image_shape).reshape(*lead, *self.image_shape)
         sprites = Sprites(self._canvas(), self.size, self.level.flatten() * _GAIN, placement, tint)
         layers = render_layers(sprites, self.pixels_x, self.pixels_y)
-        background = behind.sigmoid().flatten(-2)
-        image = composite(background, (self.frame * _GAIN).flatten(), layers)
+        image = composite(behind.sigmoid().flatten(-2), (self.frame * _GAIN).flatten(), layers)
         # The likelihood takes logits.
         return torch.logit(image, eps=1e-6).reshape(*lead, *self.image_shape)
 
@@ -242,16 +266,3 @@ class _AdditiveEffects(nn.Module):
         columns = z.transpose(0, 1)
         hidden = torch.tanh(columns @ self.first + self.first_bias)
         return (columns @ self.linear + hidden @ self.second / hidden.shape[-1]).transpose(1, 2)
-
-
-class _Start:
-    """What can be seen in a sample of the images."""
-
-    parts: list[Part]
-
-    def __init__(self, images: Tensor) -> None:
-        self.count = len(images)
-        self.chosen = torch.randperm(len(images))[:300]
-        sample = scale_images(images[self.chosen.to(images.device)].detach()).float().cpu()
-        self.background = find_background(sample)
-        self.parts = find_parts(sample, self.background)

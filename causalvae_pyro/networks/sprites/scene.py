@@ -9,7 +9,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from causalvae_pyro.networks.fields import Fields
-from causalvae_pyro.networks.sprites.decoder import _GAIN, SpriteDecoder, _AdditiveEffects, _Start
+from causalvae_pyro.networks.sprites.decoder import _GAIN, SpriteDecoder, _AdditiveEffects
+from causalvae_pyro.networks.sprites.start import find_start
 from causalvae_pyro.utils.images import check_images, scale_images
 
 __all__ = ["SceneDecoder"]
@@ -85,10 +86,10 @@ class SceneDecoder(SpriteDecoder):
             decoder = cls(shape, num_concepts, dim, **kwargs)  # type: ignore[arg-type]
             decoder.initialise(images, concepts)
             return decoder
-        start = _Start(images)
+        start = find_start(images)
         while True:
             decoder = cls(shape, num_concepts, dim, **{**kwargs, "sprites": len(start.parts)})  # type: ignore[arg-type]
-            decoder._begin(start, concepts)
+            decoder.begin(start, concepts)
             if concepts is None or not start.parts:
                 return decoder
             sample = concepts[start.chosen.to(concepts.device)].to(decoder.base)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Part", "find_background", "find_parts"]
+from causalvae_pyro.networks.sprites.colours import density_peaks
+from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
+
+__all__ = ["Part", "find_background", "find_moving_parts", "find_parts"]
 
 # Pixels whose colours are closer than this, in [0, 1] units, may belong to one part.
 _BANDWIDTH = 0.35
@@ -18,6 +21,17 @@ _BANDWIDTH = 0.35
 # than the second share is no part of its own.
 _BEHIND = 0.15
 _OFTEN = 0.2
+
+# Of colours before a background of all colours. At the width above one of the background's swallows those of the parts.
+_FINE = 0.12
+_FINE_SAMPLE = 20000
+
+# What is told to move has been seen in so many images, and so many for each coefficient of its regression on two concepts. Its
+# place, size (in half image sides) or angle (in radians) spreads by so much: half a pixel of 32.
+_FEWEST, _FEWEST_EACH = 40, 10
+_STILL = 0.03
+# Poses are taken from masks; the canvas only decides whether turning makes them sharper.
+_CANVAS = 32
 
 
 @dataclass(frozen=True)
@@ -94,22 +108,55 @@ def find_parts(images: Tensor, background: Tensor) -> list[Part]:
     return sorted((part for part in parts if len(part.images) >= _OFTEN * count), key=lambda part: -part.pixels)
 
 
-def _colours(pixels: Tensor, enough: int) -> NDArray:
+def find_moving_parts(images: Tensor, concepts: NDArray) -> list[Part]:
+    """The parts of scenes over any background, another one in each image or not, that follow the concepts; largest first.
+
+    Where no place has a usual colour, parts are told by what they do. Pixels are grouped by colour, more finely than for
+    :func:`find_parts`, and into regions that are matched from image to image. A region is a part if at most two of the concepts
+    explain half of the variance of its place, its size or its rotation, by a linear regression. Regions of the background have
+    colours too, but nothing says where they are.
+
+    What does not follow a concept is left to the background, the parts that never move among it.
+
+    Args:
+        images: ``[N, C, H, W]`` in [0, 1], on the CPU.
+        concepts: ``[N, n, d]``; images with any that is NaN do not count.
+    """
+    complete = ~np.isnan(concepts).any((1, 2))
+    images, concepts = images[torch.as_tensor(complete)], concepts[complete]
+    fewest = max(_FEWEST, _OFTEN * len(images), _FEWEST_EACH * 2 * concepts.shape[-1])
+    if len(images) < fewest:
+        return []
+    pixels = images.movedim(1, -1)
+    modes = _colours(pixels.flatten(0, 2), _FINE_SAMPLE, _FINE)
+    which = _nearest(pixels, modes, _FINE).numpy()
+    parts = [part for m, mode in enumerate(modes) for part in _parts_of_one_colour(mode, which == m)]
+    moving = [part for part in parts if len(part.images) >= fewest and _follows(part, concepts[part.images])]
+    # Indices of all the images that were given.
+    given = np.flatnonzero(complete)
+    return sorted((replace(part, images=given[part.images]) for part in moving), key=lambda part: -part.pixels)
+
+
+def _follows(part: Part, concepts: NDArray) -> bool:
+    poses = find_poses(part.masks, _CANVAS).values
+    return any(number.std() > _STILL and sparse_regression(concepts, number).any() for number in poses.T)
+
+
+def _colours(pixels: Tensor, enough: int, bandwidth: float = _BANDWIDTH) -> NDArray:
     """The colours ``[m, C]`` that many of the pixels ``[P, C]`` have; a sample of them is enough, and there can be millions."""
-    from sklearn.cluster import MeanShift  # slow to import
-
-    sample = pixels[torch.randperm(len(pixels))[:enough]].double().numpy()
-    shift = MeanShift(bandwidth=_BANDWIDTH, bin_seeding=True, min_bin_freq=max(1, len(sample) // 500), cluster_all=False)
-    return shift.fit(sample).cluster_centers_
+    sample = pixels[torch.randperm(len(pixels))[:enough]].double()
+    return density_peaks(sample, bandwidth, max(1, len(sample) // 500)).numpy()
 
 
-def _nearest(pixels: Tensor, colours: NDArray) -> Tensor:
+def _nearest(pixels: Tensor, colours: NDArray, bandwidth: float = _BANDWIDTH) -> Tensor:
     """For each pixel ``[..., C]`` the index of its colour, -1 where none is close."""
     modes = torch.as_tensor(colours).to(pixels)
+    if not len(modes):
+        return torch.full(pixels.shape[:-1], -1)
     parts = []
     for part in pixels.reshape(-1, pixels.shape[-1]).split(1 << 20):
         distance, nearest = torch.cdist(part, modes).min(-1)
-        nearest[distance > _BANDWIDTH] = -1
+        nearest[distance > bandwidth] = -1
         parts.append(nearest)
     return torch.cat(parts).reshape(pixels.shape[:-1])
 

@@ -6,7 +6,8 @@ import torch
 
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.networks.sprites.poses import find_poses
-from causalvae_pyro.networks.sprites.segmentation import find_background, find_parts
+from causalvae_pyro.networks.sprites.segmentation import find_background, find_moving_parts, find_parts
+from tests.networks.sprites.scenes import before_backgrounds
 
 RED, BLACK, PINK = (0.9, 0.1, 0.1), (0.0, 0.0, 0.0), (0.95, 0.55, 0.55)
 
@@ -112,3 +113,41 @@ def test_the_background_of_noise_is_finite(shape):
 def test_the_background_of_one_image_is_the_image():
     image = torch.rand(1, 3, 8, 8)
     assert torch.allclose(find_background(image), image[0], atol=1e-6)
+
+
+def test_what_the_concepts_move_before_any_background():
+    images, z, masks = before_backgrounds()
+    torch.manual_seed(0)
+    (disc,) = find_moving_parts(images, z.double().numpy())
+    assert disc.colour == pytest.approx(np.array([0.9, 0.05, 0.05]), abs=0.02)
+    assert disc.images.tolist() == list(range(len(images)))
+    assert np.array_equal(disc.masks, masks.numpy())
+    # Found in the images that have all their concepts, by their own numbers.
+    z[::4, 1] = torch.nan
+    (disc,) = find_moving_parts(images, z.double().numpy())
+    assert disc.images.tolist() == [i for i in range(len(images)) if i % 4]
+    assert np.array_equal(disc.masks, masks.numpy()[disc.images])
+
+
+def test_what_follows_no_concept_is_background():
+    images, z, masks = before_backgrounds()
+    concepts = z.double().numpy()
+    other = np.random.default_rng(0).permutation(concepts)
+    assert find_moving_parts(images, other) == []
+    # It is there, and the same in each image.
+    still = torch.where(masks[:1, None], images[:1], before_backgrounds(seed=2)[0])
+    assert find_moving_parts(still, concepts) == []
+    assert find_moving_parts(images, np.full_like(concepts, np.nan)) == []
+    for colours in (1, 3):
+        assert find_moving_parts(torch.rand(100, colours, 16, 16), concepts[:100]) == []
+    # Too few to tell.
+    assert find_moving_parts(images[:30], concepts[:30]) == []
+
+
+def test_what_grows_is_found_too():
+    images, z, _ = before_backgrounds()
+    for image, value in zip(images, z[:, 0, 0].tolist(), strict=True):
+        image[:, :, :] = torch.where(image[0] > 0.85, image.new_tensor([0.1, 0.5, 0.9])[:, None, None], image)
+        image[:, 2 : 6 + round(3 * value), 1:4] = 0.02
+    parts = find_moving_parts(images, z.double().numpy())
+    assert [part.colour.max() < 0.1 for part in parts].count(True) == 1
