@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from causalvae_pyro.distributions import Choice, TopDownNormal
 from causalvae_pyro.guides.conditional_noise import ConditionalNoiseGuide
-from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
 from causalvae_pyro.utils.images import scale_images
 
@@ -30,9 +29,10 @@ class HierarchicalGuide(ConditionalNoiseGuide):
 
     Args:
         encoder: Encodes the concepts; see :class:`~causalvae_pyro.AmortizedGuide`.
-        model: The :class:`~causalvae_pyro.CausalVAE` with a :class:`~causalvae_pyro.networks.HierarchicalDecoder`, perhaps as the
-            picture of a :class:`~causalvae_pyro.networks.BrightnessDecoder`. It is no submodule: its parameters are not the
-            guide's.
+        model: The :class:`~causalvae_pyro.CausalVAE` with a :class:`~causalvae_pyro.networks.HierarchicalDecoder`, or with a
+            decoder whose attribute ``noise_decoder`` says that this part of it draws the noise, as
+            :class:`~causalvae_pyro.networks.BrightnessDecoder` and :class:`~causalvae_pyro.networks.BackdropDecoder` do. It is no
+            submodule: its parameters are not the guide's.
         init_scale: See :class:`~causalvae_pyro.AmortizedGuide`.
         min_scale: See :class:`~causalvae_pyro.AmortizedGuide`.
         plate: See :class:`~causalvae_pyro.AmortizedGuide`.
@@ -45,9 +45,8 @@ class HierarchicalGuide(ConditionalNoiseGuide):
         self, encoder: nn.Module, model: Any, *, init_scale: float = 0.1, min_scale: float = 1e-4, plate: str = "data"
     ) -> None:
         decoder = model.decoder
-        if isinstance(decoder, BrightnessDecoder):
-            # Brightness has no noise of its own.
-            decoder = decoder.picture
+        while (part := getattr(decoder, "noise_decoder", None)) is not None:
+            decoder = part
         if not isinstance(decoder, HierarchicalDecoder):
             raise TypeError(f"model: its decoder is a {type(decoder).__name__}; this guide needs a HierarchicalDecoder")
         super().__init__(encoder, model.scm, init_scale=init_scale, min_scale=min_scale, plate=plate)

@@ -74,6 +74,11 @@ class BrightnessDecoder(Configurable, nn.Module):
             inner.background.copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
         return decoder
 
+    @property
+    def noise_decoder(self) -> nn.Module:
+        """The part that draws the noise: the picture, as the brightness has none of its own."""
+        return self.picture
+
     def effects(self, z: Tensor) -> Tensor:
         """What each concept does to the brightness, in logits, ``[..., n]`` for ``z [..., n, d]``."""
         hidden = torch.tanh((z[..., None] * self.first).sum(-2) + self.first_bias)

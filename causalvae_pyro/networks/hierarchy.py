@@ -41,9 +41,10 @@ class HierarchicalDecoder(_Decoder):
         noise_channels: Channels of the noise at each resolution, from the coarsest on; later resolutions have none.
         channels: Channels at each resolution: the last is half the image's, each one before half of the next. Multiples of 8.
         blocks: Residual blocks at each resolution; one number or one per resolution.
-        concept_scale: Factor of each concept before the first layer, > 0; one number or one per concept. The ``d`` equal
+        concept_scale: Factor of each concept before the first layer, >= 0; one number or one per concept. The ``d`` equal
             dimensions of a standardised number vary more than ``d`` times as much as a category's unit vector: ``d ** 0.5`` for
-            the latter.
+            the latter. With 0 the image depends on the noise alone, as that behind the layers of a
+            :class:`~causalvae_pyro.networks.BackdropDecoder`.
 
     Attributes:
         noise_dim: Length of ``eps_x``; give it to the model.
@@ -81,8 +82,8 @@ class HierarchicalDecoder(_Decoder):
         super().__init__(image_shape, num_concepts, dim, sum(torch.Size(shape).numel() for shape in shapes))
         self.noise_shapes, self.channels = shapes, tuple(channels)
         scale = torch.as_tensor(concept_scale, dtype=torch.get_default_dtype())
-        if scale.shape not in ((), (num_concepts,)) or not bool((scale > 0).all()):
-            raise ValueError(f"concept_scale: got {concept_scale}; need a positive number, or {num_concepts} of them")
+        if scale.shape not in ((), (num_concepts,)) or not bool((scale >= 0).all()):
+            raise ValueError(f"concept_scale: got {concept_scale}; need a number >= 0, or {num_concepts} of them")
         self.register_buffer("concept_scale", scale.expand(num_concepts)[:, None].clone(), persistent=False)
         self._start = (channels[0], *sizes[0])
         depths = [blocks] * len(channels) if isinstance(blocks, int) else list(blocks)

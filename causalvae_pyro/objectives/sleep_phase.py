@@ -38,18 +38,22 @@ class SleepPhase:
         guide: The guide that is trained with the model.
         weight: Factor in the loss. By default it starts after a tenth of the training and is full after a fifth.
         noisy: Sample ``x'`` with the likelihood's noise, as in the original algorithm.
+        noise: Whether the guide also learns to read the image's own noise, ``- log q(eps_x | x')``. Of noise in thousands of
+            dimensions that term outweighs the concepts', and the real images teach it already.
 
     Source: the sleep phase of the wake-sleep algorithm, Hinton et al. 1995, on interventional distributions.
     """
 
     name = "sleep"
 
-    def __init__(self, guide: nn.Module, *, weight: float | Callable[[float], float] | None = None, noisy: bool = False) -> None:
+    def __init__(
+        self, guide: nn.Module, *, weight: float | Callable[[float], float] | None = None, noisy: bool = False, noise: bool = True
+    ) -> None:
         if weight is not None and not callable(weight) and not weight >= 0:
             raise ValueError(f"weight: got {weight}; must be >= 0")
         self.guide = guide
         self.weight = _ramp if weight is None else weight
-        self.noisy = noisy
+        self.noisy, self.noise = noisy, noise
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         one_label_each(model.prior, "SleepPhase")
@@ -73,7 +77,7 @@ class SleepPhase:
         read: Any = tracer.trace.nodes
         eps = read["eps"]["value"]
         total = kl_endogenous(read["eps"]["fn"], prior, model.scm, eps, model.scm.to_endogenous(eps)).sum()
-        if len(inputs) > 1:
+        if len(inputs) > 1 and self.noise:
             total = total - read["eps_x"]["fn"].log_prob(inputs[1]).sum()
         return total
 

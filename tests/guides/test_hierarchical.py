@@ -76,7 +76,8 @@ def test_the_noise_of_all_levels_is_one_vector():
     [
         ({"noise_channels": (1, 1, 1)}, r"^noise_channels: got \[1, 1, 1\]; need at most 2"),
         ({"channels": (8, 9)}, r"^channels: got \[8, 9\]; need multiples of 8"),
-        ({"concept_scale": [1.0, 2.0]}, r"^concept_scale: got \[1.0, 2.0\]; need a positive number, or 3 of them"),
+        ({"concept_scale": -1.0}, r"^concept_scale: got -1.0; need a number >= 0, or 3 of them"),
+        ({"concept_scale": [1.0, 2.0]}, r"^concept_scale: got \[1.0, 2.0\]; need a number >= 0, or 3 of them"),
     ],
 )
 def test_decoder_errors(options, message):

@@ -183,6 +183,28 @@ def test_it_is_the_divergence_from_the_drawn_labels(noisy, monkeypatch):
     assert (seen["images"] - drawn).std().item() == pytest.approx(0.2 if noisy else 0.0, abs=0.05)
 
 
+def test_the_noise_need_not_be_read(monkeypatch):
+    """Without it the term is the concepts' divergence."""
+    model, guide = make(noise_dim=2)
+    x, labels = batch()
+    trace, _ = traces(CausalELBO(), model, guide, x, labels)
+    seen, original = [], guide.forward
+
+    def record(images, labels):
+        seen.append(images)
+        return original(images, labels)
+
+    monkeypatch.setattr(guide, "forward", record)
+    values = []
+    for noise in (True, False):
+        pyro.set_rng_seed(0)
+        values.append(SleepPhase(guide, noise=noise)(model, trace, labels))
+    assert torch.equal(*seen)
+    log_q = guide.posterior(seen[0])["eps_x"].log_prob(trace.nodes["eps_x"]["value"]).sum()
+    assert log_q.abs() > 1
+    assert_close(values[0], values[1] - log_q, rtol=1e-4, atol=1e-3)
+
+
 def test_images_without_their_labels_do_not_sleep():
     model, guide = make()
     x, labels = batch(missing=True)
