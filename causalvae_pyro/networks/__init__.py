@@ -15,11 +15,12 @@ from causalvae_pyro.networks.evidence import EvidenceEncoder
 from causalvae_pyro.networks.fields import Fields
 from causalvae_pyro.networks.hierarchy import FeaturePyramid, HierarchicalDecoder
 from causalvae_pyro.networks.normalised import NormalisedEncoder, ResidualEncoder
-from causalvae_pyro.networks.sprites import SceneDecoder, SpriteDecoder
+from causalvae_pyro.networks.sprites import BackdropDecoder, SceneDecoder, SpriteDecoder
 
 __all__ = [
     "AugmentedEncoder",
     "Backbone",
+    "BackdropDecoder",
     "BilinearDecoder",
     "BrightnessDecoder",
     "ConvDecoder",
