@@ -97,7 +97,7 @@ def run(
         (train.images, train.labels),
         objective=recipe.objective(pair),
         epochs=epochs,
-        batch_size=32 if photographs else 64,
+        batch_size=32 if photographs or recipe.decoder == "backdrop" else 64,
         mixed_precision="bf16" if photographs and has_bf16(resolve_device(device)) else None,
         seed=seed,
         device=device,

@@ -5,14 +5,22 @@ import re
 import pytest
 import torch
 
-from causalvae_pyro import ConvDecoder, ConvEncoder, fit
+from causalvae_pyro import ConvDecoder, ConvEncoder, counterfactual, fit
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation.evaluate import evaluate
 from causalvae_pyro.guides import HierarchicalGuide, IterativeGuide
-from causalvae_pyro.networks import HierarchicalDecoder, SceneDecoder, SpatialEncoder, SpriteDecoder
+from causalvae_pyro.networks import (
+    BackdropDecoder,
+    HierarchicalDecoder,
+    NormalisedEncoder,
+    SceneDecoder,
+    SpatialEncoder,
+    SpriteDecoder,
+)
 from causalvae_pyro.recipes import Recipe, choose_recipe
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.trial import unusual
+from tests.networks.sprites.scenes import before_backgrounds
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +296,87 @@ def build_photographs(x, labels, **options):
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**options)
+
+
+def discs(count=300, missing=False):
+    """A disc that two labels place, before a background of the image's own."""
+    images, z, masks = before_backgrounds(count)
+    labels = 5 + 2 * z[..., 0]
+    if missing:
+        labels[::5] = torch.nan
+        labels[1::5, 1] = torch.nan
+    return (images * 255).round().to(torch.uint8), labels, masks
+
+
+def build_backdrop(images, labels, **options):
+    torch.manual_seed(0)
+    recipe = Recipe(decoder="backdrop", **options)
+    return recipe, recipe.build({"across": [], "down": ["across"]}, images, labels, {"more": 1})
+
+
+def test_parts_before_backgrounds():
+    images, labels, _ = discs()
+    recipe, run = build_backdrop(images, labels, dim=2)
+    decoder = run.model.decoder
+    assert type(decoder) is BackdropDecoder
+    assert (decoder.scene.sprites, decoder.dim) == (1, 2)
+    # 16 pixels: two resolutions, of 4 and 8 pixels, with noise at the coarser one.
+    assert decoder.backdrop.noise_shapes == [(32, 4, 4), (0, 8, 8)]
+    assert type(run.guide) is HierarchicalGuide
+    assert type(run.guide.encoder) is NormalisedEncoder
+    assert (run.config["recipe"]["decoder"], run.config["more"]) == ("backdrop", 1)
+    assert run.model.prior.std[0].item() == pytest.approx(0.05)
+    assert build_backdrop(images, labels, prior_std=0.2)[1].model.prior.std[0].item() == pytest.approx(0.2)
+    assert run.model.likelihood.min_scale == pytest.approx(1 / 255)
+    objective = recipe.objective(run)
+    assert (objective.w_eps, objective.w_z, objective.teacher_forcing, objective.concepts_first) == (0.0, 1.0, 1.0, 0.25)
+    assert [objective.w_eps_x(p) for p in (0.0, 0.25, 0.4, 0.55, 1.0)] == pytest.approx([0.02, 0.02, 0.5, 1.0, 1.0])
+    assert [term.name for term in objective.terms] == ["label_fit", "effect_sparsity", "sleep"]
+    weight = objective.terms[1].weight
+    assert [weight(0.0), weight(0.5), weight(1.0)] == pytest.approx([20.0, 400.0, 8000.0])
+    weight = Recipe(decoder="backdrop", sparsity_weight=100.0, sparsity_weight_growth=1.0).objective(run).terms[1].weight
+    assert [weight(0.0), weight(1.0)] == pytest.approx([1.0, 20.0])
+    assert (objective.terms[2].guide, objective.terms[2].noise) == (run.guide, False)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_few_steps_before_backgrounds(missing):
+    images, labels, masks = discs(200, missing=missing)
+    recipe, run = build_backdrop(images, labels)
+    objective = recipe.objective(run)
+    history = fit(
+        run.model, run.guide, (images, labels), objective=objective, epochs=8, batch_size=32, progress=False, device="cpu"
+    )
+    assert torch.tensor(history["loss"]).isfinite().all()
+    # A sprite lies on each disc, whatever is behind it.
+    run.model.eval(), run.guide.eval()
+    known = ~labels.isnan().any(1)
+    z = run.model.prior(labels[known]).mean
+    drawn = run.model.decoder(z, torch.zeros(len(z), run.model.noise_dim)).sigmoid()
+    disc = drawn.movedim(1, -1)[masks[known]]
+    assert (disc - torch.tensor([0.9, 0.05, 0.05])).abs().mean() < 0.1
+    # An intervention that moves it changes what is there and where it was, and nothing else.
+    far = counterfactual(run.model, run.guide, images[:40], {"across": 7.0}, batch_size=40)
+    near = counterfactual(run.model, run.guide, images[:40], {"across": 3.0}, batch_size=40)
+    changed = (far - near).abs().amax(1)
+    assert changed[:, :, 1:4].amax((1, 2)).min() > 0.1
+    assert changed[:, :, -4:-1].amax((1, 2)).min() > 0.1
+    assert changed[:, [0, -1]].max() < 0.05
+
+
+def test_nothing_before_the_background_moves():
+    images, labels, _ = discs()
+    with pytest.raises(ValueError, match="^images: nothing of one colour .*use a HierarchicalDecoder .decoder 'hierarchical'.$"):
+        build_backdrop(images, labels[torch.randperm(len(labels))])
+    with pytest.raises(ValueError, match="^kinds: got categories, which decoder 'backdrop' cannot have"):
+        Recipe(decoder="backdrop").build({"across": [], "down": []}, images, labels, kinds={"down": 3})
+    with pytest.raises(ValueError, match="^noise_dim: got 4; must be at least 0, and 0 with decoder 'backdrop'"):
+        Recipe(decoder="backdrop", noise_dim=4)
+    with pytest.raises(ValueError, match="^grouped: got True; with decoder 'backdrop' it must be False"):
+        Recipe(decoder="backdrop", grouped=True)
+
+
+def test_the_data_do_not_choose_a_backdrop_yet():
+    images, labels, _ = discs()
+    assert choose_recipe(images, labels)[0].decoder == "hierarchical"
+    assert choose_recipe(images, labels, decoder="backdrop") == (Recipe(decoder="backdrop"), "")

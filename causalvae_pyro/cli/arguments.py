@@ -21,7 +21,7 @@ SIMULATORS = ("flow", "pendulum")
 #: Published data sets in a folder of the user's, see :data:`causalvae_pyro.datasets.registry.PUBLISHED`.
 PUBLISHED = ("celeba", "morphomnist", "yaleb")
 #: Decoders of :class:`causalvae_pyro.Recipe`.
-DECODERS = ("auto", "conv", "sprites", "scene", "hierarchical", "bilinear")
+DECODERS = ("auto", "conv", "sprites", "scene", "backdrop", "hierarchical", "bilinear")
 #: How they part train and test, see :class:`causalvae_pyro.datasets.ImageSimulator`.
 PARTITIONS = ("iid", "grid", "compositional")
 #: Defaults of :class:`causalvae_pyro.Recipe` that have options.
@@ -123,7 +123,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--limit and --epochs override it",
     )
     train.add_argument("--epochs", type=int, help="passes over the images (default: 12; pendulum 6, the bilinear decoder 3)")
-    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for photographs' decoders)")
+    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for backdrop and photographs' decoders)")
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")
@@ -139,8 +139,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--decoder",
         choices=DECODERS,
         help="sprites: scenes of a few moving parts, the default for simulators; scene: parts that also change their look, over "
-        "what brightens, fades or bends; conv: other images that the labels explain; hierarchical: images with much of their "
-        "own, such as photographs; bilinear: photographs of groups (--group-by), such as persons, that differ by what the labels "
+        "what brightens, fades or bends; backdrop: moving parts before a background that is another one in each image (auto does "
+        "not choose it yet); conv: other images that the labels explain; hierarchical: images with much of their own, such as "
+        "photographs; bilinear: photographs of groups (--group-by), such as persons, that differ by what the labels "
         "say; auto: the data choose, the default for all but simulators",
     )
     train.add_argument("--noise-dim", type=int, help="conv: dimensions of the image's own noise, in one vector (default: 0)")

@@ -14,7 +14,7 @@ __all__ = ["choose", "schedule"]
 
 #: Epochs of the presets, and images per step of the decoders.
 _EPOCHS = {"fast": 12, "best": 30}
-_BATCH_SIZES = {"conv": 64, "sprites": 64, "scene": 64, "hierarchical": 32}
+_BATCH_SIZES = {"conv": 64, "sprites": 64, "scene": 64, "backdrop": 32, "hierarchical": 32}
 #: Half of the epochs in steps of half the images serve Pendulum as well, and cost Flow's thin jet some of its effect
 #: (docs/notes.md).
 _FAST_SPRITES = {"pendulum": {"epochs": 6, "batch_size": 32}}
@@ -68,7 +68,7 @@ def choose(
     else:
         options["decoder"] = decoder
     recipe, reason = choose_recipe(images, labels, groups=groups, **options)
-    if recipe.decoder in ("sprites", "scene") and arguments.patience is not None:
+    if recipe.decoder in ("sprites", "scene", "backdrop") and arguments.patience is not None:
         raise ValueError(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )

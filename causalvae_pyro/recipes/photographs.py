@@ -29,6 +29,7 @@ from causalvae_pyro.objectives.group_swap import GroupSwap
 from causalvae_pyro.objectives.terms import LabelFit, Term
 from causalvae_pyro.priors import CategoricalPrior, FixedPrior
 from causalvae_pyro.recipes import bilinear
+from causalvae_pyro.recipes.levels import count_levels
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.label_columns import is_binary, label_widths
@@ -147,7 +148,5 @@ def _warm_up(progress: float) -> float:
 
 def _widths(shape: Sequence[int]) -> tuple[int, ...]:
     """Channels at each resolution, from 4 pixels on up to half the image's."""
-    side, levels = min(shape[1:]), 1
-    while levels < 6 and side % 2 ** (levels + 1) == 0 and side >> (levels + 1) >= 4:
-        levels += 1
+    levels = count_levels(shape)
     return (*[_CHANNELS[0]] * (levels - len(_CHANNELS)), *_CHANNELS[-levels:])

@@ -11,7 +11,6 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.graph import CausalGraph, GraphLike, as_graph
 from causalvae_pyro.guides import AmortizedGuide, IterativeGuide, PosteriorGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
@@ -22,7 +21,8 @@ from causalvae_pyro.objectives.sleep_phase import SleepPhase
 from causalvae_pyro.objectives.sparsity import EffectSparsity
 from causalvae_pyro.objectives.terms import LabelFit, Term, warm_up
 from causalvae_pyro.priors import CategoricalPrior, FixedPrior, LabelPrior
-from causalvae_pyro.recipes import photographs
+from causalvae_pyro.recipes import backdrop, photographs
+from causalvae_pyro.recipes.concepts import label_concepts
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.images import check_images, scale_images
@@ -58,6 +58,12 @@ class Recipe:
     switch on (:class:`~causalvae_pyro.networks.SceneDecoder`): for what brightens, fades, bends or appears. The rest is as
     with sprites.
 
+    With ``decoder="backdrop"`` the layers lie over a background that is another one in each image. The image's own noise draws
+    it, at several resolutions, and no concept changes it (:class:`~causalvae_pyro.networks.BackdropDecoder`). In the first
+    quarter of the training there is no noise, so that the layers take what follows the concepts. It assumes parts of one colour
+    each whose place, size or rotation follows a concept; where none is found, :meth:`build` refuses. ``"auto"`` does not choose
+    it yet.
+
     With ``decoder="auto"`` the data choose; see :func:`choose_recipe`.
 
     With ``decoder="hierarchical"``, for images with much of their own such as photographs, the image's own noise has several
@@ -71,15 +77,16 @@ class Recipe:
 
     Args:
         dim: Dimensions of each concept.
-        prior_std: ``lambda2`` in label standard deviations; by default 0.005 and, with ``decoder="hierarchical"``, 0.3 for binary
-            labels (0 and 1) and 0.05 for others.
+        prior_std: ``lambda2`` in label standard deviations; by default 0.005, with ``decoder="backdrop"`` 0.05 and, with
+            ``decoder="hierarchical"``, 0.3 for binary labels (0 and 1) and 0.05 for others.
         w_eps: See :class:`~causalvae_pyro.CausalELBO`.
         w_z: See :class:`~causalvae_pyro.CausalELBO`.
-        decoder: ``"conv"``, ``"sprites"``, ``"scene"``, ``"hierarchical"``, ``"bilinear"`` or ``"auto"``.
-        encoder: ``"conv"``, or ``"spatial"``: finer, and slower. The hierarchical and bilinear decoders' guides have their own.
+        decoder: ``"conv"``, ``"sprites"``, ``"scene"``, ``"backdrop"``, ``"hierarchical"``, ``"bilinear"`` or ``"auto"``.
+        encoder: ``"conv"``, or ``"spatial"``: finer, and slower. The guides of ``"backdrop"``, ``"hierarchical"`` and
+            ``"bilinear"`` have their own.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
         sparsity_weight: For sprites and scenes, the weight of :class:`~causalvae_pyro.objectives.EffectSparsity` at the start,
-            >= 0.
+            >= 0. With a backdrop it starts at a hundredth of this and grows 20 times as much as given below.
         sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. A small weight at first lets the sprites find
             their concepts; a large one in the end removes effects that only fit details.
         refinements: For sprites and scenes, see :class:`~causalvae_pyro.guides.IterativeGuide`.
@@ -138,7 +145,7 @@ class Recipe:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; must be >= 0")
         for argument, value, valid in (
-            ("decoder", self.decoder, ("conv", "sprites", "scene", "hierarchical", "bilinear", "auto")),
+            ("decoder", self.decoder, ("conv", "sprites", "scene", "backdrop", "hierarchical", "bilinear", "auto")),
             ("encoder", self.encoder, ("conv", "spatial")),
         ):
             if value not in valid:
@@ -167,7 +174,8 @@ class Recipe:
             groups: The group of each image, ``[N]``, for the bilinear decoder and, with ``decoder="auto"``, for the choice.
 
         Raises:
-            ValueError: If images or labels have a shape that graph or networks cannot take, or a concept has too few labels.
+            ValueError: If images or labels have a shape that graph or networks cannot take, a concept has too few
+                labels, or for ``decoder="backdrop"`` nothing in the images follows a concept.
         """
         check_images(images, "images")
         graph = as_graph(graph)
@@ -182,11 +190,13 @@ class Recipe:
             return chosen.build(graph, images, labels, {**(config or {}), "chosen": reason}, kinds=kinds, groups=groups)
         config = {"recipe": asdict(self), **(config or {})}
         counts = _check_kinds(kinds or {}, graph)
-        if any(counts) and self.decoder in ("sprites", "scene"):
+        if any(counts) and self.decoder in ("sprites", "scene", "backdrop"):
             raise ValueError(f"kinds: got categories, which decoder {self.decoder!r} cannot have; use another, such as 'conv'")
         dim = max(self.dim, *map(_count, counts))
         if self.decoder in ("hierarchical", "bilinear"):
             return photographs.build(self, graph, images, labels, config, counts, groups)
+        if self.decoder == "backdrop":
+            return backdrop.build(self, graph, images, labels, config)
         std = _STD if self.prior_std is None else self.prior_std
         scm: CausalLayer = AdditiveNoiseSCM(graph, dim, learn_noise=True)
         prior: LabelPrior = FixedPrior.from_labels(labels, dim, std=std)
@@ -196,7 +206,7 @@ class Recipe:
         likelihood = GaussianLikelihood(learn_scale=True)
         if self.decoder in ("sprites", "scene"):
             kind = SpriteDecoder if self.decoder == "sprites" else SceneDecoder
-            decoder: nn.Module = kind.from_images(images, n, self.dim, concepts=_concepts(prior, labels))
+            decoder: nn.Module = kind.from_images(images, n, self.dim, concepts=label_concepts(prior, labels))
             # From the error of an image without sprites, as fast as the image improves: the sparsity weight is relative to it.
             spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor
             likelihood = GaussianLikelihood(spread, learn_scale=True, min_scale=_GREY_LEVEL, lr_factor=faster)
@@ -223,6 +233,8 @@ class Recipe:
             return Recipe(**run.config["recipe"]).objective(run)
         if self.decoder in ("hierarchical", "bilinear"):
             return photographs.objective(self, run)
+        if self.decoder == "backdrop":
+            return backdrop.objective(self, run)
         if self.decoder == "conv" and (self.noise_dim or not self.teacher_forcing):
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
         if self.decoder == "conv":
@@ -259,12 +271,6 @@ def _check_kinds(kinds: Mapping[str, int | Sequence[str]], graph: CausalGraph) -
     if unknown := [name for name in kinds if name not in graph.names]:
         raise ValueError(f"kinds: got some of {unknown[0]!r}; the concepts are {', '.join(graph.names)}")
     return [kinds.get(name, 0) for name in graph.names]
-
-
-def _concepts(prior: LabelPrior, labels: Tensor) -> Tensor:
-    """What labels mean in the latent space, NaN where one is missing."""
-    known = ~labels.isnan()
-    return torch.where(known[..., None], prior_mean(prior(labels.nan_to_num())), torch.nan)
 
 
 def _spread(images: Tensor) -> float:

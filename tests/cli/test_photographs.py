@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from causalvae_pyro import load
+from causalvae_pyro import fit, load
 from causalvae_pyro.cli import main
-from causalvae_pyro.networks import BilinearDecoder, HierarchicalDecoder
+from causalvae_pyro.networks import BackdropDecoder, BilinearDecoder, HierarchicalDecoder
+from tests.networks.sprites.scenes import before_backgrounds
 from tests.networks.test_bilinear import persons
 
 
@@ -20,13 +21,18 @@ def faces(tmp_path_factory):
     labels = torch.randint(0, 2, (300, 2), generator=generator)
     x = torch.randint(0, 256, (300, 3, 16, 16), generator=generator, dtype=torch.uint8)
     x[:, :, :5, :5] = 255 * labels[:, 0, None, None, None].to(torch.uint8)
-    (root / "images").mkdir()
-    names = [f"{i:04d}.png" for i in range(300)]
+    return write(root, x, labels, "smile", "mouth")
+
+
+def write(root, x, labels, cause, effect):
+    """Images as files, with their table and graph."""
+    (root / "images").mkdir(parents=True)
+    names = [f"{i:04d}.png" for i in range(len(x))]
     for name, image in zip(names, x, strict=True):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(root / "images" / name)
     rows = "".join(f"{name},{a},{b}\n" for name, (a, b) in zip(names, labels.tolist(), strict=True))
-    (root / "labels.csv").write_text("file,smile,mouth\n" + rows)
-    (root / "graph.json").write_text(json.dumps({"smile": [], "mouth": ["smile"]}))
+    (root / "labels.csv").write_text(f"file,{cause},{effect}\n" + rows)
+    (root / "graph.json").write_text(json.dumps({cause: [], effect: [cause]}))
     return root
 
 
@@ -153,3 +159,31 @@ def test_refusals(words, message, tmp_path, capsys):
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+def test_parts_before_backgrounds(tmp_path, capsys, monkeypatch):
+    x, z, _ = before_backgrounds(200)
+    x = (x * 255).round().to(torch.uint8)
+    data, out = write(tmp_path / "discs", x, z[..., 0], "across", "down"), tmp_path / "run"
+    given = {}
+
+    def spy(*args, **options):
+        given.update(options)
+        return fit(*args, **options)
+
+    monkeypatch.setattr("causalvae_pyro.cli.train.fit", spy)
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
+    options = ["--size", "16", "--epochs", "1", "--device", "cpu", "--decoder", "backdrop"]
+    assert main(["train", *own(data), *options, "--out", str(out)]) == 0
+    assert (given["batch_size"], given["mixed_precision"]) == (32, None)
+    assert isinstance(load(out).model.decoder, BackdropDecoder)
+    assert main(["counterfactual", str(out), "--do", "across=0.5", "--count", "2", "--out", str(tmp_path / "cf.png")]) == 0
+    capsys.readouterr()
+    assert main(["train", *own(data), *options, "--patience", "2", "--out", str(tmp_path / "other")]) == 1
+    assert capsys.readouterr().err.startswith("causalvae: error: --patience: the sprites' loss increases")
+    # Labels that say nothing of the images.
+    data = write(tmp_path / "shuffled", x, z[torch.randperm(len(z)), :, 0], "across", "down")
+    assert main(["train", *own(data), *options, "--out", str(tmp_path / "other")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("causalvae: error: images: nothing of one colour")
+    assert "decoder 'hierarchical'" in line
