@@ -128,10 +128,12 @@ def hvae(parts: Parts) -> tuple[CausalVAE, PosteriorGuide, CausalELBO]:
 def ours(parts: Parts) -> tuple[CausalVAE, PosteriorGuide, CausalELBO]:
     """The hierarchical VAE's networks with a brightness and coarse noise, concepts before noise, predictors of counterfactuals.
 
-    Noise at a quarter of the resolution holds the factual digit's strokes, which another digit has no use for.
+    The intensity is the brightness, by its definition, and nothing but that; thickness and digit set the picture alone. Noise at
+    a quarter of the resolution holds the factual digit's strokes, which another digit has no use for.
     """
-    widths = {"channels": parts.sizes[0], "noise_channels": _NOISE, "blocks": 1, "concept_scale": _concept_scale(parts.prior)}
-    decoder = BrightnessDecoder.from_images(parts.images, *parts.concepts, picture=HierarchicalDecoder, **widths)
+    options = {"channels": parts.sizes[0], "noise_channels": _NOISE, "blocks": 1, "concept_scale": _concept_scale(parts.prior)}
+    options |= {"exact": True, "brightness_concepts": [parts.scm.graph.index("intensity")]}
+    decoder = BrightnessDecoder.from_images(parts.images, *parts.concepts, picture=HierarchicalDecoder, **options)
     model, guide = _hierarchical(parts, decoder, 0.02)
     consistency = PredictorConsistency(
         parts.readers(),

@@ -12,6 +12,7 @@ _ROWS = {
     "vae": "conditional VAE",
     "hvae": "conditional hierarchical VAE",
     "ours": "ours",
+    "ours pixel noise 0.1": "ours, a tenth of the pixel noise kept",
     "ours pixel noise 1": "ours, all pixel noise kept",
 }
 _DIGITS = ("thickness", "intensity", "digit")

@@ -25,8 +25,8 @@ class BrightnessDecoder(Configurable, nn.Module):
         g = sigmoid(level + sum_j f_j(z_j))               how bright it is, in (0, 1)
         x = g p
 
-    With ``exact=True`` the picture is divided by its own bright part first, the median of its pixels at least half way from darkest to
-    brightest, so that the brightness ``g`` *is* that median of the image, whatever its shape, its blur and the other concepts: ::
+    With ``exact=True`` the picture is divided by its own bright part first, the median of its pixels at least half way from
+    darkest to brightest. So the brightness ``g`` *is* that median of the image, whatever its shape and its blur::
 
         x = g p / bright_part(p)                          at most 1
 
