@@ -87,7 +87,6 @@ class Predictor(nn.Module):
         lr: float = 6e-3,
         augment: Callable[[Tensor], Tensor] | None = None,
         augment_pairs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
-        settle: float = 0.0,
         seed: int = 0,
         progress: bool = False,
     ) -> None:
@@ -101,16 +100,12 @@ class Predictor(nn.Module):
             lr: Peak learning rate of AdamW in a one-cycle schedule (Smith & Topin 2018).
             augment: Random change of a batch of images that leaves the targets as they are.
             augment_pairs: Random change of images that changes their targets too, ``(images, targets)`` to the same.
-            settle: Share of the steps, at the end, in which the batch normalisation is that of evaluation, in [0, 1]. Before,
-                what is read from an image depends on the others in its batch. Not more than the steps of a small learning rate.
             seed: Fixes the order of the data.
             progress: Show a progress bar.
 
         Raises:
-            ValueError: If no value of a target is known, or ``settle`` is no share.
+            ValueError: If no value of a target is known.
         """
-        if not 0 <= settle <= 1:
-            raise ValueError(f"settle: got {settle}; must lie in [0, 1]")
         check_images(images, "images")
         batch_size, device = min(batch_size, len(images)), self.shift.device
         if not self.classify:
@@ -122,13 +117,8 @@ class Predictor(nn.Module):
         steps = len(images) // batch_size
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, epochs * steps)
         self.train()
-        done = 0
         for _ in tracked(epochs, "predictor", unit="epoch", show=progress):
             for index in torch.randperm(len(images), generator=generator)[: steps * batch_size].split(batch_size):
-                if done == round((1 - settle) * epochs * steps):
-                    for module in self.convolutions:
-                        module.train(not isinstance(module, nn.BatchNorm2d))
-                done += 1
                 x, target = self._scaled(images[index]), targets[index].to(device)
                 x = x if augment is None else augment(x)
                 x, target = (x, target) if augment_pairs is None else augment_pairs(x, target)

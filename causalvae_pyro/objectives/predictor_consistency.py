@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causalvae_pyro.objectives.consistency import decode_swapped, ramp
-from causalvae_pyro.utils.label_columns import label_features, label_widths, one_label_each
+from causalvae_pyro.utils.label_columns import label_widths, one_label_each
 from causalvae_pyro.utils.modes import frozen
 
 __all__ = ["PredictorConsistency"]
 
 
-class PredictorConsistency(nn.Module):
+class PredictorConsistency:
     """Consistency with frozen predictors: they must recover, from a decoded counterfactual, the labels that it was decoded from.
 
     ::
@@ -67,10 +67,7 @@ class PredictorConsistency(nn.Module):
         category_weight: float = 20.0,
         train_guide: bool = False,
         reference_scale: float | None = None,
-        discriminator: nn.Module | None = None,
-        realism: float = 1.0,
     ) -> None:
-        super().__init__()
         if not predictors:
             raise ValueError("predictors: got none")
         if not std > 0:
@@ -81,12 +78,10 @@ class PredictorConsistency(nn.Module):
             raise ValueError(f"reference_scale: got {reference_scale}; must be > 0")
         self.reference_scale = reference_scale
         self.category_weight, self.train_guide = category_weight, train_guide
-        # In a list: not trained.
         self.predictors, self.std, self.augmentation = list(predictors), std, augmentation
-        self.discriminator, self.realism = discriminator, realism
         self.weight = ramp if weight is None else weight
 
-    def forward(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
+    def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         one_label_each(model.prior, "PredictorConsistency")
         z = trace.nodes["z"]["value"]
         images, swapped, *_ = decode_swapped(model, trace, detach_noise=not self.train_guide)
@@ -107,20 +102,7 @@ class PredictorConsistency(nn.Module):
             else:
                 error = (part[:, 0] - target[:, i]) / model.prior.scale[i]
                 total = total + error.square() / (2 * self.std**2)
-        own = total.new_zeros(())
-        if self.discriminator is not None:
-            own, score = self._criticised(trace.nodes["x"]["value"], labels, images, target, model.prior)
-            total = total - self.realism * score
         if self.reference_scale is not None:
             total = total * (self.reference_scale / model.likelihood.scale.detach()).square()
         # Summed over the batch, averaged over particles.
-        return total.reshape(-1, z.shape[-3]).mean(0).sum() + own
-
-    def _criticised(self, x: Tensor, labels: Tensor, images: Tensor, target: Tensor, prior: Any) -> tuple[Tensor, Tensor]:
-        """The discriminator's own hinge loss, and its scores of the counterfactuals ``[N]``."""
-        discriminator: Any = self.discriminator
-        real, meant = (label_features(prior, u) for u in (labels, target))
-        true, made = discriminator(x, real), discriminator(images.detach(), meant)
-        own = F.relu(1 - true).sum() + F.relu(1 + made).sum()
-        with frozen(discriminator):
-            return own, discriminator(images, meant)
+        return total.reshape(-1, z.shape[-3]).mean(0).sum()
