@@ -76,12 +76,13 @@ def choose(
     return recipe, f"{reason} (options: {named})" if named else reason
 
 
-def schedule(arguments: argparse.Namespace, recipe: Recipe) -> tuple[int, int]:
+def schedule(arguments: argparse.Namespace, recipe: Recipe, count: int) -> tuple[int, int]:
     """Epochs, and images per step: those of the preset and the decoder, where no option gives them.
 
     Args:
         arguments: Of the command.
         recipe: That is trained.
+        count: Training images; where they are fewer than those of a step, a step takes all of them (an even number, for pairs).
     """
     usual = _BILINEAR
     if recipe.decoder != "bilinear":
@@ -90,6 +91,7 @@ def schedule(arguments: argparse.Namespace, recipe: Recipe) -> tuple[int, int]:
         usual = _FAST_SPRITES.get(arguments.data, usual)
     if arguments.quick:
         usual = _QUICK
+    usual = usual | {"batch_size": min(usual["batch_size"], max(count - count % 2, 1))}
     given = {name: getattr(arguments, name) for name in usual if getattr(arguments, name) is not None}
     chosen = usual | given
     return chosen["epochs"], chosen["batch_size"]

@@ -35,7 +35,7 @@ from causalvae_pyro.training import (
     resolve_device,
 )
 from causalvae_pyro.utils.compat import has_bf16
-from causalvae_pyro.utils.files import check_writable
+from causalvae_pyro.utils.files import check_writable, first_of
 from causalvae_pyro.utils.missing_labels import keep_labels
 from causalvae_pyro.utils.numbers import evenly_spaced
 
@@ -86,6 +86,9 @@ def run(arguments: argparse.Namespace) -> None:
         images, labels = train_data.images[chosen], train_data.labels[chosen]
         validation = (train_data.images[held], train_data.labels[held]) if len(held) else None
         note(f"{len(images)} images of {train_data!r}" if len(images) < len(train_data) else repr(train_data))
+    if unnamed := getattr(train_data, "unnamed", ()):
+        beside = f"{len(unnamed)} image{'s' if len(unnamed) > 1 else ''} beside them that the table does not name"
+        stages.say(f"{beside}: left out ({first_of(unnamed)})")
     if len(held):
         stages.say(f"{len(held)} images are held out for validation")
     groups = getattr(train_data, "groups", None)
@@ -95,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     if reason:
         stages.say(reason)
     photographs = recipe.decoder == "hierarchical"
-    epochs, batch_size = schedule(arguments, recipe)
+    epochs, batch_size = schedule(arguments, recipe, len(images))
     precision = arguments.mixed_precision or ("bf16" if photographs and has_bf16(device) else None)
     semi: dict[str, Any] = {}
     if arguments.label_share < 1:

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from causalvae_pyro.datasets.cache import UndecodableError, fill_cache, open_cache
 from causalvae_pyro.datasets.celeba_files import ARCHIVE, WIDTH, FaceImages, cache_folder, find_folder, find_images
 from causalvae_pyro.datasets.celeba_tables import ATTRIBUTES, SPLITS, choose_split, find_table, read_attributes
+from causalvae_pyro.datasets.labelled_images import LabelledImages
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["CELEBA_GROUPS", "CelebA", "ConceptGroup"]
 
@@ -85,7 +85,7 @@ CELEBA_GROUPS: dict[str, ConceptGroup] = {
 }
 
 
-class CelebA(Dataset):
+class CelebA(LabelledImages):
     """CelebA (Liu et al. 2015), all of it or some, with a group of attributes as concepts.
 
     Accepted are torchvision's layout and Kaggle's, images in a folder or in ``img_align_celeba.zip``, at 178 x 218 or scaled from
@@ -114,6 +114,7 @@ class CelebA(Dataset):
     Attributes:
         images: ``[N, 3, size, size]`` uint8, memory-mapped.
         labels: ``[N, n]`` float32.
+        concepts: The names of the labels' columns.
         files: Names of the ``N`` images.
         groups: Who is in each image, ``[N]`` int64; ``None`` without ``identity_CelebA``.
         summary: The line that ``progress`` prints.
@@ -175,23 +176,11 @@ class CelebA(Dataset):
             _fill(cache, files, size, workers, progress)
         self.images = open_cache(cache, (len(files), 3, size, size), "root")
 
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        """The names of the labels' columns."""
-        return self.graph.names
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(split={self.split!r}, concepts={list(self.concepts)}, crop={self.crop}, size={self.size}: "
             f"{len(self)} images, {self.summary})"
         )
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = scale_images(self.images[index])
-        return (self.transform(image) if self.transform else image), self.labels[index]
 
 
 def _read_group(group: str | Mapping[str, Sequence[str]] | ConceptGroup, attributes: Mapping[str, str] | None) -> ConceptGroup:

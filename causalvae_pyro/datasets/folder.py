@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.image_files import MODES
 from causalvae_pyro.datasets.image_stack import ImageStack, describe_shape
-from causalvae_pyro.datasets.labels import SPLIT, LabelTable, check_varies, renamed
+from causalvae_pyro.datasets.labelled_images import LabelledImages
+from causalvae_pyro.datasets.labels import SPLIT, LabelTable, check_varies, renamed, unnamed_images
 from causalvae_pyro.datasets.table_splits import number_groups, split_rows
 from causalvae_pyro.graph import GraphLike, as_graph
-from causalvae_pyro.utils.files import input_file, user_path
+from causalvae_pyro.utils.files import first_of, input_file, user_path
 from causalvae_pyro.utils.graph_files import read_graph_file
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.tables import read_table
@@ -26,7 +27,7 @@ AUGMENTATIONS = ("mirror", "shift")
 SPLITS = ("train", "test", "valid", "all")
 
 
-class FolderDataset(Dataset):
+class FolderDataset(LabelledImages):
     """Images from a folder with labels from a CSV table, as uint8.
 
     The table has a header; one column names the image files, relative to the folder, sub-folders included, and every concept
@@ -65,10 +66,12 @@ class FolderDataset(Dataset):
     Attributes:
         images: ``[N, C, H, W]`` uint8; one channel for grey images, three for RGB, four for RGBA.
         labels: ``[N, n]`` float32, NaN where a label is missing.
+        concepts: The names of the labels' columns.
         files: Names of the ``N`` files.
         groups: ``[N]`` int64, the group of each image, counted from 0 in the table's order; ``None`` without ``group_by``.
         group_names: What each group is called in the table.
         units: The unit of each label, empty where none is given.
+        unnamed: Images beside those of the table that it does not name, and that are left out.
         kinds: For each concept that is a category its words, in the order of their numbers, or the number of its kinds.
 
     Raises:
@@ -135,9 +138,8 @@ class FolderDataset(Dataset):
         # What a training needs, and what its scores will need.
         needed = ["train", *(name for name in splits if name not in ("train", "all"))] if split == "train" else [split]
         names = {name: [found.files[i] for i in splits[name].tolist()] for name in needed}
-        for name in (name for part in names.values() for name in part):
-            if not (folder / name).exists():
-                raise FileNotFoundError(f"images: {folder / name} does not exist, but the table names it")
+        _check_there(folder, table, [name for part in names.values() for name in part])
+        self.unnamed = tuple(unnamed_images(folder, found.files))
         for name in needed:
             if split == "train":
                 check_varies(
@@ -162,14 +164,6 @@ class FolderDataset(Dataset):
             raise ValueError(f"split: got {self.split!r}, but {what.removeprefix('labels: ')} has no row for validation")
         return splits
 
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        """The names of the labels' columns."""
-        return self.graph.names
-
-    def __len__(self) -> int:
-        return len(self.files)
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(split={self.split!r}, concepts={list(self.graph.names)}, seed={self.seed}: "
@@ -193,6 +187,14 @@ def _augmented(image: Tensor, augment: Sequence[str]) -> Tensor:
         top, left = (int(torch.randint(2 * most + 1, ())) for most in reach)
         image = padded[:, top : top + image.shape[-2], left : left + image.shape[-1]]
     return image
+
+
+def _check_there(folder: Path, table: Path, files: Sequence[str]) -> None:
+    missing = [name for name in files if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"images: {len(missing)} of the {len(files)} that {table} names are not in {folder}: {first_of(missing)}"
+        )
 
 
 def _units(units: Mapping[str, str] | None, concepts: Sequence[str]) -> tuple[str, ...]:

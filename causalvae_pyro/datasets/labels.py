@@ -14,7 +14,7 @@ from torch import Tensor
 from causalvae_pyro.datasets.table_splits import SPLIT_WORDS
 from causalvae_pyro.utils.files import ends_with_line_break
 
-__all__ = ["SPLIT", "LabelTable", "check_varies", "renamed"]
+__all__ = ["SPLIT", "LabelTable", "check_varies", "renamed", "unnamed_images"]
 
 #: Cells that say that a label is missing.
 MISSING = ("", "na", "nan")
@@ -222,12 +222,26 @@ def _check_end(table: Path, folder: Path, files: Sequence[str], *, cut_off: bool
             f"labels: {table} seems to be cut off: its last line is not ended, and its last cell is empty; copy it again, or, if "
             "it is whole, end its last line"
         )
+    if others := unnamed_images(folder, files):
+        raise ValueError(
+            f"labels: {table} seems to be cut off: its last line is not ended, and it does not name {folder / others[0]} "
+            f"({len(others)} of {len(others) + len(files)} images are not named); copy it again, or, if it is whole, end its "
+            "last line"
+        )
+
+
+def unnamed_images(folder: Path, files: Sequence[str]) -> list[str]:
+    """Files beside a table's images, of the same kinds, that the table does not name.
+
+    Args:
+        folder: Where the images lie.
+        files: The table's names, relative to it.
+
+    Returns:
+        Their names, relative to the folder, sorted within each sub-folder.
+    """
     named = {folder / name for name in files}
     kinds = {path.suffix for path in named}
     folders = sorted({path.parent for path in named if path.parent.is_dir()})
-    others = [path for parent in folders for path in sorted(parent.iterdir()) if path.suffix in kinds and path not in named]
-    if others:
-        raise ValueError(
-            f"labels: {table} seems to be cut off: its last line is not ended, and it does not name {others[0]} ({len(others)} "
-            f"of {len(others) + len(named)} images are not named); copy it again, or, if it is whole, end its last line"
-        )
+    beside = [path for parent in folders for path in sorted(parent.iterdir()) if path.suffix in kinds and path not in named]
+    return [os.path.relpath(path, folder) for path in beside]

@@ -11,12 +11,12 @@ from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from causalvae_pyro.datasets.labelled_images import LabelledImages
 from causalvae_pyro.datasets.splits import check_split, random_fifth
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.utils.files import user_path
-from causalvae_pyro.utils.images import as_images, bright_part, scale_images
+from causalvae_pyro.utils.images import as_images, bright_part
 from causalvae_pyro.utils.tables import read_table
 
 __all__ = ["MorphoMNIST"]
@@ -28,7 +28,7 @@ _COLUMNS = ("index", "thickness", "intensity")
 _MOST = 10**6
 
 
-class MorphoMNIST(Dataset):
+class MorphoMNIST(LabelledImages):
     """MNIST digits with thickness and intensity set by the DeepSCM process (Castro et al. 2018; Pawlowski et al. 2020).
 
     ``thickness = 0.5 + Gamma(10, 5)`` in pixels and ``intensity = 191 sigmoid(0.5 e + 2 thickness - 5) + 64`` in grey levels,
@@ -51,6 +51,7 @@ class MorphoMNIST(Dataset):
     Attributes:
         images: ``[N, 1, size, size]`` uint8.
         labels: ``[N, 2]`` float32: thickness (pixels), intensity (grey levels); with ``digit`` a third column.
+        concepts: The names of the labels' columns.
         kinds: ``{"digit": 10}`` with ``digit``, else empty.
         digits: ``[N]`` int64.
 
@@ -94,11 +95,6 @@ class MorphoMNIST(Dataset):
         if digit:
             self.graph, self.units = CausalGraph([*self.graph.names, "digit"], self.graph.edges), (*self.units, "")
             self.labels, self.kinds = torch.cat([self.labels, self.digits[:, None].float()], 1), {"digit": 10}
-
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        """The names of the labels' columns."""
-        return self.graph.names
 
     @staticmethod
     def noise(labels: Tensor) -> Tensor:
@@ -146,15 +142,8 @@ class MorphoMNIST(Dataset):
             result[:, 2] = torch.as_tensor(do["digit"], dtype=labels.dtype)
         return result
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(split={self.split!r}, size={self.size}, seed={self.seed}: {len(self)} images)"
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = scale_images(self.images[index])
-        return (self.transform(image) if self.transform else image), self.labels[index]
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -8,11 +8,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from causalvae_pyro.datasets.labelled_images import LabelledImages
 from causalvae_pyro.datasets.structural import abduct_noise, check_do, complete, counterfactual_values
-from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["ImageSimulator"]
 
@@ -21,7 +19,7 @@ SPLITS = ("train", "test", "all")
 _CHUNK = 64
 
 
-class ImageSimulator(Dataset):
+class ImageSimulator(LabelledImages):
     """Labelled images of a scene whose labels follow known mechanisms, so that true counterfactuals can be rendered.
 
     A subclass names its graph, the grid of its root concepts, the mechanism of each child and how a scene is rendered. All
@@ -48,7 +46,6 @@ class ImageSimulator(Dataset):
         ValueError: If ``split`` or ``partition`` is unknown, ``size`` is below 8 or ``noise`` is negative.
     """
 
-    graph: ClassVar[CausalGraph]
     #: Unit of each label, for axes and tables.
     units: ClassVar[tuple[str, ...]]
 
@@ -120,11 +117,6 @@ class ImageSimulator(Dataset):
         return torch.zeros(count, dtype=torch.float64)
 
     # What follows from it ----------------------------------------------------------------------------------------
-
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        """The names of the labels' columns."""
-        return self.graph.names
 
     @classmethod
     def label_std(cls) -> Tensor:
@@ -210,13 +202,6 @@ class ImageSimulator(Dataset):
         if do:
             result = counterfactual_values(self.graph, self.mechanism, labels.double(), do).to(labels.dtype)
         return result, self.render(result, self.size)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = scale_images(self.images[index])
-        return (self.transform(image) if self.transform else image), self.labels[index]
 
     def __repr__(self) -> str:
         return (

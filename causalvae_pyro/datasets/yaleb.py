@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from causalvae_pyro.datasets.image_sources import FolderImages, ZippedImages, first
+from causalvae_pyro.datasets.labelled_images import LabelledImages
 from causalvae_pyro.datasets.splits import check_split, random_fifth_of_groups
 from causalvae_pyro.datasets.structural import check_do
 from causalvae_pyro.graph import CausalGraph
@@ -25,7 +25,7 @@ __all__ = ["YaleB"]
 _COLUMNS = ("file", "azimuth", "elevation", "subject")
 
 
-class YaleB(Dataset):
+class YaleB(LabelledImages):
     """Faces under measured directions of light (Georghiades et al. 2001; cropped: Lee et al. 2005), grey, in memory.
 
     The light's azimuth and elevation are two concepts without an edge: one direction, in two numbers that act together. The
@@ -45,6 +45,7 @@ class YaleB(Dataset):
     Attributes:
         images: ``[N, 1, size, size]`` uint8.
         labels: ``[N, 2]`` float32: azimuth (-180 to 180) and elevation (-90 to 90) of the light, in degrees.
+        concepts: The names of the labels' columns.
         files: Names of the ``N`` files.
         subjects: The person in each image, ``[N]`` int64, counted over all of ``root``.
         persons: What the table calls each person.
@@ -85,11 +86,6 @@ class YaleB(Dataset):
         rows = random_fifth_of_groups(subjects, split, seed)
         self.files = [files[i] for i in rows.tolist()]
         self.images, self.labels, self.subjects = images[rows], labels[rows], subjects[rows]
-
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        """The names of the labels' columns."""
-        return self.graph.names
 
     @property
     def groups(self) -> Tensor:
@@ -166,18 +162,11 @@ class YaleB(Dataset):
         """
         return {"mean training face": self._means[_nearest(self._lights, labels)]}
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(split={self.split!r}, size={self.size}, seed={self.seed}: {len(self)} images of "
             f"{len(self.subjects.unique())} of {len(self.persons)} persons)"
         )
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = scale_images(self.images[index])
-        return (self.transform(image) if self.transform else image), self.labels[index]
 
 
 def _nearest(lights: Tensor, wanted: Tensor) -> Tensor:

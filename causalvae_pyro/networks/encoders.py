@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from causalvae_pyro.networks.shapes import check_any_image_shape, check_image_shape
+from causalvae_pyro.networks.shapes import check_any_image_shape, check_at_least, check_image_shape
 from causalvae_pyro.utils.configurable import Configurable
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.modes import evaluation_mode
@@ -208,7 +208,8 @@ class PooledEncoder(_Encoder):
     ) -> None:
         check_image_shape(image_shape, 4)
         super().__init__(image_shape, label_dim, label_shift, label_scale)
-        c = _check_channels(channels)
+        check_at_least(1, channels=channels)
+        c = channels
         layers = ((c, 3, 1), (2 * c, 3, 2), (2 * c, 3, 1), (4 * c, 3, 2), (4 * c, 3, 1))
         self.convolutions = _normalised(image_shape[0], layers)
         self.out_features = out_features
@@ -246,7 +247,8 @@ class SpatialEncoder(_Encoder):
     ) -> None:
         check_image_shape(image_shape, 4)
         super().__init__(image_shape, label_dim, label_shift, label_scale)
-        c = _check_channels(channels)
+        check_at_least(1, channels=channels)
+        c = channels
         self.convolutions = _normalised(image_shape[0], ((c, 5, 2), (2 * c, 3, 1), (2 * c, 3, 2), (2 * c, 3, 1)))
         self.out_features = out_features
         places = (image_shape[1] // 4) * (image_shape[2] // 4)
@@ -283,9 +285,3 @@ def _normalised(colours: int, layers: Sequence[tuple[int, int, int]]) -> nn.Sequ
         modules += [nn.Conv2d(colours, channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
         colours = channels
     return nn.Sequential(*modules)
-
-
-def _check_channels(channels: int) -> int:
-    if channels < 1:
-        raise ValueError(f"channels: got {channels}; must be at least 1")
-    return channels

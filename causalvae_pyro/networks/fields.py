@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from causalvae_pyro.networks.shapes import check_at_least
+
 __all__ = ["Fields"]
 
 
@@ -50,9 +52,8 @@ class Fields(nn.Module):
         hidden: int = 32,
     ) -> None:
         super().__init__()
-        for argument, value, least in (("fields", fields, 0), ("pair_fields", pair_fields, 0), ("hidden", hidden, 1)):
-            if value < least:
-                raise ValueError(f"{argument}: got {value}; must be at least {least}")
+        check_at_least(0, fields=fields, pair_fields=pair_fields)
+        check_at_least(1, hidden=hidden)
         self.image_shape = tuple(image_shape)
         first, second = torch.tril_indices(num_concepts, num_concepts)
         for name, index in (("first", first), ("second", second)):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from causalvae_pyro.networks.encoders import _check_channels, _Encoder, _normalised
-from causalvae_pyro.networks.shapes import check_image_shape
+from causalvae_pyro.networks.encoders import _Encoder, _normalised
+from causalvae_pyro.networks.shapes import check_at_least, check_image_shape
 
 __all__ = ["NormalisedEncoder", "ResidualEncoder"]
 
@@ -40,7 +40,8 @@ class NormalisedEncoder(_Encoder):
     ) -> None:
         check_image_shape(image_shape, 8)
         super().__init__(image_shape, label_dim, label_shift, label_scale)
-        c = _check_channels(channels)
+        check_at_least(1, channels=channels)
+        c = channels
         self.convolutions = _normalised(image_shape[0], ((c, 3, 2), (2 * c, 3, 2), (4 * c, 3, 2), (4 * c, 3, 1)))
         self.dropout = nn.Dropout(dropout)
         self.out_features = out_features
@@ -77,7 +78,8 @@ class ResidualEncoder(_Encoder):
     ) -> None:
         check_image_shape(image_shape, 16)
         super().__init__(image_shape, label_dim, label_shift, label_scale)
-        c = _check_channels(channels)
+        check_at_least(1, channels=channels)
+        c = channels
         blocks = (_Residual(a, b) for a, b in ((c, 2 * c), (2 * c, 4 * c), (4 * c, 4 * c)))
         self.convolutions = nn.Sequential(
             nn.PixelUnshuffle(2), nn.Conv2d(4 * image_shape[0], c, 3, padding=1), *blocks, nn.BatchNorm2d(4 * c), nn.ReLU()

@@ -23,3 +23,10 @@ def check_any_image_shape(image_shape: Sequence[int]) -> None:
     if not image_shape or any(side < 1 for side in image_shape):
         expected = "expected (channels, height, width), or (length,) of vectors, each of them at least 1"
         raise ValueError(f"image_shape: got {tuple(image_shape)}; {expected}")
+
+
+def check_at_least(least: int, **arguments: int) -> None:
+    """Raises a ``ValueError`` that names the first argument below ``least``, if there is one."""
+    for name, value in arguments.items():
+        if value < least:
+            raise ValueError(f"{name}: got {value}; must be at least {least}")

@@ -31,7 +31,7 @@ from causalvae_pyro.priors import CategoricalPrior, FixedPrior
 from causalvae_pyro.recipes import bilinear
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
-from causalvae_pyro.utils.label_columns import label_widths
+from causalvae_pyro.utils.label_columns import is_binary, label_widths
 
 __all__ = ["build", "is_binary", "objective"]
 
@@ -50,15 +50,6 @@ _MIN_SCALE = 0.05
 _GRAIN = 0.15
 # What a group's images do not share, such as the shadows of one light, must not count as much as what they do.
 _SWAP = 8.0
-
-
-def is_binary(labels: Tensor) -> list[bool]:
-    """Which concepts have labels 0 and 1 only.
-
-    Args:
-        labels: ``[N, n]``, NaN where missing.
-    """
-    return [bool(((column == 0) | (column == 1) | column.isnan()).all()) for column in labels.T]
 
 
 def build(

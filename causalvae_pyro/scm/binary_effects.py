@@ -14,6 +14,7 @@ from causalvae_pyro.distributions import prior_mean
 from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.scm.additive_noise import AdditiveNoiseSCM
 from causalvae_pyro.scm.indexing import take
+from causalvae_pyro.utils.label_columns import is_binary
 
 __all__ = ["BinaryEffectSCM"]
 
@@ -106,11 +107,11 @@ class BinaryEffectSCM(AdditiveNoiseSCM):
         shape = 1, len(graph)
         with torch.no_grad():
             ends = prior_mean(prior(torch.cat([labels.new_zeros(shape), labels.new_ones(shape)])))[..., 0].tolist()
-        known = [column[~column.isnan()] for column in labels.unbind(-1)]
+        classes = is_binary(labels)
         binary = [
             (name, ends[0][i], ends[1][i])
             for i, name in enumerate(graph.names)
-            if graph.parents(name) and len(known[i]) and bool(((known[i] == 0) | (known[i] == 1)).all())
+            if graph.parents(name) and classes[i] and not labels[:, i].isnan().all()
         ]
         return cls(graph, prior.dim, binary=binary, **kwargs)
 

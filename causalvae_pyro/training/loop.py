@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -19,6 +17,8 @@ from causalvae_pyro.training.batches import LoaderBatches, TensorBatches, parts_
 from causalvae_pyro.training.callbacks import Callback, TrainingState
 from causalvae_pyro.training.ema import MovingAverage
 from causalvae_pyro.training.history import History
+from causalvae_pyro.training.interrupts import CtrlC
+from causalvae_pyro.training.loop_state import check_settings, loop_state, restore_loop
 from causalvae_pyro.training.monitor import Monitor, NonFiniteLossError, non_finite, shortened
 from causalvae_pyro.training.objective import Objective
 from causalvae_pyro.training.resuming import TrainingCheckpoint
@@ -29,7 +29,6 @@ from causalvae_pyro.utils.images import pixels_of, scale_observations
 from causalvae_pyro.utils.missing_labels import declare_missing
 from causalvae_pyro.utils.progress import Progress
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
-from causalvae_pyro.utils.random_state import rng_state, set_rng_state
 
 __all__ = ["Loop"]
 
@@ -103,7 +102,7 @@ class Loop:
         self.progress = progress and accelerator.is_main_process
         # Places in the data: the batches of this epoch that are done, and the generator as it was when the epoch began.
         self.done, self.order_at_start = 0, self.order.get_state()
-        self.first_step, self.stopping = 0, False
+        self.first_step, self.ctrl_c = 0, CtrlC()
         self.layer = LayerWatch(state.model)
 
     def run(self, resume: bool) -> History:
@@ -121,7 +120,8 @@ class Loop:
             self.checkpoint.remove()
         bar = Progress(self.total, "training", initial=state.step, every=len(self.batches), show=self.progress)
         try:
-            with self._ctrl_c():
+            # With a state to be kept Ctrl-C waits for the end of the step; a second one does not.
+            with self.ctrl_c.deferred() if self.checkpoint is not None else nullcontext():
                 while not finished and state.epoch - (self.done > 0) < self.settings["epochs"] and not state.stop:
                     self._epoch(bar)
         except (KeyboardInterrupt, NonFiniteLossError) as error:
@@ -145,7 +145,7 @@ class Loop:
             # Running means are the main process's, as they are in its file.
             for buffer in loss.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        if self.stopping:
+        if self.ctrl_c.pressed:
             # Pressed after the last step: the training is over, but the user wants to stop.
             raise KeyboardInterrupt
         return state.history
@@ -198,8 +198,8 @@ class Loop:
     def _is_to_stop(self) -> bool:
         """Whether Ctrl-C has been pressed; several processes have to agree on the step."""
         if self.accelerator.num_processes == 1 or self.checkpoint is None:
-            return self.stopping
-        return self.state.step % 10 == 0 and self._any(self.stopping)
+            return self.ctrl_c.pressed
+        return self.state.step % 10 == 0 and self._any(self.ctrl_c.pressed)
 
     def _any(self, flag: bool) -> bool:
         """Whether it is so for any process."""
@@ -262,66 +262,13 @@ class Loop:
         with self.average.applied(), self.statistics.recomputed() if self.watched and statistics else nullcontext():
             yield
 
-    @contextmanager
-    def _ctrl_c(self) -> Iterator[None]:
-        """With a state to be kept Ctrl-C waits for the end of the step; a second one does not."""
-        if self.checkpoint is None or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: Any) -> None:
-            if self.stopping:
-                raise KeyboardInterrupt
-            self.stopping = True
-
-        before = signal.signal(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
     def _keep(self, finished: bool = False) -> None:
         if self.checkpoint is None:
             return
         self._check_parameters()
-        # What differs between processes: their random numbers, and the sums over their parts of the batches.
-        own = {"random": rng_state(self.accelerator.device), "monitor": self.monitor.state_dict()}
-        processes = [own]
-        if self.accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
-            processes = gather_object([own])
-        if not self.accelerator.is_main_process:
-            return
-        self.checkpoint.write(
-            {
-                "settings": self.settings,
-                "finished": finished,
-                "loss": self.loss.state_dict(),
-                "optimizer": self.state.optimizer.state_dict(),
-                "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
-                "average": None if self.average is None else self.average.state_dict(),
-                "processes": processes,
-                "order": self.order_at_start,
-                "done": self.done,
-                "epoch": self.state.epoch,
-                "step": self.state.step,
-                "stop": self.state.stop,
-                "history": self.state.history.rows,
-                "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in self.callbacks],
-            }
-        )
-
-    def _restore_callbacks(self, kept: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Gives what each remembered to the next of its class."""
-        callbacks = list(self.callbacks)
-        for name, own in kept:
-            match = next((callback for callback in callbacks if type(callback).__name__ == name), None)
-            if match is not None:
-                callbacks.remove(match)
-                match.load_state_dict(own)
-            elif own and self.accelerator.is_main_process:
-                raise ValueError(f"it had the callback {name}, which remembered {list(own)}, and this one has not")
+        kept = loop_state(self, finished)
+        if kept is not None:
+            self.checkpoint.write(kept)
 
     def _resume(self) -> bool:
         """Takes up the state that was kept, if there is one, and returns whether that training was over."""
@@ -329,32 +276,11 @@ class Loop:
         kept = self.checkpoint.read()
         if kept is None:
             return False
-        for name, value in self.settings.items():
-            found = kept.get("settings", {}).get(name)
-            if found != value:
-                what = "other data" if name == "data" else f"{name} = {found}, this one has {value}"
-                raise ValueError(
-                    f"resume: {self.checkpoint.file} belongs to a training run with {what}; use the same, or train without resume"
-                )
-        state, device = self.state, self.accelerator.device
+        check_settings(self.checkpoint.file, kept, self.settings)
         try:
-            self.loss.load_state_dict(kept["loss"])
-            state.optimizer.load_state_dict(kept["optimizer"])
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(kept["scaler"])
-            if self.average is not None:
-                self.average.load_state_dict(kept["average"])
-            self.done, state.epoch, state.step, state.stop = (kept[key] for key in ("done", "epoch", "step", "stop"))
-            state.history.rows[:] = kept["history"]
-            self.order.set_state(kept["order"])
-            self.order_at_start = kept["order"]
-            own = kept["processes"][self.accelerator.process_index]
-            self.monitor.load_state_dict(own["monitor"], device)
-            self._restore_callbacks(kept["callbacks"])
-            # Last, since the lines above may use random numbers.
-            set_rng_state(own["random"], device)
+            restore_loop(self, kept)
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"resume: {self.checkpoint.file} does not fit this training ({reason})") from None
-        self.first_step = state.step
+        self.first_step = self.state.step
         return bool(kept["finished"])

@@ -8,7 +8,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -22,6 +22,7 @@ __all__ = [
     "check_target",
     "check_writable",
     "ends_with_line_break",
+    "first_of",
     "input_file",
     "open_table",
     "user_path",
@@ -211,3 +212,8 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first three names of several, and that there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""Which columns of the labels speak of which concept: one each, unless the prior has ``label_columns``."""
+"""What columns of labels hold, and of which concept they speak: one each, unless the prior has ``label_columns``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["known_concepts", "label_columns", "label_features", "label_names", "label_widths", "one_label_each"]
+__all__ = ["is_binary", "known_concepts", "label_columns", "label_features", "label_names", "label_widths", "one_label_each"]
+
+
+def is_binary(labels: Tensor) -> list[bool]:
+    """Which columns hold nothing but 0 and 1.
+
+    Args:
+        labels: ``[N, m]``, NaN where missing.
+    """
+    return [bool(((column == 0) | (column == 1) | column.isnan()).all()) for column in labels.T]
 
 
 def label_columns(prior: Any, count: int) -> tuple[tuple[int, ...], ...]:

@@ -170,3 +170,14 @@ def test_a_pipe_is_called_a_pipe(tmp_path, capsys):
         os.close(read)
         os.close(write)
     assert f"labels: /dev/fd/{read} is a pipe or a device; expected a file" in capsys.readouterr().err
+
+
+def test_images_that_the_table_does_not_name_are_told(tmp_path, capsys, no_score):
+    asked = own(tmp_path)
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-12]) + "\n")
+    # By default a step takes 64 images, or all of them where there are fewer.
+    by_default = ["--size", "16", "--epochs", "1", "--device", "cpu", "--decoder", "conv"]
+    assert cli.main(["train", *asked, *by_default, "--out", str(tmp_path / "run")]) == 0
+    assert "12 images beside them that the table does not name: left out (28.png, 29.png, 30.png, ...)" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["training"]["batch_size"] == 22

@@ -49,6 +49,14 @@ def test_reads_images_and_the_graphs_columns(tmp_path, channels):
     assert labels.tolist() == [16, 2]
 
 
+def test_images_without_a_row_are_left_out_and_named(tmp_path):
+    write(tmp_path)
+    assert load(tmp_path).unnamed == ()
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-2]) + "\n")
+    assert load(tmp_path).unnamed == ("8.png", "9.png")
+
+
 def test_splits_and_sizes(tmp_path):
     images = write(tmp_path, side=24)
     train, test = load(tmp_path, split="train"), load(tmp_path, split="test")
@@ -205,7 +213,16 @@ def tiff(path, dtype, corner=1):
 
 
 BAD = {
-    "no image": (lambda f: (f / "3.png").unlink(), FileNotFoundError, "images: .*3.png does not exist, but the table names it"),
+    "no image": (
+        lambda f: (f / "3.png").unlink(),
+        FileNotFoundError,
+        "images: 1 of the 10 that .*labels.csv names are not in .*: 3.png$",
+    ),
+    "no images": (
+        lambda f: [(f / f"{i}.png").unlink() for i in range(2, 7)],
+        FileNotFoundError,
+        r"images: 5 of the 10 that .*labels.csv names are not in .*: \d.png, \d.png, \d.png, \.\.\.$",
+    ),
     "no table": (lambda f: (f / "labels.csv").unlink(), FileNotFoundError, "labels: .*labels.csv does not exist"),
     "empty table": (lambda f: (f / "labels.csv").write_text(""), ValueError, "labels: .* is empty"),
     "no rows": (lambda f: (f / "labels.csv").write_text("file,shade,size\n"), ValueError, "labels: .* has 0 rows"),
@@ -334,7 +351,7 @@ def test_what_is_held_out_is_read_before_a_training(tmp_path):
     with pytest.raises(ValueError, match=f"^images: .*{held_out} is 16 x 16 with 1 channels"):
         load(tmp_path, split="train")
     (tmp_path / held_out).unlink()
-    with pytest.raises(FileNotFoundError, match=f"images: .*{held_out} does not exist, but the table names it"):
+    with pytest.raises(FileNotFoundError, match=f"images: 1 of the 10 that .*labels.csv names are not in .*: {held_out}$"):
         load(tmp_path, split="train")
     # A training's images are not needed for scores.
     (tmp_path / held_out).write_bytes(content)

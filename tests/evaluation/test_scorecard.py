@@ -243,7 +243,7 @@ def test_each_concept_is_set_to_values_of_its_own_and_back(data, monkeypatch):
         calls.append((do, labels))
         return counterfactual(model, guide, x, do, labels, **options)
 
-    monkeypatch.setattr("causalvae_pyro.evaluation.scorecard.counterfactual", spy)
+    monkeypatch.setattr("causalvae_pyro.evaluation.scored_images.counterfactual", spy)
     evaluate(make(data), Photos(data), seed=4)
     assert [list(do) for do, _ in calls] == [[]] * 10 + [["a"], ["a"], ["b"], ["b"]]
     assert all(torch.equal(labels, data.labels) for _, labels in calls[:10])
@@ -754,7 +754,7 @@ def test_mic_near_one_has_no_interval(low, given, monkeypatch):
     def changed(*arguments, **options):
         return scores(*arguments, **options) | {"mic_mean": low}
 
-    monkeypatch.setattr("causalvae_pyro.evaluation.scorecard.representation_scores", changed)
+    monkeypatch.setattr("causalvae_pyro.evaluation.representation.representation_scores", changed)
     found = evaluate(make(noisy(60)), noisy(60), pairs=False)["intervals"]
     assert ("mic_mean" in found) == given
     assert "tic_mean" in found
@@ -1008,6 +1008,6 @@ def test_undoing_is_abducted_with_the_counterfactual_labels(data):
         handed.clear()
         scorer.axioms()
         # Composition comes first or last; an undo gets the value that was set.
-        values = {name: scorer._values(name) for name in world.graph.names}
+        values = {name: scorer.values(name) for name in world.graph.names}
         for column, name in enumerate(world.graph.names):
             assert any(torch.allclose(labels[:, column].float(), values[name].float(), atol=1e-3) for labels in handed), name

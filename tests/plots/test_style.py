@@ -353,8 +353,9 @@ def test_whoever_draws_goes_through_the_style():
                 f"causalvae_pyro.plots.{at}{way}" for at in ("", "style.") for way in ("figure_style", "save_figure")
             }, name
     assert {
-        "causalvae_pyro/plots/figures.py",
+        "causalvae_pyro/plots/charts.py",
         "causalvae_pyro/plots/graphs.py",
+        "causalvae_pyro/plots/images.py",
         "causalvae_pyro/explore/picture.py",
         "benchmarks/table1_tables.py",
     } <= set(drawing)

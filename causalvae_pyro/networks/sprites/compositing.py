@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.networks.sprites.windows import pixel_windows
 
-__all__ = ["OUTSIDE", "Layers", "composite", "render_layers"]
+__all__ = ["OUTSIDE", "Layers", "Sprites", "composite", "render_layers"]
 
 # Logit of the opacity outside of a layer's canvas.
 OUTSIDE = -8.0
@@ -36,46 +36,48 @@ class Layers(NamedTuple):
     colour: Tensor
 
 
-def render_layers(
-    canvases: Tensor,
-    usual_size: Tensor,
-    level: Tensor,
-    placement: Tensor,
-    pixels_x: Tensor,
-    pixels_y: Tensor,
-    tint: Tensor | None = None,
-) -> list[Layers]:
+class Sprites(NamedTuple):
+    """``K`` canvases, and how each lies in each of ``N`` images.
+
+    Attributes:
+        canvases: ``[K, C + 3, S, S]``: colours and opacity in logits, the latter from :data:`OUTSIDE` on, and its slopes along x
+            and y.
+        usual_size: ``[K, 1, 2]``, in half image sides.
+        level: Where the outline lies, in logits, ``[K]``.
+        placement: Position, change of size, rotation and shear, ``[K, N, 6]``.
+        tint: Change of the colours and of the opacity in logits, ``[K, N, C + 1]``; ``None`` for none.
+    """
+
+    canvases: Tensor
+    usual_size: Tensor
+    level: Tensor
+    placement: Tensor
+    tint: Tensor | None
+
+    def split(self) -> list[Sprites]:
+        """Each canvas by itself."""
+        *tensors, tint = self
+        tints = [None] * len(self.canvases) if tint is None else tint.split(1)
+        return [Sprites(*one) for one in zip(*(tensor.split(1) for tensor in tensors), tints, strict=True)]
+
+
+def render_layers(sprites: Sprites, pixels_x: Tensor, pixels_y: Tensor) -> list[Layers]:
     """Renders canvases into images.
 
     On a CPU each of them by itself, in the window that it reaches; on accelerators all at once on the whole image, since there
     it is the number of operations that takes time.
 
     Args:
-        canvases: ``[K, C + 3, S, S]``: colours and opacity in logits, the latter from :data:`OUTSIDE` on, and its slopes along x
-            and y.
-        usual_size: ``[K, 1, 2]``, in half image sides.
-        level: Where the outline lies, in logits, ``[K]``.
-        placement: Position, change of size, rotation and shear, ``[K, N, 6]``.
+        sprites: The canvases and their places.
         pixels_x: Places of the pixels' middles along a row, ``[W]``, in half image sides from the image's centre.
         pixels_y: The same down a column, ``[H]``.
-        tint: Change of the colours and of the opacity in logits, ``[K, N, C + 1]``; none by default.
     """
-    if canvases.device.type != "cpu":
-        return [_draw(canvases, usual_size, level, placement, pixels_x, pixels_y, tint)]
-    tints = [None] * len(canvases) if tint is None else tint.split(1)
-    each = zip(canvases.split(1), usual_size.split(1), level.split(1), placement.split(1), tints, strict=True)
-    return [_draw(*layer[:4], pixels_x, pixels_y, layer[4]) for layer in each]
+    parts = sprites.split() if sprites.canvases.device.type == "cpu" else [sprites]
+    return [_draw(part, pixels_x, pixels_y) for part in parts]
 
 
-def _draw(
-    canvases: Tensor,
-    usual_size: Tensor,
-    level: Tensor,
-    placement: Tensor,
-    pixels_x: Tensor,
-    pixels_y: Tensor,
-    tint: Tensor | None,
-) -> Layers:
+def _draw(sprites: Sprites, pixels_x: Tensor, pixels_y: Tensor) -> Layers:
+    canvases, usual_size, level, placement, tint = sprites
     position, change, rotation, shear = placement.split([2, 2, 1, 1], -1)
     # Linear where it matters, and positive: softplus alone underflows to zero under extreme interventions.
     size = usual_size * (nn.functional.softplus(4 * (1 + change / usual_size)) / 4).clamp(min=1e-3)

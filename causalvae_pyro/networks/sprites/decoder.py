@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from causalvae_pyro.networks.decoders import _Decoder
-from causalvae_pyro.networks.shapes import check_image_shape
-from causalvae_pyro.networks.sprites.compositing import OUTSIDE, composite, render_layers
+from causalvae_pyro.networks.shapes import check_at_least, check_image_shape
+from causalvae_pyro.networks.sprites.compositing import OUTSIDE, Sprites, composite, render_layers
 from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
 from causalvae_pyro.networks.sprites.segmentation import Part, find_background, find_parts
 from causalvae_pyro.utils.images import check_images, scale_images
@@ -78,11 +78,9 @@ class SpriteDecoder(_Decoder):
     ) -> None:
         check_image_shape(image_shape, 1)
         super().__init__(image_shape, num_concepts, dim, noise_dim)
-        for argument, value, least in (("sprites", sprites, self._fewest), ("hidden", hidden, 1)):
-            if value < least:
-                raise ValueError(f"{argument}: got {value}; must be at least {least}")
-        if canvas < 2:
-            raise ValueError(f"canvas: got {canvas}; must be at least 2")
+        check_at_least(self._fewest, sprites=sprites)
+        check_at_least(1, hidden=hidden)
+        check_at_least(2, canvas=canvas)
         colours, height, width = self.image_shape
         self.sprites = sprites
         self.effects_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden)
@@ -201,19 +199,19 @@ class SpriteDecoder(_Decoder):
         placement = self.base + self.effects_of_concepts(concepts).sum(2)
         if self.effects_of_noise is not None:
             placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
-        level = self.level.flatten() * _GAIN
         fields, tint = self._appearance(concepts)
         behind = self.background * _GAIN + fields
         if not self.sprites:
             return behind.expand(len(concepts), *self.image_shape).reshape(*lead, *self.image_shape)
-        layers = render_layers(self._canvas(), self.size, level, placement, self.pixels_x, self.pixels_y, tint)
+        sprites = Sprites(self._canvas(), self.size, self.level.flatten() * _GAIN, placement, tint)
+        layers = render_layers(sprites, self.pixels_x, self.pixels_y)
         background = behind.sigmoid().flatten(-2)
         image = composite(background, (self.frame * _GAIN).flatten(), layers)
         # The likelihood takes logits.
         return torch.logit(image, eps=1e-6).reshape(*lead, *self.image_shape)
 
     def _appearance(self, concepts: Tensor) -> tuple[Tensor | float, Tensor | None]:
-        """What concepts do to the look of the background, in logits, and of the layers, as :func:`render_layers` takes it."""
+        """What concepts do to the look of the background, in logits, and of the layers, as :class:`Sprites` holds it."""
         return 0.0, None
 
     def _canvas(self) -> Tensor:
