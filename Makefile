@@ -14,7 +14,7 @@ pendulum: $(STAMP)  ## the main job: train on Pendulum, score, write runs/pendul
 flow: $(STAMP)  ## the same on Flow
 	$(BIN)/causalvae train flow --overwrite
 
-celeba: $(STAMP)  ## faces of your own copy: make celeba ROOT=path/to/celeba (half an hour on 2 cores for 8,000 faces)
+celeba: $(STAMP)  ## faces of your own copy: make celeba ROOT=path/to/celeba (half an hour for 8,000 faces on 2 cores that compute in bfloat16, an hour on others)
 	$(BIN)/causalvae train celeba --root $(ROOT) --overwrite
 
 pretrained: $(STAMP)  ## the runs that come with the package: trains both, and keeps weights, configuration and scores

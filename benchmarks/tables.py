@@ -222,6 +222,7 @@ def readme(text: str) -> str:
 def results_page(text: str) -> str:
     """docs/results.md with its tables replaced."""
     text = _replaced(text, "photographs", photograph_tables.faces(sorted(RESULTS.glob("photographs_celeba_smile*.json"))))
+    text = _replaced(text, "beard", photograph_tables.faces([RESULTS / "photographs_celeba_beard.json"]))
     text = _replaced(text, "light", photograph_tables.light(RESULTS / "photographs_yaleb.json"))
     text = _replaced(text, "protocol", protocol_table.markdown(RESULTS / "protocol_morphomnist.json"))
     return table1_tables.results_page(_replaced(text, "results", results()))

@@ -23,8 +23,12 @@ __all__ = [
     "GaussianLikelihood",
     "LaplaceLikelihood",
     "NegativeBinomialLikelihood",
+    "PixelwiseGaussianLikelihood",
     "PoissonLikelihood",
 ]
+
+# A brightest pixel that is next to none.
+_BLACK = 1e-3
 
 
 class _Likelihood(Configurable, nn.Module):
@@ -162,6 +166,69 @@ class GaussianLikelihood(_LocationScale):
 
     def forward(self, output: Tensor) -> dist.Distribution:
         return _IsotropicNormal(*self._parameters_for(output))
+
+
+class PixelwiseGaussianLikelihood(_LocationScale):
+    """Gaussian pixels with mean ``m = sigmoid(output)`` and a standard deviation for each pixel, read from the mean image.
+
+    ::
+
+        s = min_scale + scale exp(h(m))                   h: three convolutions, 0 at first
+        s = (min_scale + scale exp(h(m / b))) b           with relative=True; b is the brightest pixel of m
+
+    A mean image tells where it is unsure: at the edges of what it shows, and not on the ground or within. So pixel noise that a
+    counterfactual keeps (``pixel_noise`` of :func:`~causalvae_pyro.counterfactual`), ``x' = m' + s' (x - m) / s``, fades where
+    the new image is sure, and with it the edges of the old one; one scale for all pixels pastes them over the new image.
+
+    Learned together with the mean by maximum likelihood, pixels that are hard to explain are given up: the mean of a pixel counts
+    in proportion to ``1 / s^2``. Learn the mean with one scale first, then :func:`~causalvae_pyro.training.fit_pixel_scales`.
+
+    Args:
+        channels: Of the images.
+        scale: The standard deviation at first, > ``min_scale``.
+        min_scale: Floor of the scales, > 0.
+        relative: Noise in proportion to the brightness, for images on black ground: what makes the image brighter then makes
+            its noise larger by the same factor, and a picture that keeps all of its noise is multiplied as a whole.
+        hidden: Channels between the convolutions.
+        bounded: See :class:`GaussianLikelihood`.
+        lr_factor: See :class:`GaussianLikelihood`.
+
+    Source: Kendall & Gal 2017 (a variance for each pixel, by a network).
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        *,
+        scale: float = 0.1,
+        min_scale: float = 4e-3,
+        relative: bool = False,
+        hidden: int = 16,
+        bounded: bool = True,
+        lr_factor: float = 1.0,
+    ) -> None:
+        super().__init__(scale, learn_scale=True, min_scale=min_scale, bounded=bounded, lr_factor=lr_factor)
+        check_count("channels", channels)
+        check_count("hidden", hidden)
+        self.relative = relative
+        self.network = nn.Sequential(
+            *(nn.Conv2d(channels, hidden, 3, padding=1), nn.SiLU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.SiLU()),
+            nn.Conv2d(hidden, channels, 3, padding=1),
+        )
+        last: Any = self.network[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def scales(self, mean: Tensor) -> Tensor:
+        """The standard deviations of mean images ``[..., C, H, W]``, of the same shape."""
+        images = mean.reshape(-1, *mean.shape[-3:])
+        top = images.amax((-3, -2, -1), keepdim=True).clamp(min=_BLACK) if self.relative else 1.0
+        scales = self.min_scale + (self.log_scale + self.network(2 * images / top - 1)).exp()
+        return (scales * top).reshape(mean.shape)
+
+    def forward(self, output: Tensor) -> dist.Distribution:
+        mean = output.sigmoid() if self.bounded else output
+        return dist.Normal(mean, self.scales(mean), validate_args=False).to_event(3)
 
 
 class LaplaceLikelihood(_LocationScale):

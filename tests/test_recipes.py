@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from causalvae_pyro.networks import (
 from causalvae_pyro.recipes import Recipe, choose_recipe
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.trial import unusual
+from causalvae_pyro.recipes.views import VIEWS, telling_changes, view
 from tests.networks.sprites.scenes import before_backgrounds
 
 
@@ -159,6 +161,69 @@ def test_left_and_right_matter_where_mirrored_images_are_read_worse():
     assert left_right_matters(x.transpose(-1, -2), place) == [1]
     place[30:, 0] = torch.nan
     assert left_right_matters(x, place) == []
+
+
+def blobs(count=800):
+    """Blobs on black: their place, how bright and how large they are, and whether they are square."""
+    generator, grid = torch.Generator().manual_seed(0), torch.linspace(-1, 1, 24)
+    place, bright, size, square = torch.rand(4, count, generator=generator)
+    across = (grid - 1.2 * (place[:, None] - 0.5)).abs() / (0.25 + 0.3 * size[:, None])
+    down = grid.abs().expand(count, -1) / (0.25 + 0.3 * size[:, None])
+    round_ = across[:, None, :] ** 2 + down[:, :, None] ** 2
+    box = torch.maximum(across[:, None, :], down[:, :, None].expand(-1, -1, 24)) ** 2
+    shape = torch.where((square > 0.5)[:, None, None], box, round_)
+    x = (0.3 + 0.6 * bright[:, None, None]) * torch.sigmoid(6 * (1 - shape))
+    return x[:, None], torch.stack([place, bright, size, (square > 0.5).float()], 1)
+
+
+def test_changes_that_labels_tell_of():
+    x, labels = blobs()
+    assert "shift" in telling_changes(x, labels[:, :1])
+    assert telling_changes(x, labels[:, 1:2]) == ["light"]
+    assert "zoom" in telling_changes(x, labels[:, 2:3])
+    assert telling_changes(x, labels[:, 3:]) == []
+    # Whatever the other labels are, and of what is known of them.
+    labels[700:, 1] = torch.nan
+    assert {"shift", "light", "zoom"} <= set(telling_changes((255 * x).byte(), labels))
+    assert telling_changes(x[:150], labels[:150, 1:2]) == []
+    state = torch.get_rng_state()
+    telling_changes(x, labels[:, 1:2])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_training_leaves_out_changes_that_labels_tell_of():
+    x, labels = blobs()
+    x, labels = x[..., :16, :16], labels[:, 1:3]
+    recipe, line = choose_recipe(x, labels, decoder="hierarchical", mirror=True)
+    assert "light" not in recipe.views
+    assert line.startswith("the labels change with ")
+    assert line.endswith(f"no such changes in training (views {' '.join(recipe.views)})")
+    run = recipe.build({"a": [], "b": []}, x, labels)
+    augmentation = run.guide.encoder.augmentation
+    assert augmentation.light == 0
+    assert all((getattr(augmentation, name) > 0) == (name in recipe.views) for name in VIEWS)
+    assert Recipe(**run.config["recipe"] | {"views": list(recipe.views)}) == recipe
+    assert choose_recipe(x, labels, decoder="hierarchical", mirror=True, views=("light",))[0].views == ("light",)
+    for bad in ("light", ("light", "colour")):
+        with pytest.raises(ValueError, match=r"^views: got .*; valid: any of 'shift', 'turn', 'zoom', 'light'"):
+            Recipe(views=bad)
+
+
+def test_views_change_what_they_name():
+    x = torch.rand(6, 3, 16, 16)
+    torch.testing.assert_close(view(False, ())(x), x)
+    lit = view(False, ("light",))(x)
+    assert not torch.allclose(lit, x)
+    for image, before in zip(lit, x, strict=True):
+        inner = (image > 0) & (image < 1)
+        line = np.polyfit(before[inner].double(), image[inner].double(), 1)
+        np.testing.assert_allclose(np.polyval(line, before[inner].double()), image[inner].double(), atol=1e-5)
+    mirrored = view(True, ("shift",), shift=0.0)(x.repeat(4, 1, 1, 1)).unflatten(0, (4, 6))
+    assert all(
+        torch.isclose(a, b, atol=1e-5).all() or torch.isclose(a, b.flip(-1), atol=1e-5).all()
+        for row in mirrored
+        for a, b in zip(row, x, strict=True)
+    )
 
 
 def test_groups_share_their_noise_where_that_explains_images():

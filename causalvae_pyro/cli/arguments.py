@@ -20,6 +20,8 @@ __all__ = ["PRESETS", "QUICK", "parse"]
 SIMULATORS = ("flow", "pendulum")
 #: Published data sets in a folder of the user's, see :data:`causalvae_pyro.datasets.registry.PUBLISHED`.
 PUBLISHED = ("celeba", "morphomnist", "yaleb")
+#: Small changes of images, see :data:`causalvae_pyro.recipes.views.VIEWS`.
+VIEWS = ("shift", "turn", "zoom", "light")
 #: Decoders of :class:`causalvae_pyro.Recipe`.
 DECODERS = ("auto", "conv", "sprites", "scene", "backdrop", "hierarchical", "bilinear")
 #: How they part train and test, see :class:`causalvae_pyro.datasets.ImageSimulator`.
@@ -149,6 +151,12 @@ def _make_parser() -> argparse.ArgumentParser:
         "--mirror",
         action=argparse.BooleanOptionalAction,
         help="photographs: mirrored images keep their labels; --no-mirror where left and right matter (default: by the data)",
+    )
+    train.add_argument(
+        "--views",
+        nargs="*",
+        choices=VIEWS,
+        help="photographs: small changes that leave the labels as they are (default: by the data)",
     )
     train.add_argument(
         "--grouped",

@@ -52,7 +52,7 @@ def choose(
         "encoder": arguments.encoder,
         "refinements": arguments.refinements,
         "noise_dim": 0 if arguments.noise_dim is None else arguments.noise_dim,
-        **{name: value for name in ("mirror", "grouped") if (value := getattr(arguments, name)) is not None},
+        **{name: value for name in ("mirror", "views", "grouped") if (value := getattr(arguments, name)) is not None},
     }
     if arguments.grouped and groups is None:
         raise ValueError("--grouped: the images have no groups; --group-by names the column that has")
@@ -72,7 +72,7 @@ def choose(
         raise ValueError(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )
-    named = ", ".join(f"--{option}" for option in ("decoder", "mirror", "grouped") if f"({option} " in reason)
+    named = ", ".join(f"--{option}" for option in ("decoder", "mirror", "views", "grouped") if f"({option} " in reason)
     return recipe, f"{reason} (options: {named})" if named else reason
 
 

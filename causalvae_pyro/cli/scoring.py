@@ -12,6 +12,7 @@ from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.evaluation.evaluate import evaluate, has_truth, score_table, train_predictor
 from causalvae_pyro.evaluation.predicted import train_photograph_predictor
 from causalvae_pyro.evaluation.report import write_report
+from causalvae_pyro.recipes.views import VIEWS
 
 __all__ = ["score"]
 
@@ -57,13 +58,14 @@ def score(
         # Photographs: a predictor that saw other images than the classifiers of the training. Categories: one that reads them.
         train_data = load_dataset(description, "train") if train_data is None else train_data
         order = [run.graph.names.index(name) for name in data.graph.names]
-        mirror = run.config.get("recipe", {}).get("mirror", True)
+        recipe = run.config.get("recipe", {})
         with stages.stage("predictor", bars=True) as note:
             options["photograph_predictor"] = train_photograph_predictor(
                 train_data.images,
                 train_data.labels,
                 [binary[k] for k in order],
-                mirror=mirror,
+                mirror=recipe.get("mirror", True),
+                views=recipe.get("views", VIEWS),
                 kinds=[kinds[k] for k in order],
                 steps=_PREDICTOR_STEPS,
                 device=run.model.zero.device,

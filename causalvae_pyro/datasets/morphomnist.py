@@ -16,7 +16,7 @@ from causalvae_pyro.datasets.labelled_images import LabelledImages
 from causalvae_pyro.datasets.splits import check_split, random_fifth
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.utils.files import user_path
-from causalvae_pyro.utils.images import as_images
+from causalvae_pyro.utils.images import as_images, bright_part
 from causalvae_pyro.utils.tables import read_table
 
 __all__ = ["MorphoMNIST"]
@@ -114,9 +114,7 @@ class MorphoMNIST(LabelledImages):
 
         Source: Pawlowski et al. 2020, who set the intensity by it.
         """
-        pixels = as_images(images, "images").flatten(1) * 255
-        half = (pixels.amin(1, keepdim=True) + pixels.amax(1, keepdim=True)) / 2
-        return torch.where(pixels >= half, pixels, torch.nan).nanmedian(1).values
+        return bright_part(as_images(images, "images") * 255)
 
     @classmethod
     def counterfactual_labels(cls, labels: Tensor, do: Mapping[str, float | Tensor]) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.metrics import PhotographPredictor, kind_scores
-from causalvae_pyro.networks import RandomView
 from causalvae_pyro.objectives import reserved
+from causalvae_pyro.recipes.views import VIEWS, view
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["predicted_scores", "train_photograph_predictor"]
@@ -28,6 +28,7 @@ def train_photograph_predictor(
     binary: Sequence[bool],
     *,
     mirror: bool = True,
+    views: Sequence[str] = VIEWS,
     kinds: Sequence[int] = (),
     steps: int = 1000,
     seed: int = 0,
@@ -41,6 +42,7 @@ def train_photograph_predictor(
         labels: Their labels ``[N, n]``, NaN where missing.
         binary: Which labels are binary (0 or 1).
         mirror: Whether mirrored images keep their labels.
+        views: Which small changes do; see :class:`~causalvae_pyro.recipes.Recipe`.
         kinds: For each label the number of its kinds where it is a category, else 0.
         steps: Steps of training.
         seed: Of the weights and the order. Global generators stay as they were.
@@ -50,11 +52,11 @@ def train_photograph_predictor(
     rows = torch.cat([reserved(torch.as_tensor(part)) for part in images.split(_BLOCK)]).nonzero().squeeze(1)
     # Of very few images a third may be none.
     rows = rows if len(rows) >= 2 else torch.arange(len(images))
-    view = RandomView(mirror=mirror, shift=0.06, zoom=0.1, turn=8.0, grain=0.05)
+    changed = view(mirror, views, shift=0.06, zoom=0.1, turn=8.0, grain=0.05)
     with kept_rng_state(device):
         torch.manual_seed(seed)
         predictor = PhotographPredictor(images.shape[1:], binary, mirror=mirror, kinds=kinds).to(device)
-        predictor.fit(images[rows], labels[rows], steps=steps, augment=view, seed=seed, progress=progress)
+        predictor.fit(images[rows], labels[rows], steps=steps, augment=changed, seed=seed, progress=progress)
     return predictor
 
 

@@ -100,22 +100,40 @@ class RandomView(Configurable, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` in [0, 1] to the same shape."""
+        x = self.apply_changes(x, self.sample_changes(x))
+        if self.grain:
+            x = x + self.grain * torch.rand(len(x), 1, 1, 1, device=x.device, dtype=x.dtype) * torch.randn_like(x)
+        return x
+
+    def sample_changes(self, x: Tensor) -> dict[str, Tensor]:
+        """What is to be done to each of the images ``[N, C, H, W]``, by the argument's name, ``[N, k]``.
+
+        ``turn`` (radians), ``zoom`` (factor), ``mirror`` (1 or -1), ``shift`` (across and down, in half sides),
+        ``light`` (factor of the contrast, and brightness).
+        """
         count = len(x)
 
         def between(limit: float) -> Tensor:
             return (2 * torch.rand(count, device=x.device, dtype=x.dtype) - 1) * limit
 
-        angle, size = between(self.turn * math.pi / 180), 1 + between(self.zoom)
-        side = torch.where(torch.rand(count, device=x.device) < 0.5 * self.mirror, -1.0, 1.0).to(x)
+        changes = {"turn": between(self.turn * math.pi / 180)[:, None], "zoom": 1 + between(self.zoom)[:, None]}
+        changes["mirror"] = torch.where(torch.rand(count, device=x.device) < 0.5 * self.mirror, -1.0, 1.0).to(x)[:, None]
+        changes["shift"] = torch.stack([between(2 * self.shift), between(2 * self.shift)], 1)
+        if self.light:
+            changes["light"] = torch.stack([1 + between(self.light), between(self.light)], 1)
+        return changes
+
+    @staticmethod
+    def apply_changes(x: Tensor, changes: dict[str, Tensor]) -> Tensor:
+        """Images ``[N, C, H, W]`` in [0, 1], changed as :meth:`sample_changes` has it."""
+        angle, size, side = (changes[name][:, 0] for name in ("turn", "zoom", "mirror"))
         rows = [
-            torch.stack([side * size * angle.cos(), -size * angle.sin(), between(2 * self.shift)], -1),
-            torch.stack([side * size * angle.sin(), size * angle.cos(), between(2 * self.shift)], -1),
+            torch.stack([side * size * angle.cos(), -size * angle.sin(), changes["shift"][:, 0]], -1),
+            torch.stack([side * size * angle.sin(), size * angle.cos(), changes["shift"][:, 1]], -1),
         ]
         grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
         x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-        if self.light:
-            contrast, brightness = 1 + between(self.light), between(self.light)
-            x = ((x - 0.5) * contrast[:, None, None, None] + 0.5 + brightness[:, None, None, None]).clamp(0, 1)
-        if self.grain:
-            x = x + self.grain * torch.rand(count, 1, 1, 1, device=x.device, dtype=x.dtype) * torch.randn_like(x)
+        if "light" in changes:
+            contrast, brightness = changes["light"][:, :, None, None, None].unbind(1)
+            x = ((x - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
         return x

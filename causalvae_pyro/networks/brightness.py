@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from typing_extensions import Self
 
 from causalvae_pyro.networks.decoders import FiLMDecoder
 from causalvae_pyro.utils.configurable import Configurable
-from causalvae_pyro.utils.images import scale_images
+from causalvae_pyro.utils.images import bright_part, scale_images
 
 __all__ = ["BrightnessDecoder"]
 
@@ -24,6 +25,14 @@ class BrightnessDecoder(Configurable, nn.Module):
         g = sigmoid(level + sum_j f_j(z_j))               how bright it is, in (0, 1)
         x = g p
 
+    With ``exact=True`` the picture is divided by its own bright part first, the median of its pixels at least half way from
+    darkest to brightest. So the brightness ``g`` *is* that median of the image, whatever its shape and its blur::
+
+        x = g p / bright_part(p)                          at most 1
+
+    With ``brightness_concepts`` these concepts set the brightness and nothing else, and the others set the picture alone: an
+    intervention on one of the former multiplies the image by a number.
+
     Each ``f_j`` is linear plus a small network. Convolutions would have to learn the product for every shape; here it is given,
     and concepts act on the brightness *additively*, as in :class:`~causalvae_pyro.networks.SpriteDecoder`. Whether a concept acts
     on the brightness, the picture or both is learned; :class:`~causalvae_pyro.objectives.EffectSparsity` makes its effect on the
@@ -32,13 +41,30 @@ class BrightnessDecoder(Configurable, nn.Module):
     Args:
         picture: Any decoder of ``z`` (and ``eps_x``), with output in logits.
         hidden: Width of the networks ``f_j``.
+        exact: See above.
+        brightness_concepts: Their positions, in [0, n); see above. By default any concept may act on both.
     """
 
-    def __init__(self, picture: nn.Module, *, hidden: int = 16) -> None:
+    sets_brightness: Tensor
+
+    def __init__(
+        self,
+        picture: nn.Module,
+        *,
+        hidden: int = 16,
+        exact: bool = False,
+        brightness_concepts: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         if hidden < 1:
             raise ValueError(f"hidden: got {hidden}; must be at least 1")
         decoder: Any = picture
+        count: int = decoder.num_concepts
+        if brightness_concepts is not None and not set(brightness_concepts) <= set(range(count)):
+            raise ValueError(f"brightness_concepts: got {list(brightness_concepts)}; must be positions of the {count} concepts")
+        self.exact, self.separate = exact, brightness_concepts is not None
+        sets = [brightness_concepts is None or j in brightness_concepts for j in range(count)]
+        self.register_buffer("sets_brightness", torch.tensor(sets), persistent=False)
         self.picture = decoder
         self.image_shape: tuple[int, ...] = tuple(decoder.image_shape)
         self.num_concepts: int = decoder.num_concepts
@@ -53,7 +79,16 @@ class BrightnessDecoder(Configurable, nn.Module):
 
     @classmethod
     def from_images(
-        cls, images: Tensor, num_concepts: int, dim: int = 1, *, picture: type = FiLMDecoder, hidden: int = 16, **kwargs: Any
+        cls,
+        images: Tensor,
+        num_concepts: int,
+        dim: int = 1,
+        *,
+        picture: type = FiLMDecoder,
+        hidden: int = 16,
+        exact: bool = False,
+        brightness_concepts: Sequence[int] | None = None,
+        **kwargs: Any,
     ) -> Self:
         """Makes a decoder for such images: their mean as initial picture, at the mean of their brightest pixels.
 
@@ -63,10 +98,12 @@ class BrightnessDecoder(Configurable, nn.Module):
             dim: Dimensions of each concept.
             picture: Class of the picture's decoder.
             hidden: See the class.
+            exact: See the class.
+            brightness_concepts: See the class.
             **kwargs: Passed on to ``picture``.
         """
         inner = picture.from_images(images, num_concepts, dim, **kwargs)  # type: ignore[attr-defined]
-        decoder = cls(inner, hidden=hidden)
+        decoder = cls(inner, hidden=hidden, exact=exact, brightness_concepts=brightness_concepts)
         top = scale_images(images.flatten(1).amax(1)).mean()
         with torch.no_grad():
             decoder.level.copy_(torch.logit(top.clamp(0.05, 0.95)))
@@ -82,7 +119,8 @@ class BrightnessDecoder(Configurable, nn.Module):
     def effects(self, z: Tensor) -> Tensor:
         """What each concept does to the brightness, in logits, ``[..., n]`` for ``z [..., n, d]``."""
         hidden = torch.tanh((z[..., None] * self.first).sum(-2) + self.first_bias)
-        return (z * self.linear).sum(-1) + (hidden * self.second).sum(-1) / hidden.shape[-1]
+        effects = (z * self.linear).sum(-1) + (hidden * self.second).sum(-1) / hidden.shape[-1]
+        return effects * self.sets_brightness if self.separate else effects
 
     def gain(self, z: Tensor) -> Tensor:
         """The brightness ``g``, ``[...]`` for ``z [..., n, d]``."""
@@ -103,7 +141,11 @@ class BrightnessDecoder(Configurable, nn.Module):
         return torch.cat([own, self.picture.effect_sizes(z)]) if hasattr(self.picture, "effect_sizes") else own
 
     def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
-        picture = (self.picture(z, eps_x) if self.noise_dim else self.picture(z)).sigmoid()
+        shown = z * ~self.sets_brightness[:, None] if self.separate else z
+        # In the concepts' precision: half precision is coarser than a grey level.
+        picture = (self.picture(shown, eps_x) if self.noise_dim else self.picture(shown)).to(z.dtype).sigmoid()
+        if self.exact:
+            picture = picture / bright_part(picture)[..., None, None, None]
         image = picture * self.gain(z)[..., None, None, None]
         # The likelihood takes logits.
         return torch.logit(image.clamp(1e-6, 1 - 1e-6))

@@ -14,6 +14,7 @@ from causalvae_pyro.recipes import bilinear
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.recipe import Recipe
 from causalvae_pyro.recipes.trial import known_concepts, try_decoders, unusual
+from causalvae_pyro.recipes.views import VIEWS, telling_changes
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CANDIDATES", "choose_recipe"]
@@ -47,8 +48,9 @@ def choose_recipe(
     """The recipe that fits the data.
 
     Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`) it is the one for images
-    with much of their own. Then two more things are chosen: whether mirrored images keep their labels and, with groups, whether
-    images of one group share what the labels do not say. If they do, and a basis of some groups' images says
+    with much of their own. Then it is chosen whether mirrored images keep their labels, which small changes of an
+    image do (:func:`~causalvae_pyro.recipes.views.telling_changes`) and, with groups, whether images of one group share what the
+    labels do not say. If they do, and a basis of some groups' images says
     more of another group than the mean image of its labels, the decoder is the bilinear one.
 
     Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and compared on images held
@@ -90,6 +92,10 @@ def choose_recipe(
                 options["decoder"] = "bilinear"
                 reasons[0] = reasons[0].removesuffix(_SEVERAL)
                 reasons.append("other groups' images explain those of a group held out: linear in the noise (decoder 'bilinear')")
+    if "views" not in options and options["decoder"] == "hierarchical" and (told := telling_changes(images, labels)):
+        options["views"] = tuple(name for name in VIEWS if name not in told)
+        kept = " ".join(options["views"]) or "none"
+        reasons.append(f"the labels change with {', '.join(told)}: no such changes in training (views {kept})")
     return Recipe(**options), "; ".join(reasons)
 
 

@@ -19,7 +19,6 @@ from causalvae_pyro.networks import (
     LabelPredictor,
     NormalisedEncoder,
     ProjectionDiscriminator,
-    RandomView,
     ResidualEncoder,
 )
 from causalvae_pyro.objectives.classifier_consistency import ClassifierConsistency
@@ -30,6 +29,7 @@ from causalvae_pyro.objectives.terms import LabelFit, Term
 from causalvae_pyro.priors import CategoricalPrior, FixedPrior
 from causalvae_pyro.recipes import bilinear
 from causalvae_pyro.recipes.levels import count_levels
+from causalvae_pyro.recipes.views import view
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.label_columns import is_binary, label_widths
@@ -97,7 +97,7 @@ def build(
     # From about the spread of the pixels on.
     likelihood = GaussianLikelihood(0.25, learn_scale=True, min_scale=_MIN_SCALE)
     model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=decoder.noise_dim)
-    encoder = AugmentedEncoder(NormalisedEncoder(shape), RandomView(mirror=recipe.mirror))
+    encoder = AugmentedEncoder(NormalisedEncoder(shape), view(recipe.mirror, recipe.views))
     return Run(model, HierarchicalGuide(encoder, model, init_scale=_BINARY_STD), config)
 
 
@@ -123,7 +123,7 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
     shape, binary = run.model.decoder.image_shape, run.config["binary"]
     n = sum(label_widths(run.model.prior, len(run.graph)))
     classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
-    views = [RandomView(mirror=recipe.mirror, grain=_GRAIN) for _ in classifiers]
+    views = [view(recipe.mirror, recipe.views, grain=_GRAIN) for _ in classifiers]
     terms = [
         LabelFit(),
         ClassifierFit(classifiers, augmentations=views, binary=binary),

@@ -23,6 +23,7 @@ from causalvae_pyro.objectives.terms import LabelFit, Term, warm_up
 from causalvae_pyro.priors import CategoricalPrior, FixedPrior, LabelPrior
 from causalvae_pyro.recipes import backdrop, photographs
 from causalvae_pyro.recipes.concepts import label_concepts
+from causalvae_pyro.recipes.views import VIEWS
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.images import check_images, scale_images
@@ -100,6 +101,9 @@ class Recipe:
         mirror: For the hierarchical decoder: mirrored images keep their labels, for the classifiers and the encoder. Not where
             left and right matter. For the bilinear decoder: mirrored images are more groups. Where left and right matter, with
             the sign of labels changed, if they are read like that.
+        views: For the hierarchical decoder: which small changes leave the labels as they are, for the classifiers and the
+            encoder, of ``"shift"``, ``"turn"``, ``"zoom"`` and ``"light"``. Not ``"light"`` where a label is a brightness, nor
+            ``"shift"`` where it is a place.
         grouped: For the hierarchical decoder: images of one group (a person under several lights) have the same noise, and
             train with ``fit(groups=)``. Then images of a group show each other's counterfactuals
             (:class:`~causalvae_pyro.objectives.GroupSwap`), in place of classifiers and discriminator. Always True with the
@@ -123,6 +127,7 @@ class Recipe:
     realism: float = 2.0
     minimality: float = 0.0015
     mirror: bool = True
+    views: tuple[str, ...] = VIEWS
     grouped: bool = False
     teacher_forcing: bool = False
 
@@ -144,6 +149,10 @@ class Recipe:
         for name in ("consistency", "realism", "minimality"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; must be >= 0")
+        if isinstance(self.views, str) or not set(self.views) <= set(VIEWS):
+            raise ValueError(f"views: got {self.views!r}; valid: any of {', '.join(map(repr, VIEWS))}")
+        # From a file they come as a list.
+        object.__setattr__(self, "views", tuple(self.views))
         for argument, value, valid in (
             ("decoder", self.decoder, ("conv", "sprites", "scene", "backdrop", "hierarchical", "bilinear", "auto")),
             ("encoder", self.encoder, ("conv", "spatial")),

@@ -5,6 +5,7 @@ from causalvae_pyro.training.devices import resolve_device
 from causalvae_pyro.training.fitting import fit
 from causalvae_pyro.training.history import History
 from causalvae_pyro.training.monitor import NonFiniteLossError
+from causalvae_pyro.training.pixel_scales import fit_pixel_scales
 from causalvae_pyro.training.resuming import TrainingCheckpoint
 from causalvae_pyro.training.schedules import cosine_schedule, linear_schedule
 
@@ -19,6 +20,7 @@ __all__ = [
     "TrainingState",
     "cosine_schedule",
     "fit",
+    "fit_pixel_scales",
     "linear_schedule",
     "resolve_device",
 ]

@@ -8,7 +8,7 @@ import torch
 from pyro.poutine.messenger import unwrap
 from torch import Tensor, nn
 
-__all__ = ["as_images", "check_images", "check_observations", "pixels_of", "scale_images", "scale_observations"]
+__all__ = ["as_images", "bright_part", "check_images", "check_observations", "pixels_of", "scale_images", "scale_observations"]
 
 
 def pixels_of(module: Any) -> bool | None:
@@ -143,3 +143,17 @@ def scale_images(
 def _check_dtype(x: Tensor, argument: str) -> None:
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise ValueError(f"{argument}: expected uint8, or floating point in [0, 1], got {x.dtype}")
+
+
+def bright_part(images: Tensor) -> Tensor:
+    """How bright the bright part of an image is: the median of the pixels at least half way from darkest to brightest.
+
+    Args:
+        images: ``[..., C, H, W]``, floating point.
+
+    Returns:
+        ``[...]``. Its gradient goes to the pixel that is the median.
+    """
+    pixels = images.flatten(-3)
+    half = (pixels.amin(-1, keepdim=True) + pixels.amax(-1, keepdim=True)) / 2
+    return torch.where(pixels >= half, pixels, torch.nan).nanmedian(-1).values

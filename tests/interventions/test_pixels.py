@@ -9,7 +9,13 @@ from torch.testing import assert_close
 from causalvae_pyro import CausalGraph, counterfactual
 from causalvae_pyro.interventions import abduct, abduct_pixels, counterfactual_traces, predict
 from causalvae_pyro.interventions.pixels import standardised
-from causalvae_pyro.likelihoods import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood, LaplaceLikelihood
+from causalvae_pyro.likelihoods import (
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    GaussianLikelihood,
+    LaplaceLikelihood,
+    PixelwiseGaussianLikelihood,
+)
 from tests.builders import check_one_line, make_pair, raises
 
 GRAPH = CausalGraph(["cause", "effect"], [("cause", "effect")])
@@ -39,6 +45,7 @@ LIKELIHOODS = {
     "normal": lambda: Spread(dist.Normal),
     "gumbel": lambda: Spread(dist.Gumbel),
     "student": lambda: Spread(students),
+    "pixelwise": lambda: PixelwiseGaussianLikelihood(scale=0.2),
 }
 every_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
 

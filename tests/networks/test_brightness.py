@@ -17,7 +17,9 @@ from causalvae_pyro import (
     load,
     save,
 )
+from causalvae_pyro.datasets import MorphoMNIST
 from causalvae_pyro.networks import BrightnessDecoder, FiLMDecoder, MLPDecoder, MLPEncoder
+from causalvae_pyro.utils.images import bright_part
 
 SHAPE = (1, 8, 8)
 
@@ -94,7 +96,7 @@ def test_effect_sizes_of_a_picture_that_has_them_count_too():
 
 def test_it_is_saved_with_its_picture(tmp_path):
     scm = AdditiveNoiseSCM(CausalGraph(["a", "b"], [("a", "b")]))
-    decoder = shake(BrightnessDecoder(FiLMDecoder(SHAPE, 2, noise_dim=2), hidden=5))
+    decoder = shake(BrightnessDecoder(FiLMDecoder(SHAPE, 2, noise_dim=2), hidden=5, exact=True, brightness_concepts=[1]))
     model = CausalVAE(scm, FixedPrior(2), decoder, GaussianLikelihood(), noise_dim=2)
     save(Run(model, AmortizedGuide(MLPEncoder(SHAPE), scm, noise_dim=2)), tmp_path)
     z, eps_x = torch.randn(3, 2, 1), torch.randn(3, 2)
@@ -111,3 +113,50 @@ def test_any_picture_will_do():
             return z.sum((-2, -1))[..., None, None, None].expand(*z.shape[:-2], *SHAPE)
 
     assert BrightnessDecoder(Plain())(torch.randn(3, 2, 1)).shape == (3, *SHAPE)
+
+
+def test_an_exact_brightness_is_the_bright_part_of_the_image():
+    decoder = shake(BrightnessDecoder(MLPDecoder(SHAPE, 2, noise_dim=3), exact=True))
+    with torch.no_grad():
+        decoder.level.fill_(-2.0)  # far from white, where pixels end
+    z, eps_x = torch.randn(7, 5, 2, 1), torch.randn(7, 5, 3)
+    image = decoder(z, eps_x).sigmoid()
+    assert_close(bright_part(image), decoder.gain(z), atol=1e-5, rtol=1e-4)
+    levels = MorphoMNIST.measure_intensity(image.detach().flatten(0, 1))
+    assert_close(levels, 255 * decoder.gain(z).detach().flatten(), atol=0.01, rtol=1e-3)
+    picture = decoder.picture(z, eps_x).sigmoid()
+    factor = decoder.gain(z) / bright_part(picture)
+    assert_close(image, factor[..., None, None, None] * picture, atol=1e-5, rtol=1e-4)
+
+
+def test_the_gradient_of_an_exact_brightness():
+    decoder = shake(BrightnessDecoder(MLPDecoder(SHAPE, 2), exact=True)).double()
+    with torch.no_grad():
+        decoder.level.fill_(-2.0)
+    z = torch.randn(3, 2, 1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: decoder(z).sigmoid(), z)
+    (slope,) = torch.autograd.grad(bright_part(decoder(z).sigmoid()).sum(), z)
+    (expected,) = torch.autograd.grad(decoder.gain(z).sum(), z)
+    assert_close(slope, expected)
+
+
+def test_concepts_of_the_brightness_alone():
+    decoder = shake(BrightnessDecoder(MLPDecoder(SHAPE, 3), brightness_concepts=[1]))
+    z = torch.randn(5, 3, 1)
+    brighter, other = z.clone(), z.clone()
+    brighter[:, 1] += 1
+    other[:, [0, 2]] += 1
+    ratio = (decoder(brighter).sigmoid() / decoder(z).sigmoid()).flatten(1)
+    assert_close(ratio, (decoder.gain(brighter) / decoder.gain(z))[:, None].expand_as(ratio), rtol=1e-3, atol=1e-3)
+    assert (ratio - 1).abs().min() > 1e-3
+    assert torch.equal(decoder.gain(other), decoder.gain(z))
+    assert not torch.equal(decoder(other), decoder(z))
+    assert (decoder.effect_sizes(z)[0, [0, 2]] < 1e-3).all()
+    with pytest.raises(ValueError, match=r"^brightness_concepts: got \[3\]; must be positions of the 3 concepts"):
+        BrightnessDecoder(MLPDecoder(SHAPE, 3), brightness_concepts=[3])
+
+
+def test_the_bright_part_by_hand():
+    image = torch.tensor([[[0.0, 0.4, 0.5], [0.6, 0.9, 1.0]]])  # half way is 0.5
+    assert bright_part(image).item() == pytest.approx(0.6)  # the lower of both in the middle
+    assert bright_part(torch.full((2, 1, 3, 3), 0.3)).tolist() == pytest.approx([0.3, 0.3])
