@@ -179,11 +179,11 @@ def test_parts_before_backgrounds(tmp_path, capsys, monkeypatch):
     assert isinstance(load(out).model.decoder, BackdropDecoder)
     assert main(["counterfactual", str(out), "--do", "across=0.5", "--count", "2", "--out", str(tmp_path / "cf.png")]) == 0
     capsys.readouterr()
-    assert main(["train", *own(data), *options, "--patience", "2", "--out", str(tmp_path / "other")]) == 1
+    assert main(["train", *own(data), *options, "--patience", "2", "--out", str(tmp_path / "other")]) == 2
     assert capsys.readouterr().err.startswith("causalvae: error: --patience: the sprites' loss increases")
     # Labels that say nothing of the images.
     data = write(tmp_path / "shuffled", x, z[torch.randperm(len(z)), :, 0], "across", "down")
-    assert main(["train", *own(data), *options, "--out", str(tmp_path / "other")]) == 1
+    assert main(["train", *own(data), *options, "--out", str(tmp_path / "other")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("causalvae: error: images: nothing of one colour")
     assert "decoder 'hierarchical'" in line

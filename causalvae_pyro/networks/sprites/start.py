@@ -13,7 +13,7 @@ from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["Start", "check_concepts", "find_moving_start", "find_start"]
 
-_SAMPLE = 300
+_SAMPLE, _FEWEST = 300, 40
 
 
 @dataclass
@@ -43,7 +43,8 @@ def find_start(images: Tensor) -> Start:
     Args:
         images: ``[N, C, H, W]`` in [0, 1] or uint8.
     """
-    chosen, sample = _choose(images)
+    chosen = torch.randperm(len(images))[:_SAMPLE]
+    sample = _pick(images, chosen)
     background = find_background(sample)
     return Start(len(images), chosen, background, find_parts(sample, background))
 
@@ -54,8 +55,15 @@ def find_moving_start(images: Tensor, concepts: Tensor) -> Start:
     Args:
         images: ``[N, C, H, W]`` in [0, 1] or uint8.
         concepts: ``[N, n, d]``; images with any that is NaN do not count.
+
+    Raises:
+        ValueError: If fewer than 40 images have all their concepts.
     """
-    chosen, sample = _choose(images)
+    complete = (~concepts.isnan().flatten(1).any(1)).nonzero().squeeze(1).cpu()
+    if len(complete) < _FEWEST:
+        raise ValueError(f"concepts: {len(complete)} images have all of them; what they move is found in at least {_FEWEST}")
+    chosen = complete[torch.randperm(len(complete))[:_SAMPLE]]
+    sample = _pick(images, chosen)
     return Start(len(images), chosen, sample.mean(0), find_moving_parts(sample, _of_sample(concepts, chosen)))
 
 
@@ -65,9 +73,8 @@ def check_concepts(concepts: Tensor, count: int, n: int, d: int) -> None:
         raise ValueError(f"concepts: expected shape {[count, n, d]}, got {list(concepts.shape)}")
 
 
-def _choose(images: Tensor) -> tuple[Tensor, Tensor]:
-    chosen = torch.randperm(len(images))[:_SAMPLE]
-    return chosen, scale_images(images[chosen.to(images.device)].detach()).float().cpu()
+def _pick(images: Tensor, chosen: Tensor) -> Tensor:
+    return scale_images(images[chosen.to(images.device)].detach()).float().cpu()
 
 
 def _of_sample(concepts: Tensor, chosen: Tensor) -> NDArray:

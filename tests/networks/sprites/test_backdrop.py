@@ -182,8 +182,13 @@ def test_images_whose_labels_are_missing_do_not_count():
     z[::3] = torch.nan
     torch.manual_seed(0)
     assert BackdropDecoder.from_images(images, N, concepts=z, **WIDTHS).scene.sprites == 1
-    with raises("images", "use a HierarchicalDecoder"):
-        BackdropDecoder.from_images(images, N, concepts=torch.full_like(z, torch.nan), **WIDTHS)
+    # Most may be missing: the others are looked at.
+    many, concepts, _ = before_backgrounds(800)
+    concepts[60:] = torch.nan
+    assert BackdropDecoder.from_images(many, N, concepts=concepts, **WIDTHS).scene.sprites == 1
+    concepts[39:] = torch.nan
+    with pytest.raises(ValueError, match="^concepts: 39 images have all of them; .* at least 40$"):
+        BackdropDecoder.from_images(many, N, concepts=concepts, **WIDTHS)
 
 
 def test_nothing_to_start_on():
