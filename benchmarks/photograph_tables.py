@@ -11,8 +11,10 @@ from counterfactual_tables import value
 
 from causalvae_pyro.metrics import seeds_interval
 
-__all__ = ["faces", "light"]
+__all__ = ["FACES", "faces", "light", "seen"]
 
+#: Files of the SMILE group: ours, and what stands beside it.
+FACES = "photographs_celeba_smile*.json"
 _TITLES = {"causal_vae": "CausalVAE", "hvae": "conditional hierarchical VAE", "vae": "conditional VAE"}
 
 
@@ -22,14 +24,8 @@ def faces(paths: Sequence[Path]) -> str:
     Args:
         paths: The files of ``benchmarks/photographs.py``, of which the first counts for a method that several have.
     """
-    results = [json.loads(path.read_text()) for path in paths]
-    methods: dict[str, dict[str, Any]] = {}
-    seeds: dict[str, int] = {}
-    for result in results:
-        for name, scores in result["methods"].items():
-            methods.setdefault(name, scores)
-            seeds.setdefault(name, len(result["seeds"]))
-    first, settings = methods["causal_vae"], results[0]
+    methods, seeds = _methods(paths)
+    first, settings = methods["causal_vae"], json.loads(paths[0].read_text())
     counted = ", ".join(f"{_TITLES[name]} {count}" for name, count in seeds.items())
     lines = [
         f"{settings['limit']} test images of persons that training has not seen; seeds: {counted}; {settings['epochs']} epochs.",
@@ -70,6 +66,35 @@ def faces(paths: Sequence[Path]) -> str:
     row("parameters, millions", [f"{scores['parameters']['mean'] / 1e6:.2f}" for scores in methods.values()])
     row("minutes of training", [f"{scores['seconds']['mean'] / 60:.0f}" for scores in methods.values()])
     return "\n".join(lines)
+
+
+def seen(paths: Sequence[Path], concept: str) -> str:
+    """A row for the README: how often a concept set to its other value is seen.
+
+    Args:
+        paths: See :func:`faces`.
+        concept: The concept.
+    """
+    methods, seeds = _methods(paths)
+    cells = [methods[name]["predicted"]["do"][concept]["set"]["accuracy"] for name in ("causal_vae", "vae")]
+    ours, theirs = (value({key: _percent(part) for key, part in cell.items()}, 0) for cell in cells)
+    return f"| Faces ({seeds['causal_vae']} seeds), set {concept} seen, % | {ours} | {theirs} | |"
+
+
+def _percent(part: Any) -> Any:
+    return [100 * one for one in part] if isinstance(part, list) else 100 * part
+
+
+def _methods(paths: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    """The scores of each method and the number of its seeds, from the first file that has it."""
+    methods: dict[str, dict[str, Any]] = {}
+    seeds: dict[str, int] = {}
+    for path in paths:
+        result = json.loads(path.read_text())
+        for name, scores in result["methods"].items():
+            methods.setdefault(name, scores)
+            seeds.setdefault(name, len(result["seeds"]))
+    return methods, seeds
 
 
 def light(path: Path) -> str:

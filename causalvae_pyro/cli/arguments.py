@@ -223,7 +223,15 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="CONCEPT=VALUE",
         help="in label units, or a word of a category; may be given several times",
     )
-    cf.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
+    own = cf.add_mutually_exclusive_group()
+    own.add_argument("--count", type=int, default=8, help="number of test images, evenly spaced")
+    own.add_argument(
+        "--file",
+        type=user_path,
+        nargs="+",
+        metavar="FILE",
+        help="images of your own in place of test images: their middle, scaled; concepts are read off them",
+    )
     cf.add_argument(
         "--pixel-noise",
         type=float,

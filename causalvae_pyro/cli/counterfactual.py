@@ -1,18 +1,21 @@
-"""``causalvae counterfactual``: counterfactuals of test images."""
+"""``causalvae counterfactual``: counterfactuals of test images, or of images of the user's own."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.cli.runs import data_of, load_run
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.evaluation.data import check_kinds, has_truth
-from causalvae_pyro.interventions.counterfactuals import counterfactual
+from causalvae_pyro.explore.images import read_image
+from causalvae_pyro.interventions.counterfactuals import counterfactual, encode
 from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_of
 from causalvae_pyro.training import resolve_device
 from causalvae_pyro.utils.files import check_target, check_writable
@@ -43,14 +46,38 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--pixel-noise: got {arguments.pixel_noise}; must lie in [0, 1]")
     check_target(arguments.out, "--out")
     check_writable(arguments.out.parent, "--out")
-    data = load_dataset(data_of(found, arguments), "test")
+    share = arguments.pixel_noise
+    if arguments.file:
+        # A decoder of the user's own may not say how large its images are; the data do.
+        shape = (
+            getattr(found.model.decoder, "image_shape", None) or load_dataset(data_of(found, arguments), "test").images.shape[1:]
+        )
+        rows = _own(found, torch.stack([read_image(file, shape) for file in arguments.file]), arguments.file, do, share)
+    else:
+        rows = _tested(found, load_dataset(data_of(found, arguments), "test"), arguments.count, do, share)
+    save_figure(plot_comparison(rows), arguments.out)
+    print(f"wrote {arguments.out}")
+
+
+def _own(found: Run, x: Tensor, files: Sequence[Path], do: dict[str, Any], share: float) -> list[tuple[str, Tensor]]:
+    """Rows of images without labels."""
+    with torch.no_grad():
+        read = found.model.prior.to_labels(encode(found.model, found.guide, x)).cpu()
+    for file, labels in zip(files, read.tolist(), strict=True):
+        print(f"{file.name}: read as {', '.join(f'{n} {u:.3g}' for n, u in zip(found.graph.names, labels, strict=True))}")
+    images = counterfactual(found.model, found.guide, x, do, pixel_noise=share).cpu()
+    return [("factual", x), (f"{do_label(do, found.units)}\nmodel", images)]
+
+
+def _tested(found: Run, data: Any, count: int, do: dict[str, Any], share: float) -> list[tuple[str, Tensor]]:
+    """Rows of test images, with the true ones where there are some."""
     check_kinds(found, data)
-    chosen = evenly_spaced(min(arguments.count, len(data)), len(data))
+    chosen = evenly_spaced(min(count, len(data)), len(data))
     x, labels = data.images[chosen], data.labels[chosen]
     # The run may hold the concepts in another order than the data, and more of them.
     handed = labels.new_full((len(labels), len(found.graph)), torch.nan)
     handed[:, [found.graph.index(name) for name in data.graph.names]] = labels
-    images = counterfactual(found.model, found.guide, x, do, handed, pixel_noise=arguments.pixel_noise).cpu()
+    images = counterfactual(found.model, found.guide, x, do, handed, pixel_noise=share).cpu()
     rows = [("factual", x), (f"{do_label(do, units_of(data) or found.units)}\nmodel", images)]
     truth = _truth(data, chosen, labels, do)
     if truth is not None:
@@ -59,8 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         for i, before, after in zip(chosen.tolist(), labels.tolist(), true_labels.tolist(), strict=True):
             pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(data.graph.names, before, after, strict=True))
             print(f"image {i}: {', '.join(pairs)}")
-    save_figure(plot_comparison(rows), arguments.out)
-    print(f"wrote {arguments.out}")
+    return rows
 
 
 def _truth(data: Any, chosen: Tensor, labels: Tensor, do: dict[str, Any]) -> tuple[Tensor, Tensor] | None:

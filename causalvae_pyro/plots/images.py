@@ -172,6 +172,9 @@ def _grid(rows: Sequence[tuple[str, Sequence[Tensor | None]]], titles: Sequence[
         # An axis that is off has no label; text stands in for it.
         place = {"ha": "right", "va": "center", "transform": panels[r, 0].transAxes}
         panels[r, 0].text(-0.08, 0.5, names[r], fontsize=MIN_FONT, **place)
+    # Beside one or two images it takes as many passes until names are within the figure.
+    for _ in range(3 if columns < 4 else 0):
+        engine.execute(figure)
     return figure
 
 

@@ -367,6 +367,27 @@ def test_counterfactual_draws(run, tmp_path, capsys, monkeypatch):
     assert matplotlib.image.imread(out)[..., :3].std() > 0.05
 
 
+def test_counterfactual_of_ones_own_files(run, tmp_path, capsys, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "causalvae_pyro.cli.counterfactual.plot_comparison", lambda rows: drawn.update(rows) or plot_comparison(rows)
+    )
+    test, files = Small("test", size=16, noise=0.1, seed=3), [str(tmp_path / f"{name}.png") for name in "ab"]
+    for file, image in zip(files, test.images, strict=False):
+        Image.fromarray(image.movedim(0, -1).numpy()).save(file)
+    arguments = ["counterfactual", str(run), "--do", "light=12", "--out", str(tmp_path / "cf.png"), "--device", "cpu", "--file"]
+    assert main([*arguments, *files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": read as pendulum ")[0] for line in lines[:2]] == ["a.png", "b.png"]
+    pair = load(run)
+    assert list(drawn) == ["factual", "do(light = 12 units)\nmodel"]
+    torch.testing.assert_close(drawn["factual"], test.images[:2] / 255)
+    expected = counterfactual(pair.model, pair.guide, test.images[:2], {"light": 12.0})
+    torch.testing.assert_close(drawn["do(light = 12 units)\nmodel"], expected)
+    assert main([*arguments, str(tmp_path / "none.png")]) == 2
+    assert capsys.readouterr().err.strip() == f"causalvae: error: image: {tmp_path / 'none.png'} does not exist"
+
+
 def test_counterfactual_keeps_pixel_noise(run, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
