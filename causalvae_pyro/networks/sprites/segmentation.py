@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from causalvae_pyro.networks.sprites.colours import density_peaks
 from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
 
 __all__ = ["Part", "find_background", "find_moving_parts", "find_parts"]
@@ -144,8 +143,15 @@ def _follows(part: Part, concepts: NDArray) -> bool:
 
 def _colours(pixels: Tensor, enough: int, bandwidth: float = _BANDWIDTH) -> NDArray:
     """The colours ``[m, C]`` that many of the pixels ``[P, C]`` have; a sample of them is enough, and there can be millions."""
-    sample = pixels[torch.randperm(len(pixels))[:enough]].double()
-    return density_peaks(sample, bandwidth, max(1, len(sample) // 500)).numpy()
+    from sklearn.cluster import MeanShift  # slow to import
+
+    sample = pixels[torch.randperm(len(pixels))[:enough]].double().numpy()
+    # Its seeds are the cells of a grid with so many pixels; without any it raises an error.
+    fewest = max(1, len(sample) // 500)
+    if not (np.unique((sample / bandwidth).round(), axis=0, return_counts=True)[1] >= fewest).any():
+        return np.empty((0, sample.shape[1]))
+    shift = MeanShift(bandwidth=bandwidth, bin_seeding=True, min_bin_freq=fewest, cluster_all=False)
+    return shift.fit(sample).cluster_centers_
 
 
 def _nearest(pixels: Tensor, colours: NDArray, bandwidth: float = _BANDWIDTH) -> Tensor:
