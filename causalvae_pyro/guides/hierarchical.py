@@ -44,15 +44,16 @@ class HierarchicalGuide(ConditionalNoiseGuide):
     def __init__(
         self, encoder: nn.Module, model: Any, *, init_scale: float = 0.1, min_scale: float = 1e-4, plate: str = "data"
     ) -> None:
-        decoder = model.decoder
+        decoder, outer = model.decoder, []
         while (part := getattr(decoder, "noise_decoder", None)) is not None:
+            outer.append(decoder)
             decoder = part
         if not isinstance(decoder, HierarchicalDecoder):
             raise TypeError(f"model: its decoder is a {type(decoder).__name__}; this guide needs a HierarchicalDecoder")
         super().__init__(encoder, model.scm, init_scale=init_scale, min_scale=min_scale, plate=plate)
         self.noise_dim = decoder.noise_dim
         # In a tuple, so that the decoder is not registered as a submodule.
-        self._decoder = (decoder,)
+        self._decoder, self._outer = (decoder,), tuple(outer)
         self.pyramid = FeaturePyramid(decoder.image_shape, decoder.channels)
         self.noise_heads = nn.ModuleList(
             _NoiseHead(channels, shape[0], min_scale)
@@ -70,6 +71,9 @@ class HierarchicalGuide(ConditionalNoiseGuide):
             features: Of the images ``[batch, ...]``, at each level.
             z: The concepts that the images are explained with.
         """
+        for outer in self._outer:
+            # Its part that draws the noise may see less of them.
+            z = outer.concepts_of_noise(z) if hasattr(outer, "concepts_of_noise") else z
         lead, decoder, heads = z.shape[:-2], cast(Any, self._decoder[0]), cast(Any, self.noise_heads)
 
         def walk(choose: Choice) -> tuple[Tensor, Tensor, Tensor]:

@@ -116,6 +116,10 @@ class BrightnessDecoder(Configurable, nn.Module):
         """The part that draws the noise: the picture, as the brightness has none of its own."""
         return self.picture
 
+    def concepts_of_noise(self, z: Tensor) -> Tensor:
+        """The concepts ``[..., n, d]`` as :attr:`noise_decoder` sees them: those of the brightness alone are 0."""
+        return z * ~self.sets_brightness[:, None] if self.separate else z
+
     def effects(self, z: Tensor) -> Tensor:
         """What each concept does to the brightness, in logits, ``[..., n]`` for ``z [..., n, d]``."""
         hidden = torch.tanh((z[..., None] * self.first).sum(-2) + self.first_bias)
@@ -141,7 +145,7 @@ class BrightnessDecoder(Configurable, nn.Module):
         return torch.cat([own, self.picture.effect_sizes(z)]) if hasattr(self.picture, "effect_sizes") else own
 
     def forward(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
-        shown = z * ~self.sets_brightness[:, None] if self.separate else z
+        shown = self.concepts_of_noise(z)
         # In the concepts' precision: half precision is coarser than a grey level.
         picture = (self.picture(shown, eps_x) if self.noise_dim else self.picture(shown)).to(z.dtype).sigmoid()
         if self.exact:

@@ -116,6 +116,22 @@ def test_the_picture_of_a_brightness_decoder_will_do(data):
     assert counterfactual(model, guide, x, {"a": labels[:, 0] + 1}).mean() > counterfactual(model, guide, x, {}).mean()
 
 
+def test_noise_is_abducted_for_the_concepts_that_the_picture_sees(data):
+    x, _ = data
+    decoder = BrightnessDecoder.from_images(x, N, picture=HierarchicalDecoder, brightness_concepts=[1], **WIDTHS)
+    model = CausalVAE(AdditiveNoiseSCM(GRAPH), FixedPrior(N), decoder, GaussianLikelihood(), noise_dim=decoder.noise_dim)
+    guide = HierarchicalGuide(NormalisedEncoder(SHAPE, 8, channels=8), model)
+    with torch.no_grad():
+        for p in [*decoder.parameters(), *guide.parameters()]:
+            p.add_(0.1 * torch.randn_like(p))
+    z = torch.randn(len(x), N, 1)
+    found = guide.noise_posterior(x, z).mean
+    for concept in range(N):
+        moved = z.clone()
+        moved[:, concept] += 1
+        assert torch.equal(guide.noise_posterior(x, moved).mean, found) == (concept == 1)
+
+
 def test_a_sample_is_scored_as_a_copy_of_it(data):
     model, guide = make()
     q = guide.posterior(data[0])["eps_x"]
