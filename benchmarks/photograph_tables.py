@@ -11,7 +11,7 @@ from counterfactual_tables import value
 
 from causalvae_pyro.metrics import seeds_interval
 
-__all__ = ["FACES", "faces", "light", "seen"]
+__all__ = ["FACES", "faces", "light"]
 
 #: Files of the SMILE group: ours, and what stands beside it.
 FACES = "photographs_celeba_smile*.json"
@@ -47,14 +47,13 @@ def faces(paths: Sequence[Path]) -> str:
         row(f"{name} read by the encoder", read, value(predicted["factual"][name]["accuracy"], 3))
     for name in predicted["do"]:
         alone = value(predicted["left_alone"]["set"][name]["accuracy"], 3)
-        real = value(predicted["do"][name]["real"][name], 3)
+        real = _real(predicted["do"][name], name)
         seen = [value(scores["predicted"]["do"][name]["set"]["accuracy"], 3) for scores in methods.values()]
         row(f"do({name}) seen", seen, f"left alone: {alone}; real: {real}")
     for name, scores in predicted["do"].items():
         for other in scores["unchanged"]:
             kept = [m["predicted"]["do"][name]["unchanged"] for m in methods.values()]
-            real = value(scores["real"][other], 3)
-            row(f"do({name}): {other} unchanged", [value(cell[other], 3) for cell in kept], f"real: {real}")
+            row(f"do({name}): {other} unchanged", [value(cell[other], 3) for cell in kept], f"real: {_real(scores, other)}")
     for name in predicted["do"]:
         found = [m["predicted"]["do"][name].get("fine_detail") for m in methods.values()]
         row(f"do({name}): fine detail", [value(one, 2) if one else "" for one in found], "1")
@@ -68,21 +67,9 @@ def faces(paths: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
-def seen(paths: Sequence[Path], concept: str) -> str:
-    """A row for the README: how often a concept set to its other value is seen.
-
-    Args:
-        paths: See :func:`faces`.
-        concept: The concept.
-    """
-    methods, seeds = _methods(paths)
-    cells = [methods[name]["predicted"]["do"][concept]["set"]["accuracy"] for name in ("causal_vae", "vae")]
-    ours, theirs = (value({key: _percent(part) for key, part in cell.items()}, 0) for cell in cells)
-    return f"| Faces ({seeds['causal_vae']} seeds), set {concept} seen, % | {ours} | {theirs} | |"
-
-
-def _percent(part: Any) -> Any:
-    return [100 * one for one in part] if isinstance(part, list) else 100 * part
+def _real(scores: dict[str, Any], name: str) -> str:
+    """What is read of real images with such labels; there may be none."""
+    return value(scores["real"][name], 3) if name in scores["real"] else "none"
 
 
 def _methods(paths: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:

@@ -47,7 +47,6 @@ def reached() -> str:
         f"{_value(digits['scores'][f'{row} do(thickness) thickness_mae_px'], 3)} px" for row in ("ours labels known", "cvae")
     )
     lines.append(f"| Morpho-MNIST, error of do(thickness) | {ours} | {theirs} | |")
-    lines.append(photograph_tables.seen(sorted(RESULTS.glob(photograph_tables.FACES)), "smile"))
     seconds = time["methods"]["best"]["paper"]
     lines.append(f"| Seconds of training (2 cores) to the published Pendulum scores | {_value(seconds, 1)} | | |")
     return "\n".join(lines)

@@ -274,8 +274,8 @@ def test_shell_blocks_name_real_commands(tiny_run, tmp_path, monkeypatch):
     for words in map(shlex.split, filter(None, lines)):
         if words[0] == "make":
             assert set(words[1:]) <= targets, words
-        elif "--images" in words or "--root" in words:
-            # The page on own data runs the one, tests/cli/test_photographs.py the other; the data are the reader's.
+        elif {"--images", "--root", "--file"} & set(words):
+            # The page on own data runs the first, tests/cli the others; the data are the reader's.
             continue
         elif words[0] == "causalvae":
             words = [
