@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +15,7 @@ from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.numbers import evenly_spaced
 from causalvae_pyro.utils.random_state import kept_rng_state
 
-__all__ = ["VIEWS", "telling_changes", "view"]
+__all__ = ["VIEWS", "telling_changes", "told_shares", "view"]
 
 #: Of :class:`~causalvae_pyro.networks.RandomView`, those beside mirroring.
 VIEWS = ("shift", "turn", "zoom", "light")
@@ -26,44 +27,59 @@ _FEWEST = 200
 
 
 def telling_changes(images: Tensor, labels: Tensor, *, count: int = 2000) -> list[str]:
-    """Which of :data:`VIEWS` change what the labels say.
-
-    A linear predictor of each label learns from randomly changed images: small ones, with the quantiles of their pixels. Its
-    errors on others, changed as well, are regressed on what was done to them. A change that leaves the label as it is says
-    nothing of the errors. One that does not, such as a shift where the label is a place, or a change of light where it is a
-    brightness, makes them: it counts if it explains more than 0.03 of their variance.
+    """Which of :data:`VIEWS` change what the labels say: those of which :func:`told_shares` has more than 0.03 for any label.
 
     Args:
         images: ``[N, C, H, W]``, uint8 or in [0, 1].
-        labels: ``[N, n]``, NaN where missing. Columns of which fewer than 200 are known do not count.
+        labels: ``[N, n]``, NaN where missing.
         count: Use so many images, evenly spaced.
+    """
+    shares = told_shares(images, labels, count=count)
+    return [name for name in VIEWS if any(share[name] > _SHARE for share in shares.values())]
+
+
+def told_shares(images: Tensor, labels: Tensor, *, count: int = 2000) -> dict[int, dict[str, float]]:
+    """How much each of :data:`VIEWS` tells of the errors of a predictor of each label that learns from images changed at random.
+
+    The predictor is linear, of small images and the quantiles of their pixels. Its errors on other images, changed as well, are
+    regressed on what was done to them. A change that leaves the label as it is says nothing of the errors. One that does not,
+    such as a shift where the label is a place, or a change of light where it is a brightness, makes them.
+
+    Args:
+        images: See :func:`telling_changes`.
+        labels: See :func:`telling_changes`.
+        count: See :func:`telling_changes`.
+
+    Returns:
+        By the label's column, if at least 200 of the images used have it, and by the change: its share of the errors' variance.
     """
     # Not where the names are imported: it takes a second.
     from sklearn.linear_model import LinearRegression, RidgeCV
 
-    found: set[str] = set()
-    for column in labels.T:
-        known = (~column.isnan()).nonzero().squeeze(1)
-        if len(known) < _FEWEST:
+    some = (~labels.isnan()).any(1).nonzero().squeeze(1)
+    some = some[evenly_spaced(min(count, len(some)), len(some))]
+    if len(some) < _FEWEST:
+        return {}
+    with kept_rng_state("cpu"):
+        torch.manual_seed(0)
+        rows = some[torch.randperm(len(some))]
+        x, half = scale_images(images[rows.to(images.device)]).float().cpu(), len(rows) // 2
+        # Each image of the first half twice.
+        seen, sampler = torch.cat([x[:half], x[:half]]), RandomView(mirror=False)
+        changes = sampler.sample_changes(x[half:])
+        learnt = _features(sampler.apply_changes(seen, sampler.sample_changes(seen)))
+        held = _features(sampler.apply_changes(x[half:], changes))
+    shares: dict[int, dict[str, float]] = {}
+    for column, known in enumerate((~labels[rows].isnan()).T.cpu()):
+        if int(known.sum()) < _FEWEST:
             continue
-        rows = known[evenly_spaced(min(count, len(known)), len(known))]
-        with kept_rng_state("cpu"):
-            torch.manual_seed(0)
-            rows = rows[torch.randperm(len(rows))]
-            x, y, half = scale_images(images[rows]).float().cpu(), column[rows].cpu(), len(rows) // 2
-            # Each image of the first half twice.
-            seen = torch.cat([x[:half], x[:half]])
-            sampler = RandomView(mirror=False)
-            changes = sampler.sample_changes(x[half:])
-            learnt = _features(sampler.apply_changes(seen, sampler.sample_changes(seen)))
-            held = _features(sampler.apply_changes(x[half:], changes))
-        predictor = RidgeCV(alphas=(0.1, 1.0, 10.0, 100.0)).fit(learnt, torch.cat([y[:half], y[:half]]).numpy())
-        errors = y[half:].numpy() - predictor.predict(held)
-        for name in VIEWS:
-            done = changes[name].numpy()
-            if LinearRegression().fit(done, errors).score(done, errors) > _SHARE:
-                found.add(name)
-    return [name for name in VIEWS if name in found]
+        y, first, rest = labels[rows, column].cpu().numpy(), known[:half].numpy(), known[half:].numpy()
+        twice = np.concatenate([first, first])
+        predictor = RidgeCV(alphas=(0.1, 1.0, 10.0, 100.0)).fit(learnt[twice], np.tile(y[:half], 2)[twice])
+        errors = y[half:][rest] - predictor.predict(held[rest])
+        done = {name: changes[name].numpy()[rest] for name in VIEWS}
+        shares[column] = {name: LinearRegression().fit(done[name], errors).score(done[name], errors) for name in VIEWS}
+    return shares
 
 
 def view(mirror: bool, views: Sequence[str] = VIEWS, **options: float) -> RandomView:
