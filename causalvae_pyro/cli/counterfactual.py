@@ -20,6 +20,7 @@ from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_o
 from causalvae_pyro.training import resolve_device
 from causalvae_pyro.utils.files import check_target, check_writable
 from causalvae_pyro.utils.numbers import evenly_spaced
+from causalvae_pyro.utils.unseen_pairs import asks_for, pair_text
 
 __all__ = ["run"]
 
@@ -65,7 +66,7 @@ def _own(found: Run, x: Tensor, files: Sequence[Path], do: dict[str, Any], share
         read = found.model.prior.to_labels(encode(found.model, found.guide, x)).cpu()
     for file, labels in zip(files, read.tolist(), strict=True):
         print(f"{file.name}: read as {', '.join(f'{n} {u:.3g}' for n, u in zip(found.graph.names, labels, strict=True))}")
-    images = counterfactual(found.model, found.guide, x, do, pixel_noise=share).cpu()
+    images = _drawn(found, x, do, None, share)
     return [("factual", x), (f"{do_label(do, found.units)}\nmodel", images)]
 
 
@@ -77,7 +78,7 @@ def _tested(found: Run, data: Any, count: int, do: dict[str, Any], share: float)
     # The run may hold the concepts in another order than the data, and more of them.
     handed = labels.new_full((len(labels), len(found.graph)), torch.nan)
     handed[:, [found.graph.index(name) for name in data.graph.names]] = labels
-    images = counterfactual(found.model, found.guide, x, do, handed, pixel_noise=share).cpu()
+    images = _drawn(found, x, do, handed, share)
     rows = [("factual", x), (f"{do_label(do, units_of(data) or found.units)}\nmodel", images)]
     truth = _truth(data, chosen, labels, do)
     if truth is not None:
@@ -87,6 +88,18 @@ def _tested(found: Run, data: Any, count: int, do: dict[str, Any], share: float)
             pairs = (f"{n} {a:.3g} -> {b:.3g}" for n, a, b in zip(data.graph.names, before, after, strict=True))
             print(f"image {i}: {', '.join(pairs)}")
     return rows
+
+
+def _drawn(found: Run, x: Tensor, do: dict[str, Any], labels: Tensor | None, share: float) -> Tensor:
+    """Counterfactuals, with a word on those of a kind that hardly any training image was."""
+    images, z = counterfactual(found.model, found.guide, x, do, labels, pixel_noise=share, return_latents=True)
+    if pairs := found.config.get("unseen", ()):
+        with torch.no_grad():
+            asked = asks_for(found.model.prior.to_labels(z).cpu(), found.graph.names, pairs).sum(0).tolist()
+        for pair, count in zip(pairs, asked, strict=True):
+            if count:
+                print(f"{count} of {len(x)} have {pair_text(pair)}, as hardly any training image: nothing taught how that looks")
+    return images.cpu()
 
 
 def _truth(data: Any, chosen: Tensor, labels: Tensor, do: dict[str, Any]) -> tuple[Tensor, Tensor] | None:

@@ -38,6 +38,7 @@ from causalvae_pyro.utils.compat import has_bf16
 from causalvae_pyro.utils.files import check_writable, first_of
 from causalvae_pyro.utils.missing_labels import keep_labels
 from causalvae_pyro.utils.numbers import evenly_spaced
+from causalvae_pyro.utils.unseen_pairs import pair_text
 
 __all__ = ["run"]
 
@@ -132,6 +133,8 @@ def run(arguments: argparse.Namespace) -> None:
         pair = recipe.build(train_data.graph, images, labels, config, kinds=kinds, groups=groups)
         parameters = sum(p.numel() for module in (pair.model, pair.guide) for p in module.parameters())
         note(f"{parameters / 1e6:.2f} million parameters, on {device}")
+    if unseen := pair.config.get("unseen"):
+        stages.say(f"hardly any image has {', '.join(map(pair_text, unseen))}: counterfactuals of that kind are not learned")
     checkpoint = TrainingCheckpoint(
         out, settings={"data": description, "recipe": asdict(recipe), "label_share": arguments.label_share}
     )

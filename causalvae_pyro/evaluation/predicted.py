@@ -15,6 +15,7 @@ from causalvae_pyro.metrics import PhotographPredictor, kind_scores
 from causalvae_pyro.objectives import reserved
 from causalvae_pyro.recipes.views import VIEWS, view
 from causalvae_pyro.utils.random_state import kept_rng_state
+from causalvae_pyro.utils.unseen_pairs import asks_for
 
 __all__ = ["predicted_scores", "train_photograph_predictor"]
 
@@ -67,6 +68,7 @@ def predicted_scores(
     labels: Tensor,
     reconstruction: Tensor,
     interventions: dict[str, tuple[Tensor, Tensor, Tensor]],
+    unseen: Sequence[Sequence[Any]] = (),
 ) -> dict[str, Any]:
     """Scores of interventions on one concept each.
 
@@ -78,6 +80,7 @@ def predicted_scores(
         reconstruction: What the model makes of them, ``[N, C, H, W]``.
         interventions: By concept: the values set ``[N]``, the counterfactual images, and the labels ``[N, n]`` that the model
             means them to have.
+        unseen: Pairs of classes that hardly any training image shows, as a run's configuration has them.
 
     Returns:
         A JSON-able mapping:
@@ -90,9 +93,11 @@ def predicted_scores(
           that the counterfactuals are meant to have in which it is read right (each combination counts as often as there; one
           that no image has is left out): what a perfect counterfactual would get; ``fine_detail``, the ninth decile of how many
           times as much fine detail (mean absolute Laplacian) the counterfactual has as the reconstruction: artefacts that no
-          predictor sees are well above 1; ``same_image``, the share of images to which,
-          among all of ``x``, the counterfactual is nearest in pixels, averaged to 16 x 16: whether it is a change of this
-          image. Who a person is takes a recogniser of persons; the predictor's features know nothing of that (docs/notes.md).
+          predictor sees are well above 1; ``overlap``, where some counterfactuals are meant to have a pair of ``unseen``: the
+          ``share`` of those that are not, and of these ``set`` and what images left alone get, ``left_alone``; ``same_image``,
+          the share of images to which, among all of ``x``, the counterfactual is nearest in pixels, averaged to 16 x 16: whether
+          it is a change of this image. Who a person is takes a recogniser of persons; the predictor's features know nothing of
+          that (docs/notes.md).
         - ``left_alone``: ``set`` for the images as they are, and ``same_image`` for reconstructions: the trivial answers.
     """
     names, binary, kinds = graph.names, predictor.binary.tolist(), predictor.kinds
@@ -126,6 +131,13 @@ def predicted_scores(
             "same_image": _nearest(_small(images.clamp(0, 1)), own),
         }
         result["left_alone"]["set"][name] = score(read_factual, values, column)
+        seen = ~asks_for(intended, names, unseen).any(1)
+        if seen.any() and not seen.all():
+            result["do"][name]["overlap"] = {
+                "share": seen.double().mean().item(),
+                "set": score(read[seen], values[seen], column),
+                "left_alone": score(read_factual[seen], values[seen], column),
+            }
     return result
 
 

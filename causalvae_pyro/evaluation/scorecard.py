@@ -68,7 +68,9 @@ class Scorer(ScoredImages):
             values = self.values(name)
             images, z = self.counterfactual(self.x, {name: values}, self.handed)
             found[name] = values, images, self.intended({name: values}, z)
-        return predicted_scores(predictor, self.data.graph, self.x, self.labels, self.reconstruction.clamp(0, 1), found)
+        own = self.data.graph.names
+        unseen = [pair for pair in self.run.config.get("unseen", ()) if {*pair[::2]} <= {*own}]
+        return predicted_scores(predictor, self.data.graph, self.x, self.labels, self.reconstruction.clamp(0, 1), found, unseen)
 
     def effectiveness(self, predictor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Errors of the labels that an independent predictor infers from counterfactuals."""

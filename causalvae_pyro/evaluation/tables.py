@@ -121,6 +121,10 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
         rows.append(["image left alone", name, *_agreement(alone["set"][name])])
         if name in scores.get("real", {}):
             rows.append(["real images with those labels", name, f"{scores['real'][name]:.3f}", "", "", ""])
+        if known := scores.get("overlap"):
+            where = f"the {100 * known['share']:.0f} % whose labels images show"
+            rows.append([f"do({name}), {where}", name, *_agreement(known["set"])])
+            rows.append(["the same images left alone", name, *_agreement(known["left_alone"])])
         rows += [[f"do({name})", effect, *_agreement(own)] for effect, own in scores["effects"].items()]
         kept = [f"{other} {value:.3f}" for other, value in scores["unchanged"].items()]
         detail = f"{scores['fine_detail']:.2f}" if "fine_detail" in scores else ""

@@ -12,10 +12,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
-from causalvae_pyro.explore.answers import Explorer, Factual
+from causalvae_pyro.explore.answers import Answer, Explorer, Factual
 from causalvae_pyro.explore.images import read_image
 from causalvae_pyro.explore.picture import panels, plot_answer
 from causalvae_pyro.explore.ranges import FORMATS, Sweep, effect_maps, encode_frames, sweep_concept
@@ -23,6 +24,7 @@ from causalvae_pyro.explore.snippet import python_lines
 from causalvae_pyro.plots.style import SEQUENTIAL, figure_style
 from causalvae_pyro.utils.images import scale_images
 from causalvae_pyro.utils.pyro_lock import pyro_lock
+from causalvae_pyro.utils.unseen_pairs import asks_for, pair_text
 
 __all__ = ["Session", "encode_png"]
 
@@ -118,8 +120,9 @@ class Session:
                 perhaps ``uncertainty``.
 
         Returns:
-            ``panels``, titles with pictures as data URLs; ``concepts``, a row of numbers for each; ``moved``; ``code``, the
-            lines of Python; and with uncertainty ``deviation``, the largest one in grey levels.
+            ``panels``, titles with pictures as data URLs; ``concepts``, a row of numbers for each; ``moved``;
+            ``unseen``, what it asks for that hardly any training image shows; ``code``, the lines of Python; and with
+            uncertainty ``deviation``, the largest one in grey levels.
 
         Raises:
             ValueError: If the question is malformed, or an image or a concept unknown.
@@ -130,6 +133,7 @@ class Session:
         pictures = [{"title": title, "image": _data_url(encode_png(image))} for title, image in panels(factual, answer).items()]
         result: dict[str, Any] = {
             "moved": answer.moved,
+            "unseen": self._unseen(answer),
             "code": python_lines(self.explorer, factual, do, self.path, uncertainty=uncertainty),
         }
         spread = answer.uncertainty
@@ -150,6 +154,13 @@ class Session:
             # JSON knows no NaN.
             rows.append({key: value for key, value in row.items() if value is not None and math.isfinite(value)})
         return result | {"panels": pictures, "concepts": rows}
+
+    def _unseen(self, answer: Answer) -> list[str]:
+        pairs, names = self.explorer.run.config.get("unseen", ()), list(answer.concepts)
+        if not pairs or not names:
+            return []
+        asked = asks_for(torch.tensor([list(answer.concepts.values())]), names, pairs)[0]
+        return [pair_text(pair) for pair, there in zip(pairs, asked, strict=True) if there]
 
     def sweep(self, question: Any) -> dict[str, Any]:
         """One concept of an image through its range.

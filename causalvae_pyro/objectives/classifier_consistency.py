@@ -14,6 +14,7 @@ from causalvae_pyro.objectives.consistency import ramp
 from causalvae_pyro.utils.label_columns import label_features, one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
 from causalvae_pyro.utils.modes import frozen
+from causalvae_pyro.utils.unseen_pairs import asks_for
 
 __all__ = ["ClassifierConsistency"]
 
@@ -46,6 +47,10 @@ class ClassifierConsistency(nn.Module):
             needed.
         share: Probability that a label comes from another image, in (0, 1].
         rows: Share of the batch that takes part, in (0, 1]: the first rows.
+        names: Of the concepts, for ``unseen``.
+        unseen: Pairs of classes that are not asked for, see :func:`~causalvae_pyro.utils.unseen_pairs.unseen_pairs`: of what no
+            image shows, classifiers know nothing, and what pleases them there is noise (docs/notes.md). A label of another
+            image that would make such a pair stays the image's own.
         weight: Factor in the loss. By default it starts after a tenth of the training and is full after a quarter.
 
     Source: De Sousa Ribeiro et al. 2023 (counterfactual fine-tuning), who train so with predictors of the parents; He et al. 2019
@@ -65,10 +70,14 @@ class ClassifierConsistency(nn.Module):
         minimality: float = 0.0,
         share: float = 0.5,
         rows: float = 1.0,
+        names: Sequence[str] = (),
+        unseen: Sequence[Sequence[Any]] = (),
         weight: float | Callable[[float], float] | None = None,
     ) -> None:
         super().__init__()
         check_classifiers(classifiers, augmentations)
+        if strange := {name for pair in unseen for name in pair[::2]} - set(names):
+            raise ValueError(f"unseen: got a pair with {min(strange)!r}; the names are {', '.join(names) or 'not given'}")
         for argument, value in (("share", share), ("rows", rows)):
             if not 0 < value <= 1:
                 raise ValueError(f"{argument}: got {value}; must lie in (0, 1]")
@@ -80,6 +89,7 @@ class ClassifierConsistency(nn.Module):
         self.augmentations, self.discriminator = list(augmentations), discriminator
         self.binary = None if binary is None else torch.tensor(list(binary), dtype=torch.bool)
         self.realism, self.minimality, self.share, self.rows = realism, minimality, share, rows
+        self._names, self._unseen = tuple(names), [tuple(pair) for pair in unseen]
         self.weight = ramp if weight is None else weight
 
     def forward(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
@@ -132,4 +142,15 @@ class ClassifierConsistency(nn.Module):
 
     def _swapped(self, labels: Tensor) -> Tensor:
         other = torch.stack([column[torch.randperm(len(column), device=labels.device)] for column in labels.unbind(-1)], -1)
-        return torch.where(torch.rand_like(labels) < self.share, other, labels)
+        chosen = torch.rand_like(labels) < self.share
+        if not self._unseen:
+            return torch.where(chosen, other, labels)
+        target = labels.clone()
+        # One after the other, in any order: what one label may become depends on what the others have become.
+        for k in torch.randperm(labels.shape[1]).tolist():
+            wanted = target.clone()
+            wanted[:, k] = torch.where(chosen[:, k], other[:, k], labels[:, k])
+            own = [pair for pair in self._unseen if self._names[k] in pair[::2]]
+            refused = asks_for(wanted, self._names, own).any(1)
+            target = torch.where(refused[:, None], target, wanted)
+        return target

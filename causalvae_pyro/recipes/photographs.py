@@ -135,6 +135,8 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
             realism=recipe.realism,
             minimality=recipe.minimality,
             share=_SWAPPED,
+            names=run.graph.names,
+            unseen=run.config.get("unseen", ()),
             weight=lambda progress: recipe.consistency * min(1.0, max(0.0, (progress - 0.1) / 0.2)),
         ),
     ]

@@ -27,6 +27,8 @@ from causalvae_pyro.recipes.views import VIEWS
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.images import check_images, scale_images
+from causalvae_pyro.utils.label_columns import is_binary
+from causalvae_pyro.utils.unseen_pairs import unseen_pairs
 
 __all__ = ["Recipe"]
 
@@ -202,6 +204,9 @@ class Recipe:
         if any(counts) and self.decoder in ("sprites", "scene", "backdrop"):
             raise ValueError(f"kinds: got categories, which decoder {self.decoder!r} cannot have; use another, such as 'conv'")
         dim = max(self.dim, *map(_count, counts))
+        classes = [binary or bool(count) for binary, count in zip(is_binary(labels), counts, strict=True)]
+        if unseen := unseen_pairs(labels, graph.names, classes):
+            config["unseen"] = unseen
         if self.decoder in ("hierarchical", "bilinear"):
             return photographs.build(self, graph, images, labels, config, counts, groups)
         if self.decoder == "backdrop":

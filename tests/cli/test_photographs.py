@@ -8,6 +8,9 @@ from PIL import Image
 
 from causalvae_pyro import fit, load
 from causalvae_pyro.cli import main
+from causalvae_pyro.datasets.registry import load_dataset
+from causalvae_pyro.explore import Explorer
+from causalvae_pyro.explore.session import Session
 from causalvae_pyro.networks import BackdropDecoder, BilinearDecoder, HierarchicalDecoder
 from tests.networks.sprites.scenes import before_backgrounds
 from tests.networks.test_bilinear import persons
@@ -61,6 +64,33 @@ def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
     # Everything else that takes a run takes this one.
     assert main(["counterfactual", str(out), "--do", "smile=1", "--count", "2", "--out", str(tmp_path / "cf.png")]) == 0
     assert main(["evaluate", str(out), "--limit", "16", "--no-predictor"]) == 0
+
+
+def test_what_no_image_shows_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("causalvae_pyro.cli.scoring._PREDICTOR_STEPS", 20)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (300, 2), generator=generator)
+    # No beard without being a man.
+    labels[:, 1] *= labels[:, 0]
+    x = torch.randint(0, 256, (300, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    x[:, :, :5, :5] = 255 * labels[:, 0, None, None, None].to(torch.uint8)
+    root, out = write(tmp_path, x, labels, "man", "beard"), tmp_path / "run"
+    pair = "man 0 with beard 1"
+    assert main(["train", *own(root), "--size", "16", "--epochs", "1", "--decoder", "hierarchical", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"hardly any image has {pair}: counterfactuals of that kind are not learned" in said
+    # Women, of whom do(beard=1) asks it.
+    assert "do(beard), the " in said
+    assert "% whose labels images show" in said
+    command = ["counterfactual", str(out), "--count", "6", "--out", str(tmp_path / "cf.png"), "--do"]
+    assert main([*command, "beard=1", "--do", "man=0"]) == 0
+    assert f"6 of 6 have {pair}, as hardly any training image: nothing taught how that looks" in capsys.readouterr().out
+    assert main([*command, "beard=1", "--do", "man=1"]) == 0
+    assert pair not in capsys.readouterr().out
+    run = load(out)
+    session = Session(Explorer(run, load_dataset(run.config["data"], "test")), "run")
+    assert session.answer({"image": 0, "do": {"man": 0, "beard": 1}})["unseen"] == [pair]
+    assert session.answer({"image": 0, "do": {"man": 1, "beard": 1}})["unseen"] == []
 
 
 def test_images_of_a_group_share_their_noise(faces, tmp_path, capsys, monkeypatch):

@@ -101,6 +101,23 @@ def test_scores_tell_right_from_wrong(data, predictor):
     assert good["factual"]["left"]["f1"] > 0.97
 
 
+def test_what_no_image_shows_is_scored_apart(data, predictor):
+    x, labels = data
+    values = 1 - labels[:, 0]
+    meant = torch.stack([values, labels[:, 1], labels[:, 2] + 0.5], 1)
+    beyond = (values == 1) & (labels[:, 1] == 0)
+    # Right where images show such labels, and as it was where none does.
+    images = torch.where(beyond[:, None, None, None], x, draw(meant))
+    found = predicted_scores(predictor, GRAPH, x, labels, x, {"top": (values, images, meant)}, [("top", 1, "left", 0)])
+    scores = found["do"]["top"]
+    assert scores["set"]["accuracy"] == pytest.approx(1 - beyond.double().mean().item(), abs=0.03)
+    assert scores["overlap"]["share"] == pytest.approx(1 - beyond.double().mean().item())
+    assert scores["overlap"]["set"]["accuracy"] > 0.97
+    assert scores["overlap"]["left_alone"]["accuracy"] < 0.05
+    without = predicted_scores(predictor, GRAPH, x, labels, x, {"top": (values, images, meant)}, [("left", 5, "top", 0)])
+    assert "overlap" not in without["do"]["top"]
+
+
 def test_the_image_is_another_when_images_are_exchanged(data, predictor):
     x, labels = data
     values = labels[:, 0]

@@ -131,6 +131,46 @@ def test_counterfactuals_are_judged_with_their_own_labels(data, pair):
         assert all(p.grad is None or p.grad.abs().max() == 0 for p in module.parameters())
 
 
+def test_pairs_that_no_image_shows_are_not_asked_for(data, pair):
+    (x, labels), (model, guide) = data, pair
+    x, labels = x.repeat(20, 1, 1, 1), labels.repeat(20, 1)
+    x = (x + torch.linspace(0, 0.01, len(x))[:, None, None, None]).clamp(0, 1)
+    # b without a is not seen; one image has it.
+    labels[:, 1] *= labels[:, 0]
+    first = int((~reserved(x)).nonzero()[0])
+    labels[first, :2] = torch.tensor([0.0, 1.0])
+    asked = {}
+
+    class Spy(nn.Module):
+        def forward(self, images, u):
+            asked[unseen] = u
+            return images.mean((1, 2, 3))
+
+    trace = trace_of(model, guide, x, labels)
+    for unseen in ((), (("a", 0, "b", 1),)):
+        torch.manual_seed(0)
+        ClassifierConsistency(
+            [Constant(torch.zeros(N))],
+            augmentations=[lambda x: x],
+            binary=[True, True, False],
+            discriminator=Spy(),
+            share=0.9,
+            names=["a", "b", "c"],
+            unseen=unseen,
+        )(model, trace, labels)
+    # Of -1 and 1, as the discriminator sees them.
+    anything, restricted = (((u[:, 0] < 0) & (u[:, 1] > 0)).tolist() for u in asked.values())
+    assert sum(anything) > 20
+    assert sum(restricted) <= 1  # the image that is so itself, if no label of it was exchanged
+    # All else is: every class of every label, in new combinations.
+    before = labels[~reserved(x)]
+    changed = (restricted_u := (asked[(("a", 0, "b", 1),)][:, :2] + 1) / 2) != before[:, :2]
+    assert changed.double().mean(0).min() > 0.15
+    assert {tuple(row) for row in restricted_u.tolist()} >= {(0, 0), (1, 0), (1, 1)}
+    with pytest.raises(ValueError, match="unseen: got a pair with 'd'; the names are a, b"):
+        ClassifierConsistency([nn.Identity()], augmentations=[lambda x: x], names=["a", "b"], unseen=[("a", 0, "d", 1)])
+
+
 def test_they_train_with_the_pair(data, pair):
     (x, labels), (model, guide) = data, pair
     classifiers = [

@@ -252,7 +252,7 @@ function slider(concept) {
 const NOTES = {
   image: () => (typeof question.image === "number" ? `test image ${question.image}` : "your own"),
   reconstruction: () => "nothing intervened on",
-  counterfactual: () => sets(answered.do) || "nothing intervened on",
+  counterfactual: () => (sets(answered.do) || "nothing intervened on") + beyond(),
   "true counterfactual": () => "the simulator's",
   "standard deviation": () => `${about.samples} samples; yellow is ${answered.deviation.toFixed(1)} of 255`,
 };
@@ -262,6 +262,10 @@ function sets(values) {
     .filter((c) => c.name in values)
     .map((c) => `${c.name.replaceAll("_", " ")} = ${values[c.name].toFixed(c.digits)} ${c.unit}`.trim());
   return parts.length ? `do(${parts.join(", ")})` : "";
+}
+
+function beyond() {
+  return answered.unseen.length ? `; hardly any training image has ${answered.unseen.join(", ")}` : "";
 }
 
 // Pictures with their titles, in the elements that are there as far as there are some, so that nothing flickers.
@@ -283,7 +287,7 @@ function fill(place, pictures, notes, before = "") {
 // For those who hear the page: what is set, and what follows.
 function tell() {
   const moved = answered.moved.map((name) => name.replaceAll("_", " "));
-  const text = `${sets(answered.do) || "nothing intervened on"}${moved.length ? `; moved: ${moved.join(", ")}` : ""}`;
+  const text = `${sets(answered.do) || "nothing intervened on"}${moved.length ? `; moved: ${moved.join(", ")}` : ""}${beyond()}`;
   if (find("status").textContent !== text) find("status").textContent = text;
   const edges = about.edges.map(([cause, effect]) => `${cause} to ${effect}`.replaceAll("_", " "));
   find("graph").setAttribute("aria-label", `Causal graph: ${edges.join(", ") || "no edges"}; ${text}`);
