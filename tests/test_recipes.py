@@ -13,7 +13,6 @@ from causalvae_pyro.guides import HierarchicalGuide, IterativeGuide
 from causalvae_pyro.networks import (
     BackdropDecoder,
     HierarchicalDecoder,
-    NormalisedEncoder,
     SceneDecoder,
     SpatialEncoder,
     SpriteDecoder,
@@ -387,8 +386,9 @@ def test_parts_before_backgrounds():
     assert (decoder.scene.sprites, decoder.dim) == (1, 2)
     # 16 pixels: two resolutions, of 4 and 8 pixels, with noise at the coarser one.
     assert decoder.backdrop.noise_shapes == [(32, 4, 4), (0, 8, 8)]
-    assert type(run.guide) is HierarchicalGuide
-    assert type(run.guide.encoder) is NormalisedEncoder
+    assert (type(run.guide), run.guide.refinements) == (IterativeGuide, 1)
+    assert (type(run.guide.guide), type(run.guide.guide.encoder)) == (HierarchicalGuide, SpatialEncoder)
+    assert build_backdrop(images, labels, refinements=3)[1].guide.refinements == 3
     assert (run.config["recipe"]["decoder"], run.config["more"]) == ("backdrop", 1)
     assert run.model.prior.std[0].item() == pytest.approx(0.05)
     assert build_backdrop(images, labels, prior_std=0.2)[1].model.prior.std[0].item() == pytest.approx(0.2)
@@ -441,7 +441,17 @@ def test_nothing_before_the_background_moves():
         Recipe(decoder="backdrop", grouped=True)
 
 
-def test_the_data_do_not_choose_a_backdrop_yet():
-    images, labels, _ = discs()
-    assert choose_recipe(images, labels)[0].decoder == "hierarchical"
+def test_the_data_choose_a_backdrop():
+    images, labels, _ = discs(240)
+    recipe, reason = choose_recipe(images, labels)
+    assert recipe.decoder == "backdrop"
+    assert "2 of 2 concepts move parts of one colour: before a background of each image's own (decoder 'backdrop')" in reason
+    # Not where nothing moves with the labels, nor where it could not be used.
+    shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    assert choose_recipe(images, shuffled)[0].decoder == "hierarchical"
+    assert choose_recipe(images, labels, candidates=("conv",))[0].decoder == "hierarchical"
+    assert choose_recipe(images, labels, grouped=True)[0].decoder == "hierarchical"
+    # One concept of two is not enough: the other may be anything.
+    half = torch.stack([labels[:, 0], shuffled[:, 1]], 1)
+    assert choose_recipe(images, half)[0].decoder == "hierarchical"
     assert choose_recipe(images, labels, decoder="backdrop") == (Recipe(decoder="backdrop"), "")

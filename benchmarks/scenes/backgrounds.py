@@ -19,7 +19,7 @@ _GRID = 4
 
 
 def _balloon(v: Mapping[str, float], own: NDArray, side: int) -> NDArray:
-    """A burner lifts a balloon, wind drives it and bends a flag; the sky is different each time."""
+    """A burner lifts a balloon, wind drives it, lifts a wind sock and blows it up; the sky is different each time."""
     grid = (120 + 120 * own.reshape(_GRID, _GRID, 3)).astype(np.uint8)
     sky = np.asarray(Image.fromarray(grid).resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255
     shape, colour = Canvas(side, (0, 0, 0)), Canvas(side, (0, 0, 0))
@@ -30,7 +30,9 @@ def _balloon(v: Mapping[str, float], own: NDArray, side: int) -> NDArray:
         c.box(x - 0.05, y + 0.22, x + 0.05, y + 0.29, paint((90, 60, 30)))
         c.polygon([(x - 0.03, y + 0.21), (x, y + 0.21 - v["flame"]), (x + 0.03, y + 0.21)], paint((255, 150, 0)))
         c.box(0.06, 0.55, 0.09, 1, paint((40, 40, 40)))
-        end = 0.075 + 0.2 * np.cos(v["flag"]), 0.58 - 0.2 * np.sin(v["flag"])
+        # Its length is the wind's own: of a cause that only its effects show, no method can say enough.
+        length = 0.12 + 0.16 * v["wind"]
+        end = 0.075 + length * np.cos(v["flag"]), 0.58 - length * np.sin(v["flag"])
         c.line([(0.075, 0.58), end], 0.07, paint((20, 90, 50)))
     opacity = shape.pixels()
     return sky * (1 - opacity) + colour.pixels()

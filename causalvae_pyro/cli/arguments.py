@@ -141,8 +141,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "--decoder",
         choices=DECODERS,
         help="sprites: scenes of a few moving parts, the default for simulators; scene: parts that also change their look, over "
-        "what brightens, fades or bends; backdrop: moving parts before a background that is another one in each image (auto does "
-        "not choose it yet); conv: other images that the labels explain; hierarchical: images with much of their own, such as "
+        "what brightens, fades or bends; backdrop: moving parts before a background that is another one in each image; "
+        "conv: other images that the labels explain; hierarchical: images with much of their own, such as "
         "photographs; bilinear: photographs of groups (--group-by), such as persons, that differ by what the labels "
         "say; auto: the data choose, the default for all but simulators",
     )

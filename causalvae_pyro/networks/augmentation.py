@@ -80,6 +80,7 @@ class RandomView(Configurable, nn.Module):
         zoom: Largest relative change of size.
         light: Largest relative change of contrast, and largest shift of brightness.
         grain: Largest standard deviation of pixel noise, sampled for each image.
+        cast: Largest shift of each colour, another one in each corner and smooth between them.
     """
 
     def __init__(
@@ -91,16 +92,22 @@ class RandomView(Configurable, nn.Module):
         zoom: float = 0.08,
         light: float = 0.1,
         grain: float = 0.0,
+        cast: float = 0.0,
     ) -> None:
         super().__init__()
-        for argument, value in (("shift", shift), ("turn", turn), ("zoom", zoom), ("light", light), ("grain", grain)):
+        given = {"shift": shift, "turn": turn, "zoom": zoom, "light": light, "grain": grain, "cast": cast}
+        for argument, value in given.items():
             if not value >= 0:
                 raise ValueError(f"{argument}: got {value}; must be >= 0")
-        self.mirror, self.shift, self.turn, self.zoom, self.light, self.grain = mirror, shift, turn, zoom, light, grain
+        self.mirror, self.shift, self.turn, self.zoom, self.light = mirror, shift, turn, zoom, light
+        self.grain, self.cast = grain, cast
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` in [0, 1] to the same shape."""
         x = self.apply_changes(x, self.sample_changes(x))
+        if self.cast:
+            corners = self.cast * (2 * torch.rand(*x.shape[:2], 2, 2, device=x.device, dtype=x.dtype) - 1)
+            x = x + F.interpolate(corners, x.shape[-2:], mode="bilinear", align_corners=True)
         if self.grain:
             x = x + self.grain * torch.rand(len(x), 1, 1, 1, device=x.device, dtype=x.dtype) * torch.randn_like(x)
         return x

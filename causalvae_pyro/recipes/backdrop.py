@@ -8,10 +8,10 @@ from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.graph import CausalGraph
-from causalvae_pyro.guides import HierarchicalGuide
+from causalvae_pyro.guides import HierarchicalGuide, IterativeGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
-from causalvae_pyro.networks import BackdropDecoder, NormalisedEncoder, SpriteDecoder
+from causalvae_pyro.networks import BackdropDecoder, SpatialEncoder, SpriteDecoder
 from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.objectives.sleep_phase import SleepPhase
 from causalvae_pyro.objectives.sparsity import EffectSparsity
@@ -68,7 +68,9 @@ def build(recipe: Any, graph: CausalGraph, images: Tensor, labels: Tensor, confi
     likelihood = GaussianLikelihood(_SCALE, learn_scale=True, min_scale=_MIN_SCALE, lr_factor=SpriteDecoder.lr_factor)
     scm = AdditiveNoiseSCM(graph, recipe.dim, learn_noise=True)
     model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=decoder.noise_dim)
-    return Run(model, HierarchicalGuide(NormalisedEncoder(shape), model, init_scale=std), config)
+    # Small parts are few pixels: every place at a quarter of the resolution is read.
+    once = HierarchicalGuide(SpatialEncoder(shape, 128, channels=16), model, init_scale=std)
+    return Run(model, IterativeGuide(once, model, refinements=recipe.refinements), config)
 
 
 def objective(recipe: Any, run: Run) -> CausalELBO:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.metrics.noise import noise_share
 from causalvae_pyro.networks import ConvDecoder, SceneDecoder, SpriteDecoder
+from causalvae_pyro.networks.sprites.start import find_moving_start
 from causalvae_pyro.recipes import bilinear
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.recipe import Recipe
 from causalvae_pyro.recipes.trial import known_concepts, try_decoders, unusual
 from causalvae_pyro.recipes.views import VIEWS, telling_changes
+from causalvae_pyro.utils.label_columns import is_binary
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CANDIDATES", "choose_recipe"]
@@ -48,7 +51,8 @@ def choose_recipe(
     """The recipe that fits the data.
 
     Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`) it is the one for images
-    with much of their own. Then it is chosen whether mirrored images keep their labels, which small changes of an
+    with much of their own. If more than half of the concepts move parts of one colour, these lie before a background of each
+    image's own. Else it is chosen whether mirrored images keep their labels, which small changes of an
     image do (:func:`~causalvae_pyro.recipes.views.telling_changes`) and, with groups, whether images of one group share what the
     labels do not say. If they do, and a basis of some groups' images says
     more of another group than the mean image of its labels, the decoder is the bilinear one.
@@ -111,6 +115,10 @@ def _decoder(images: Tensor, labels: Tensor, candidates: Sequence[str], options:
         candidates = [name for name in candidates if name != "scene"]
     said = f"the labels leave {100 * share:.0f} % of the pixels' variance unexplained"
     if share > _OWN_NOISE:
+        alone = "sprites" in candidates and not options.get("grouped")
+        if alone and (moved := _move_parts(images, labels)) > labels.shape[1] / 2:
+            line = f"{said}, and {moved} of {labels.shape[1]} concepts move parts of one colour"
+            return "backdrop", f"{line}: before a background of each image's own (decoder 'backdrop')"
         return "hierarchical", f"{said}: noise of the image's own{_SEVERAL}"
     line = f"{said}: no noise of the image's own"
     # Convolutions alone can have noise in one vector.
@@ -124,6 +132,18 @@ def _decoder(images: Tensor, labels: Tensor, candidates: Sequence[str], options:
     # As in the trial: the decoder learns from known concepts.
     options.setdefault("teacher_forcing", decoder == "conv")
     return decoder, f"{line}; squared error on the most unusual images after a trial: {found} (decoder {decoder!r})"
+
+
+def _move_parts(images: Tensor, labels: Tensor) -> int:
+    """How many concepts place, size or turn something that has one colour. Digits and faces have nothing of the kind.
+
+    What a label of two values seems to move may as well be there or not.
+    """
+    with kept_rng_state(images.device):
+        torch.manual_seed(0)
+        parts = find_moving_start(images, known_concepts(labels.float(), 1, 1.0)).parts
+    moved = np.any([part.follows for part in parts], axis=0) if parts else np.zeros(labels.shape[1], bool)
+    return int((moved & ~np.array(is_binary(labels))).sum())
 
 
 def _grouped(images: Tensor, labels: Tensor, groups: Tensor) -> tuple[bool, str]:

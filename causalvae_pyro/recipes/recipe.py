@@ -64,8 +64,7 @@ class Recipe:
     With ``decoder="backdrop"`` the layers lie over a background that is another one in each image. The image's own noise draws
     it, at several resolutions, and no concept changes it (:class:`~causalvae_pyro.networks.BackdropDecoder`). In the first
     quarter of the training there is no noise, so that the layers take what follows the concepts. It assumes parts of one colour
-    each whose place, size or rotation follows a concept; where none is found, :meth:`build` refuses. ``"auto"`` does not choose
-    it yet.
+    each whose place, size or rotation follows a concept; where none is found, :meth:`build` refuses.
 
     With ``decoder="auto"`` the data choose; see :func:`choose_recipe`.
 
@@ -92,7 +91,7 @@ class Recipe:
             >= 0. With a backdrop it starts at a hundredth of this and grows 20 times as much as given below.
         sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. A small weight at first lets the sprites find
             their concepts; a large one in the end removes effects that only fit details.
-        refinements: For sprites and scenes, see :class:`~causalvae_pyro.guides.IterativeGuide`.
+        refinements: For sprites, scenes and backdrops, see :class:`~causalvae_pyro.guides.IterativeGuide`.
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
             of its own, and its divergence comes in over the first tenth of the training.

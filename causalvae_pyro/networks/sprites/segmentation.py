@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -41,11 +41,13 @@ class Part:
         colour: Its colour ``[C]`` in [0, 1].
         images: The images it was found in, ``[M]`` indices.
         masks: Its pixels in them, ``[M, H, W]``.
+        follows: Which concepts its place, size or rotation follows, ``[n]``; none where that was not asked.
     """
 
     colour: NDArray
     images: NDArray
     masks: NDArray
+    follows: NDArray = field(default_factory=lambda: np.zeros(0, bool))
 
     @property
     def pixels(self) -> int:
@@ -130,15 +132,19 @@ def find_moving_parts(images: Tensor, concepts: NDArray) -> list[Part]:
     modes = _colours(pixels.flatten(0, 2), _FINE_SAMPLE, _FINE)
     which = _nearest(pixels, modes, _FINE).numpy()
     parts = [part for m, mode in enumerate(modes) for part in _parts_of_one_colour(mode, which == m)]
-    moving = [part for part in parts if len(part.images) >= fewest and _follows(part, concepts[part.images])]
+    often = [replace(part, follows=_follows(part, concepts[part.images])) for part in parts if len(part.images) >= fewest]
     # Indices of all the images that were given.
     given = np.flatnonzero(complete)
-    return sorted((replace(part, images=given[part.images]) for part in moving), key=lambda part: -part.pixels)
+    moving = (replace(part, images=given[part.images]) for part in often if part.follows.any())
+    return sorted(moving, key=lambda part: -part.pixels)
 
 
-def _follows(part: Part, concepts: NDArray) -> bool:
-    poses = find_poses(part.masks, _CANVAS).values
-    return any(number.std() > _STILL and sparse_regression(concepts, number).any() for number in poses.T)
+def _follows(part: Part, concepts: NDArray) -> NDArray:
+    found = np.zeros(concepts.shape[1], bool)
+    for number in find_poses(part.masks, _CANVAS).values.T:
+        if number.std() > _STILL:
+            found |= sparse_regression(concepts, number).any(1)
+    return found
 
 
 def _colours(pixels: Tensor, enough: int, bandwidth: float = _BANDWIDTH) -> NDArray:
