@@ -20,7 +20,7 @@ from causalvae_pyro.networks import (
 from causalvae_pyro.recipes import Recipe, choose_recipe
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.trial import unusual
-from causalvae_pyro.recipes.views import VIEWS, telling_changes, view
+from causalvae_pyro.recipes.views import VIEWS, misread_after, telling_changes, view
 from tests.networks.sprites.scenes import before_backgrounds
 
 
@@ -190,13 +190,42 @@ def test_changes_that_labels_tell_of():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def dots(count=800):
+    """Points of one pixel, one to eight in each image, and how bright they are."""
+    generator = torch.Generator().manual_seed(0)
+    bright, number = torch.rand(count, generator=generator), torch.randint(1, 9, (count,), generator=generator)
+    x = torch.zeros(count, 1, 16, 16)
+    for image, value, n in zip(x, bright, number.tolist(), strict=True):
+        places = 3 + torch.randperm(100, generator=generator)[:n]
+        image[0, 3 + places // 10, 3 + places % 10] = 0.3 + 0.7 * value
+    return x, bright[:, None]
+
+
+def test_resampling_blurs_what_is_measured():
+    x, labels = dots()
+    state = torch.get_rng_state()
+    # A shift by half a pixel takes half of the brightness.
+    assert misread_after(x, labels, ("shift",)) == [0]
+    assert torch.equal(state, torch.get_rng_state())
+    assert misread_after(x, labels, ()) == []
+    # Of wide blobs a turn changes nothing, and classes are not measured.
+    wide, bright = blobs()
+    assert misread_after(wide, bright[:, 1:2], ("turn",)) == []
+    assert misread_after(x, (labels > 0.5).float(), ("shift",)) == []
+    assert misread_after(x[:300], labels[:300], ("shift",)) == []
+    recipe, line = choose_recipe(x, labels, decoder="hierarchical", mirror=True)
+    assert recipe.views == ()
+    expected = "numbers are read worse by a network that learns from images changed at random"
+    assert line.endswith(f"{expected}: no such changes in training (views none)")
+
+
 def test_training_leaves_out_changes_that_labels_tell_of():
     x, labels = blobs()
     x, labels = x[..., :16, :16], labels[:, 1:3]
     recipe, line = choose_recipe(x, labels, decoder="hierarchical", mirror=True)
     assert "light" not in recipe.views
     assert line.startswith("the labels change with ")
-    assert line.endswith(f"no such changes in training (views {' '.join(recipe.views)})")
+    assert line.endswith(f"no such changes in training (views {' '.join(recipe.views) or 'none'})")
     run = recipe.build({"a": [], "b": []}, x, labels)
     augmentation = run.guide.encoder.augmentation
     assert augmentation.light == 0

@@ -16,7 +16,7 @@ from causalvae_pyro.recipes import bilinear
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.recipe import Recipe
 from causalvae_pyro.recipes.trial import known_concepts, try_decoders, unusual
-from causalvae_pyro.recipes.views import VIEWS, telling_changes
+from causalvae_pyro.recipes.views import VIEWS, misread_after, telling_changes
 from causalvae_pyro.utils.label_columns import is_binary
 from causalvae_pyro.utils.random_state import kept_rng_state
 
@@ -52,9 +52,9 @@ def choose_recipe(
 
     Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`) it is the one for images
     with much of their own. If more than half of the concepts move parts of one colour, these lie before a background of each
-    image's own. Else it is chosen whether mirrored images keep their labels, which small changes of an
-    image do (:func:`~causalvae_pyro.recipes.views.telling_changes`) and, with groups, whether images of one group share what the
-    labels do not say. If they do, and a basis of some groups' images says
+    image's own. Else it is chosen whether mirrored images keep their labels, which small changes of an image do
+    (:func:`~causalvae_pyro.recipes.views.telling_changes` and :func:`~causalvae_pyro.recipes.views.misread_after`) and, with
+    groups, whether images of one group share what the labels do not say. If they do, and a basis of some groups' images says
     more of another group than the mean image of its labels, the decoder is the bilinear one.
 
     Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and compared on images held
@@ -96,11 +96,22 @@ def choose_recipe(
                 options["decoder"] = "bilinear"
                 reasons[0] = reasons[0].removesuffix(_SEVERAL)
                 reasons.append("other groups' images explain those of a group held out: linear in the noise (decoder 'bilinear')")
-    if "views" not in options and options["decoder"] == "hierarchical" and (told := telling_changes(images, labels)):
-        options["views"] = tuple(name for name in VIEWS if name not in told)
-        kept = " ".join(options["views"]) or "none"
-        reasons.append(f"the labels change with {', '.join(told)}: no such changes in training (views {kept})")
+    if "views" not in options and options["decoder"] == "hierarchical":
+        options["views"], line = _views(images, labels)
+        reasons += [line] if line else []
     return Recipe(**options), "; ".join(reasons)
+
+
+def _views(images: Tensor, labels: Tensor) -> tuple[tuple[str, ...], str]:
+    told = telling_changes(images, labels)
+    views = tuple(name for name in VIEWS if name not in told)
+    lines = [f"the labels change with {', '.join(told)}"] if told else []
+    if misread_after(images, labels, views):
+        views = ()
+        lines.append("numbers are read worse by a network that learns from images changed at random")
+    if not lines:
+        return views, ""
+    return views, f"{', and '.join(lines)}: no such changes in training (views {' '.join(views) or 'none'})"
 
 
 def _known(labels: Tensor) -> int:
