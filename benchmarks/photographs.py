@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="numbers of the seeds")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--cast", type=float, help="see Recipe; by default the recipe's")
     parser.add_argument("--limit", type=int, default=1000, help="test images to score")
     parser.add_argument("--cells", type=Path, default=Path("runs/photographs"))
     parser.add_argument("--rescore", action="store_true", help="score the weights that are there anew")
@@ -78,6 +79,7 @@ def main() -> None:
 def cell(args: argparse.Namespace, method: str, seed: int, path: Path) -> dict[str, Any]:
     """A method trained and scored with a seed, or what an earlier call has found."""
     settings = {"data": args.data, "group": args.group, "epochs": args.epochs, "limit": args.limit}
+    settings |= {} if args.cast is None else {"cast": args.cast}
     if path.is_file():
         done = json.loads(path.read_text())
         if done["settings"] != settings:
@@ -88,7 +90,7 @@ def cell(args: argparse.Namespace, method: str, seed: int, path: Path) -> dict[s
     train, test = (load_dataset(description, split) for split in ("train", "test"))
     images, labels = torch.as_tensor(train.images), train.labels
     torch.manual_seed(seed)
-    run, objective, groups, precision = make(method, train, images, labels)
+    run, objective, groups, precision = make(method, train, images, labels, args.cast)
     weights, seconds = path.with_suffix(".pt"), 0.0
     if path.is_file():
         state, seconds = torch.load(weights), done["seconds"]
@@ -129,12 +131,15 @@ def cell(args: argparse.Namespace, method: str, seed: int, path: Path) -> dict[s
     return done
 
 
-def make(method: str, data: Any, images: Tensor, labels: Tensor) -> tuple[Run, CausalELBO, Tensor | None, str | None]:
+def make(
+    method: str, data: Any, images: Tensor, labels: Tensor, cast: float | None = None
+) -> tuple[Run, CausalELBO, Tensor | None, str | None]:
     """The untrained pair, its objective, the groups of its batches and its precision."""
     precision = "bf16" if has_bf16(resolve_device()) else None
     groups = getattr(data, "groups", None)
     recipe, _ = choose_recipe(images, labels, groups=groups)
     if method == "causal_vae":
+        recipe = recipe if cast is None else replace(recipe, cast=cast)
         run = recipe.build(data.graph, images, labels, groups=groups)
         precision = precision if recipe.decoder == "hierarchical" else None
         return run, recipe.objective(run), groups if recipe.grouped else None, precision

@@ -254,6 +254,31 @@ def test_views_change_what_they_name():
     )
 
 
+def test_a_cast_is_smooth_and_of_each_colour():
+    torch.manual_seed(0)
+    x = 0.5 * torch.ones(200, 3, 16, 16)
+    change = view(False, (), cast=0.2)(x) - x
+    assert 0.18 < change.abs().max() <= 0.2
+    corners = change[..., [0, 0, -1, -1], [0, -1, 0, -1]]
+    # Bilinear between the corners, which have nothing to do with each other, as the colours have not.
+    torch.testing.assert_close(
+        change[..., 0, :], corners[..., :1] + (corners[..., 1:2] - corners[..., :1]) * torch.arange(16) / 15
+    )
+    between = torch.corrcoef(corners.flatten(1).T)
+    assert (between - torch.eye(12)).abs().max() < 0.3
+
+
+def test_critics_look_through_coloured_light():
+    x, labels = photographs()
+    for options, expected in (({}, 0.15), ({"cast": 0.0}, 0.0), ({"views": ("shift",)}, 0.0)):
+        recipe = Recipe(decoder="hierarchical", **options)
+        run = recipe.build({"a": [], "b": []}, x, labels)
+        terms = {term.name: term for term in recipe.objective(run).terms}
+        assert [v.cast for v in terms["classifier_consistency"].augmentations] == [expected] * 2
+        # The encoder reads images as they are lit.
+        assert run.guide.encoder.augmentation.cast == 0
+
+
 def test_groups_share_their_noise_where_that_explains_images():
     x, labels = photographs(600)
     groups = torch.arange(600) % 20
@@ -383,6 +408,7 @@ def build_photographs(x, labels, **options):
     [
         ({"realism": -1.0}, "^realism: got -1.0; must be >= 0"),
         ({"consistency": -1.0}, "^consistency: got -1.0; must be >= 0"),
+        ({"cast": -0.1}, "^cast: got -0.1; must be >= 0"),
         ({"noise_dim": 4, "decoder": "hierarchical"}, "^noise_dim: got 4; must be at least 0, and 0 with decoder 'hierarchical'"),
     ],
 )

@@ -123,7 +123,8 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
     shape, binary = run.model.decoder.image_shape, run.config["binary"]
     n = sum(label_widths(run.model.prior, len(run.graph)))
     classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
-    views = [view(recipe.mirror, recipe.views, grain=_GRAIN) for _ in classifiers]
+    cast = recipe.cast if "light" in recipe.views else 0.0
+    views = [view(recipe.mirror, recipe.views, grain=_GRAIN, cast=cast) for _ in classifiers]
     terms = [
         LabelFit(),
         ClassifierFit(classifiers, augmentations=views, binary=binary),
