@@ -50,6 +50,11 @@ def faces(paths: Sequence[Path]) -> str:
         real = _real(predicted["do"][name], name)
         seen = [value(scores["predicted"]["do"][name]["set"]["accuracy"], 3) for scores in methods.values()]
         row(f"do({name}) seen", seen, f"left alone: {alone}; real: {real}")
+        if known := predicted["do"][name].get("overlap"):
+            share, alone = known["share"]["mean"], value(known["left_alone"]["accuracy"], 3)
+            shown = [m["predicted"]["do"][name].get("overlap") for m in methods.values()]
+            cells = [value(one["set"]["accuracy"], 3) if one else "" for one in shown]
+            row(f"the same, of the {100 * share:.0f} % whose labels images show", cells, f"left alone: {alone}")
     for name, scores in predicted["do"].items():
         for other in scores["unchanged"]:
             kept = [m["predicted"]["do"][name]["unchanged"] for m in methods.values()]
