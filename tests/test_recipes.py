@@ -500,6 +500,8 @@ def test_the_data_choose_a_backdrop():
     images, labels, _ = discs(240)
     recipe, reason = choose_recipe(images, labels)
     assert recipe.decoder == "backdrop"
+    some = torch.where(torch.arange(240)[:, None] < 30, torch.nan, labels)
+    assert choose_recipe(images, some)[0].decoder == "backdrop"
     assert "2 of 2 concepts move parts of one colour: before a background of each image's own (decoder 'backdrop')" in reason
     # Not where nothing moves with the labels, nor where it could not be used.
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]

@@ -150,9 +150,10 @@ def _move_parts(images: Tensor, labels: Tensor) -> int:
 
     What a label of two values seems to move may as well be there or not.
     """
+    complete = ~labels.isnan().any(1)
     with kept_rng_state(images.device):
         torch.manual_seed(0)
-        parts = find_moving_start(images, known_concepts(labels.float(), 1, 1.0)).parts
+        parts = find_moving_start(images[complete], known_concepts(labels[complete].float(), 1, 1.0)).parts
     moved = np.any([part.follows for part in parts], axis=0) if parts else np.zeros(labels.shape[1], bool)
     return int((moved & ~np.array(is_binary(labels))).sum())
 
