@@ -21,6 +21,8 @@ from causalvae_pyro.recipes import Recipe, choose_recipe
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.trial import unusual
 from causalvae_pyro.recipes.views import VIEWS, misread_after, telling_changes, view
+from causalvae_pyro.utils.label_columns import kind_counts, one_hot_categories
+from tests.builders import raises
 from tests.networks.sprites.scenes import before_backgrounds
 
 
@@ -217,6 +219,27 @@ def test_resampling_blurs_what_is_measured():
     assert recipe.views == ()
     expected = "numbers are read worse by a network that learns from images changed at random"
     assert line.endswith(f"{expected}: no such changes in training (views none)")
+    # A category has no error in numbers.
+    kind = (labels > 0.5).float() + (labels > 0.8).float()
+    assert choose_recipe(x, kind, decoder="hierarchical", mirror=True)[0].views == ()
+    assert "numbers" not in choose_recipe(x, kind, kinds=[3], decoder="hierarchical", mirror=True)[1]
+
+
+def test_categories_are_columns_of_their_kinds():
+    labels = torch.tensor([[2.0, 0.5], [torch.nan, 1.5], [0.0, torch.nan]])
+    hot = one_hot_categories(labels, [3, 0])
+    expected = torch.tensor([[0, 0, 1, 0.5], [torch.nan, torch.nan, torch.nan, 1.5], [1, 0, 0, torch.nan]])
+    assert torch.equal(hot.nan_to_num(-1), expected.nan_to_num(-1))
+    with raises("kinds", "some of 'sex'; the concepts are fruit, size"):
+        kind_counts({"sex": 2}, ["fruit", "size"])
+    assert kind_counts({"fruit": ["apple", "fig"]}, ["fruit", "size"]) == [2, 0]
+    # A brightness for each of five kinds, in no order.
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.randint(0, 5, (600,), generator=generator)
+    x = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.5])[kind][:, None, None, None].expand(-1, 1, 16, 16)
+    recipe, line = choose_recipe(x, kind[:, None].float(), kinds=[5])
+    assert recipe.decoder == "conv"
+    assert line.startswith("the labels leave 0 % of the pixels' variance unexplained")
 
 
 def test_training_leaves_out_changes_that_labels_tell_of():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -29,8 +30,7 @@ def choose(
     images: Tensor,
     labels: Tensor,
     groups: Tensor | None = None,
-    *,
-    categories: bool = False,
+    kinds: Sequence[int] = (),
 ) -> tuple[Recipe, str]:
     """The recipe, and a line that says why; an empty one where the options decide.
 
@@ -39,7 +39,7 @@ def choose(
         images: Training images ``[N, C, H, W]``.
         labels: Training labels ``[N, n]``.
         groups: The group of each image, where it is known.
-        categories: Whether some labels are of several kinds.
+        kinds: For each label the number of its kinds where it is a category, else 0.
 
     Raises:
         ValueError: If an option does not fit the decoder.
@@ -62,12 +62,12 @@ def choose(
     if decoder is None and arguments.data in SIMULATORS:
         decoder = "sprites" if arguments.label_share == 1 else "conv"
     if decoder in (None, "auto"):
-        # With few labels the others are untried, with patience they would always stop early, and they know no categories.
-        few = arguments.label_share < 1 or arguments.patience is not None or categories
+        # With few labels the others are untried, and with patience they would always stop early.
+        few = arguments.label_share < 1 or arguments.patience is not None
         options["candidates"] = ("conv",) if few else CANDIDATES
     else:
         options["decoder"] = decoder
-    recipe, reason = choose_recipe(images, labels, groups=groups, **options)
+    recipe, reason = choose_recipe(images, labels, groups=groups, kinds=kinds, **options)
     if recipe.decoder in ("sprites", "scene", "backdrop") and arguments.patience is not None:
         raise ValueError(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"

@@ -36,6 +36,7 @@ from causalvae_pyro.training import (
 )
 from causalvae_pyro.utils.compat import has_bf16
 from causalvae_pyro.utils.files import check_writable, first_of
+from causalvae_pyro.utils.label_columns import kind_counts
 from causalvae_pyro.utils.missing_labels import keep_labels
 from causalvae_pyro.utils.numbers import evenly_spaced
 from causalvae_pyro.utils.unseen_pairs import pair_text
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
     groups = getattr(train_data, "groups", None)
     groups = None if groups is None else groups[chosen]
     kinds = getattr(train_data, "kinds", None)
-    recipe, reason = choose(arguments, images, labels, groups, categories=bool(kinds))
+    recipe, reason = choose(arguments, images, labels, groups, kind_counts(kinds or {}, train_data.graph.names))
     if reason:
         stages.say(reason)
     photographs = recipe.decoder == "hierarchical"

@@ -21,6 +21,8 @@ __all__ = ["predicted_scores", "train_photograph_predictor"]
 
 _BLOCK = 256
 _SIDE = 16
+# A colour cast spreads over the image; what a concept changes (lips, brows, hair) is smaller than a sixteenth of it.
+_COARSE = 4
 
 
 def train_photograph_predictor(
@@ -93,15 +95,18 @@ def predicted_scores(
           that the counterfactuals are meant to have in which it is read right (each combination counts as often as there; one
           that no image has is left out): what a perfect counterfactual would get; ``fine_detail``, the ninth decile of how many
           times as much fine detail (mean absolute Laplacian) the counterfactual has as the reconstruction: artefacts that no
-          predictor sees are well above 1; ``overlap``, where some counterfactuals are meant to have a pair of ``unseen``: the
-          ``share`` of those that are not, and of these ``set`` and what images left alone get, ``left_alone``; ``same_image``,
-          the share of images to which, among all of ``x``, the counterfactual is nearest in pixels, averaged to 16 x 16: whether
-          it is a change of this image. Who a person is takes a recogniser of persons; the predictor's features know nothing of
-          that (docs/notes.md).
-        - ``left_alone``: ``set`` for the images as they are, and ``same_image`` for reconstructions: the trivial answers.
+          predictor sees are well above 1; ``colour``, for colour images, the mean absolute change of colour, not of brightness,
+          from the reconstruction, over sixteenths of the image and in [0, 1]: a colour cast that no predictor minds, unless
+          the concept is a colour of large parts; ``overlap``, where some counterfactuals are meant to have a pair of
+          ``unseen``: the ``share`` of those that are not, and of these ``set`` and what images left alone get, ``left_alone``;
+          ``same_image``, the share of images to which, among all of ``x``, the counterfactual is nearest in pixels, averaged to
+          16 x 16: whether it is a change of this image. Who a person is takes a recogniser of persons; the predictor's
+          features know nothing of that (docs/notes.md).
+        - ``left_alone``: ``set`` for the images as they are, ``same_image`` and ``colour`` for reconstructions (beside the
+          image): the trivial answers.
     """
     names, binary, kinds = graph.names, predictor.binary.tolist(), predictor.kinds
-    own, before = _small(x), predictor.predict(reconstruction)
+    own, before, coloured = _small(x), predictor.predict(reconstruction), x.shape[1] == 3
 
     def score(read: Tensor, intended: Tensor, column: int) -> dict[str, Any]:
         return _agreement(read[:, column], intended, binary[column], kinds[column])
@@ -112,6 +117,8 @@ def predicted_scores(
         "left_alone": {"same_image": _nearest(_small(reconstruction), own), "set": {}},
         "do": {},
     }
+    if coloured:
+        result["left_alone"]["colour"] = _colour(reconstruction, x)
     for name, (values, images, intended) in interventions.items():
         column, read = names.index(name), predictor.predict(images.clamp(0, 1))
         below = graph.descendants(name)
@@ -130,6 +137,8 @@ def predicted_scores(
             "fine_detail": (_detail(images) / _detail(reconstruction).clamp(min=1e-6)).quantile(0.9).item(),
             "same_image": _nearest(_small(images.clamp(0, 1)), own),
         }
+        if coloured:
+            result["do"][name]["colour"] = _colour(images, reconstruction)
         result["left_alone"]["set"][name] = score(read_factual, values, column)
         seen = ~asks_for(intended, names, unseen).any(1)
         if seen.any() and not seen.all():
@@ -182,6 +191,11 @@ def _detail(images: Tensor) -> Tensor:
     inner = x[..., 1:-1, 1:-1]
     around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
     return (4 * inner - around).abs().flatten(1).mean(1)
+
+
+def _colour(images: Tensor, before: Tensor) -> float:
+    change = F.adaptive_avg_pool2d(images.clamp(0, 1).double() - before.clamp(0, 1).double(), _COARSE)
+    return (change - change.mean(1, keepdim=True)).abs().mean().item()
 
 
 def _small(images: Tensor) -> Tensor:

@@ -128,8 +128,9 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
         rows += [[f"do({name})", effect, *_agreement(own)] for effect, own in scores["effects"].items()]
         kept = [f"{other} {value:.3f}" for other, value in scores["unchanged"].items()]
         detail = f"{scores['fine_detail']:.2f}" if "fine_detail" in scores else ""
-        others.append([f"do({name})", ", ".join(kept) or "(all others are effects)", detail, f"{scores['same_image']:.3f}"])
-    others.append(["none", "", "1.00", f"{alone['same_image']:.3f}"])
+        kept_of = ", ".join(kept) or "(all others are effects)"
+        others.append([f"do({name})", kept_of, detail, _colour(scores), f"{scores['same_image']:.3f}"])
+    others.append(["none", "", "1.00", _colour(alone), f"{alone['same_image']:.3f}"])
     factual = [["none", name, *_agreement(scores)] for name, scores in found["factual"].items()]
     columns = ["intervention", "concept", "accuracy", "F1", "AUC", "absolute error"]
     return [
@@ -140,11 +141,16 @@ def _predicted(found: dict[str, Any]) -> list[Section]:
         ),
         _section(
             "What is to stay: the same reading (or its mean absolute change); no more fine detail than the reconstruction has "
-            "(ninth decile of the ratio: artefacts are above 1); and the factual image found among all test images",
-            ["intervention", "concepts that are no effects", "fine detail", "same image"],
+            "(ninth decile of the ratio: artefacts are above 1); the change of colour over sixteenths of the image (a cast, in "
+            "thousandths of the range); and the factual image found among all test images",
+            ["intervention", "concepts that are no effects", "fine detail", "colour", "same image"],
             others,
         ),
     ]
+
+
+def _colour(scores: dict[str, Any]) -> str:
+    return f"{1000 * scores['colour']:.1f}" if "colour" in scores else ""
 
 
 def _agreement(scores: dict[str, float]) -> list[str]:

@@ -17,7 +17,7 @@ from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.recipe import Recipe
 from causalvae_pyro.recipes.trial import known_concepts, try_decoders, unusual
 from causalvae_pyro.recipes.views import VIEWS, misread_after, telling_changes
-from causalvae_pyro.utils.label_columns import is_binary
+from causalvae_pyro.utils.label_columns import is_binary, one_hot_categories
 from causalvae_pyro.utils.random_state import kept_rng_state
 
 __all__ = ["CANDIDATES", "choose_recipe"]
@@ -45,6 +45,7 @@ def choose_recipe(
     labels: Tensor,
     *,
     groups: Tensor | None = None,
+    kinds: Sequence[int] = (),
     candidates: Sequence[str] = CANDIDATES,
     **options: Any,
 ) -> tuple[Recipe, str]:
@@ -65,6 +66,8 @@ def choose_recipe(
         images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
         labels: Training labels ``[N, n]``, NaN where missing.
         groups: The group (person, patient, scene) of each image, ``[N]``, where it is known.
+        kinds: For each label the number of its kinds where it is a category, else 0; by default none is. Of the decoders to try
+            only ``"conv"`` takes categories.
         candidates: The decoders to try, of :data:`CANDIDATES`; a single one is taken untried.
         **options: Of :class:`Recipe`, in place of what would be chosen.
 
@@ -76,6 +79,8 @@ def choose_recipe(
     """
     if not candidates or not set(candidates) <= set(CANDIDATES):
         raise ValueError(f"candidates: got {list(candidates)}; valid: {', '.join(map(repr, CANDIDATES))}")
+    if any(kinds):
+        labels, candidates = one_hot_categories(labels, kinds), ("conv",)
     reasons = []
     by_the_data = "decoder" not in options
     if by_the_data:

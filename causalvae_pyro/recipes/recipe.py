@@ -11,7 +11,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.graph import CausalGraph, GraphLike, as_graph
+from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.guides import AmortizedGuide, IterativeGuide, PosteriorGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
@@ -27,7 +27,7 @@ from causalvae_pyro.recipes.views import VIEWS
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
 from causalvae_pyro.utils.images import check_images, scale_images
-from causalvae_pyro.utils.label_columns import is_binary
+from causalvae_pyro.utils.label_columns import is_binary, kind_counts
 from causalvae_pyro.utils.unseen_pairs import unseen_pairs
 
 __all__ = ["Recipe"]
@@ -195,17 +195,18 @@ class Recipe:
         n, shape = len(graph), tuple(images.shape[1:])
         if tuple(labels.shape) != (len(images), n):
             raise ValueError(f"labels: expected shape {[len(images), n]} (images x concepts), got {list(labels.shape)}")
+        columns = kind_counts(kinds or {}, graph.names)
         if self.decoder == "auto":
-            from causalvae_pyro.recipes.choice import CANDIDATES, choose_recipe  # which imports this module
+            from causalvae_pyro.recipes.choice import choose_recipe  # which imports this module
 
             given = {name: value for name, value in asdict(self).items() if value != asdict(Recipe())[name] and name != "decoder"}
-            chosen, reason = choose_recipe(images, labels, groups=groups, candidates=("conv",) if kinds else CANDIDATES, **given)
+            chosen, reason = choose_recipe(images, labels, groups=groups, kinds=columns, **given)
             return chosen.build(graph, images, labels, {**(config or {}), "chosen": reason}, kinds=kinds, groups=groups)
         config = {"recipe": asdict(self), **(config or {})}
-        counts = _check_kinds(kinds or {}, graph)
+        counts = [(kinds or {}).get(name, 0) for name in graph.names]
         if any(counts) and self.decoder in ("sprites", "scene", "backdrop"):
             raise ValueError(f"kinds: got categories, which decoder {self.decoder!r} cannot have; use another, such as 'conv'")
-        dim = max(self.dim, *map(_count, counts))
+        dim = max(self.dim, *columns)
         classes = [binary or bool(count) for binary, count in zip(is_binary(labels), counts, strict=True)]
         if unseen := unseen_pairs(labels, graph.names, classes):
             config["unseen"] = unseen
@@ -276,17 +277,6 @@ class Recipe:
             raise ValueError("labels: all of them are missing")
         share = self.labelled_share
         return max(1, round(share / (1 - share) * (len(labels) - labelled) / labelled))
-
-
-def _count(kinds: int | Sequence[str]) -> int:
-    return kinds if isinstance(kinds, int) else len(kinds)
-
-
-def _check_kinds(kinds: Mapping[str, int | Sequence[str]], graph: CausalGraph) -> list[int | Sequence[str]]:
-    """The kinds of each concept, in index order, 0 for numbers."""
-    if unknown := [name for name in kinds if name not in graph.names]:
-        raise ValueError(f"kinds: got some of {unknown[0]!r}; the concepts are {', '.join(graph.names)}")
-    return [kinds.get(name, 0) for name in graph.names]
 
 
 def _spread(images: Tensor) -> float:

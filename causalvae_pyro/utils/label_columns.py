@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["is_binary", "known_concepts", "label_columns", "label_features", "label_names", "label_widths", "one_label_each"]
+__all__ = [
+    "is_binary",
+    "kind_counts",
+    "known_concepts",
+    "label_columns",
+    "label_features",
+    "label_names",
+    "label_widths",
+    "one_hot_categories",
+    "one_label_each",
+]
 
 
 def is_binary(labels: Tensor) -> list[bool]:
@@ -17,6 +28,22 @@ def is_binary(labels: Tensor) -> list[bool]:
         labels: ``[N, m]``, NaN where missing.
     """
     return [bool(((column == 0) | (column == 1) | column.isnan()).all()) for column in labels.T]
+
+
+def kind_counts(kinds: Mapping[str, int | Sequence[str]], names: Sequence[str]) -> list[int]:
+    """The number of kinds of each concept, 0 for a number.
+
+    Args:
+        kinds: For each category the number of its kinds, or their words.
+        names: Of the concepts, in index order.
+
+    Raises:
+        ValueError: If ``kinds`` has another name.
+    """
+    if unknown := [name for name in kinds if name not in names]:
+        raise ValueError(f"kinds: got some of {unknown[0]!r}; the concepts are {', '.join(names)}")
+    found = [kinds.get(name, 0) for name in names]
+    return [one if isinstance(one, int) else len(one) for one in found]
 
 
 def label_columns(prior: Any, count: int) -> tuple[tuple[int, ...], ...]:
@@ -60,6 +87,23 @@ def label_features(prior: Any, labels: Tensor) -> Tensor:
         for k, label, number in zip(kinds, labels.unbind(-1), standard.unbind(-1), strict=True)
     ]
     return torch.cat(parts, -1)
+
+
+def one_hot_categories(labels: Tensor, kinds: Sequence[int]) -> Tensor:
+    """Labels in which each category is a column of 0 and 1 for each of its kinds; numbers stay as they are.
+
+    Args:
+        labels: ``[N, n]``, NaN where missing, and then in all columns of its kinds.
+        kinds: For each label the number of its kinds, 0 for a number.
+
+    Returns:
+        ``[N, number of numbers and of kinds]``, in the labels' order.
+    """
+    parts = []
+    for label, k in zip(labels.float().T, kinds, strict=True):
+        hot = (label[:, None] == torch.arange(k, device=labels.device)).float()
+        parts.append(hot.masked_fill(label.isnan()[:, None], torch.nan) if k else label[:, None])
+    return torch.cat(parts, 1)
 
 
 def one_label_each(prior: Any, what: str) -> None:

@@ -13,6 +13,14 @@ from tests.builders import raises
 
 GRAPH = CausalGraph(["top", "left", "size"], [("top", "size")])
 BINARY = [True, True, False]
+METRICS = {
+    "r2": {"top": 0.9, "left": 0.9, "size": 0.9},
+    "intervals": {},
+    "graph": {"shd": 0, "f1": 1.0},
+    "reconstruction_mse": 0.0,
+    "directions": {},
+    "images": 600,
+}
 
 
 def draw(labels, seed=0):
@@ -101,6 +109,31 @@ def test_scores_tell_right_from_wrong(data, predictor):
     assert good["factual"]["left"]["f1"] > 0.97
 
 
+def test_a_cast_of_colour_counts(data, predictor):
+    x, labels = data
+
+    class Colourblind:
+        binary, kinds = predictor.binary, predictor.kinds
+
+        def predict(self, images):
+            return predictor.predict(images.mean(1, keepdim=True))
+
+    def colour(images, before):
+        found = predicted_scores(Colourblind(), GRAPH, before, labels, before, {"top": (labels[:, 0], images, labels)})
+        assert "colour" in score_table(METRICS | {"predicted": found})
+        assert found["left_alone"]["colour"] == 0.0
+        return found["do"]["top"]["colour"]
+
+    before = 0.25 + 0.5 * x.expand(-1, 3, -1, -1)
+    # Green on one side, pink on the other, nothing in the middle: no predictor that sees brightness minds.
+    side = torch.linspace(-0.1, 0.1, 16) * torch.tensor([1.0, -2.0, 1.0])[:, None, None]
+    assert colour(before + side, before) == pytest.approx(0.0711, rel=1e-3)
+    # Brighter, or coloured in details: no cast.
+    assert colour(before + 0.1, before) < 1e-6
+    chequers = 0.1 * (torch.arange(16) % 2 * 2.0 - 1) * torch.tensor([1.0, -1.0, 0.0])[:, None, None]
+    assert colour(before + chequers, before) < 1e-6
+
+
 def test_what_no_image_shows_is_scored_apart(data, predictor):
     x, labels = data
     values = 1 - labels[:, 0]
@@ -129,16 +162,8 @@ def test_the_image_is_another_when_images_are_exchanged(data, predictor):
 
 def test_the_table_has_both(data, predictor):
     x, labels = data
-    metrics = {
-        "predicted": predicted_scores(predictor, GRAPH, x, labels, x, {"top": (1 - labels[:, 0], x, labels)}),
-        "r2": {"top": 0.9, "left": 0.9, "size": 0.9},
-        "intervals": {},
-        "graph": {"shd": 0, "f1": 1.0},
-        "reconstruction_mse": 0.0,
-        "directions": {},
-        "images": 600,
-    }
-    table = score_table(metrics)
+    found = predicted_scores(predictor, GRAPH, x, labels, x, {"top": (1 - labels[:, 0], x, labels)})
+    table = score_table(METRICS | {"predicted": found})
     assert "image left alone" in table
     assert "same image" in table
     assert "real images with those labels" in table
