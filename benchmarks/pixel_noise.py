@@ -23,7 +23,13 @@ from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.utils.images import as_images
 
 SIZE, GRAIN, CAUSES, LEVELS = 32, 0.1, ("pendulum", "light"), 255
-SHARES = (0.0, 0.5, 1.0)
+#: Share that is kept, and the change at which 61 % of it is left.
+KEPT: dict[str, dict[str, Any]] = {
+    "0": {},
+    "0.5": {"pixel_noise": 0.5},
+    "1": {"pixel_noise": 1.0},
+    **{f"1, fade {width}": {"pixel_noise": 1.0, "fade": width} for width in (0.01, 0.03, 0.1)},
+}
 #: Decoder, whether the images have grain, what the row is called.
 ROWS = (("sprites", False, "sprites"), ("conv", False, "convolutions"), ("conv", True, "convolutions, images with grain"))
 COLUMNS = (*(f"do({name})" for name in CAUSES), "composition_1", "composition_10")
@@ -35,11 +41,11 @@ def grainy(images: Tensor, seed: int) -> Tensor:
     return (images + GRAIN * noise).clamp(0, 1)
 
 
-def scores(run: Run, x: Tensor, worlds: dict[str, tuple[Tensor, Tensor]], share: float) -> tuple[float, ...]:
+def scores(run: Run, x: Tensor, worlds: dict[str, tuple[Tensor, Tensor]], kept: dict[str, Any]) -> tuple[float, ...]:
     """CF-scores of interventions, and composition in grey levels; :data:`COLUMNS`."""
 
     def draw(images: Tensor, do: dict[str, Tensor]) -> Tensor:
-        return counterfactual(run.model, run.guide, images, do, pixel_noise=share).clamp(0, 1)
+        return counterfactual(run.model, run.guide, images, do, **kept).clamp(0, 1)
 
     found = (cf_score(draw(x, {name: values}), true, x) for name, (values, true) in worlds.items())
     drift = LEVELS * composition(lambda images: draw(images, {}), x, times=10)
@@ -64,21 +70,21 @@ def main() -> None:
         images = grainy(as_images(train.images), 1) if grain else train.images
         x = grainy(clean, 2) if grain else clean
         worlds = {name: (values[name], grainy(true, 2) if grain else true) for name, true in clean_true.items()}
-        found: dict[float, list[tuple[float, ...]]] = {share: [] for share in SHARES}
+        found: dict[str, list[tuple[float, ...]]] = {name: [] for name in KEPT}
         for seed in range(args.seeds):
             torch.manual_seed(seed)
             recipe = Recipe(decoder=decoder)
             run = recipe.build(train.graph, images, train.labels)
             options = {"epochs": args.epochs, "seed": seed, "device": "cpu", "progress": False}
             fit(run.model, run.guide, (images, train.labels), objective=recipe.objective(run), **options)
-            for share in SHARES:
-                found[share].append(scores(run, x, worlds, share))
+            for name, kept in KEPT.items():
+                found[name].append(scores(run, x, worlds, kept))
         result[row] = {}
-        for share, seeds in found.items():
+        for kept_as, seeds in found.items():
             columns = {name: seeds_interval(column) for name, column in zip(COLUMNS, zip(*seeds, strict=True), strict=True)}
-            result[row][f"{share:g}"] = columns
+            result[row][kept_as] = columns
             cells = " | ".join(cell(column, 3 if name.startswith("do") else 2) for name, column in columns.items())
-            print(f"| {row} | {share:g} | {cells} |", flush=True)
+            print(f"| {row} | {kept_as} | {cells} |", flush=True)
     if args.out is not None:
         write_json(args.out, {"rows": result, "options": {k: v for k, v in vars(args).items() if k != "out"}, **describe()})
 

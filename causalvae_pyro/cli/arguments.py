@@ -233,12 +233,26 @@ def _make_parser() -> argparse.ArgumentParser:
         help="images of your own in place of test images: their middle, scaled; concepts are read off them",
     )
     cf.add_argument(
+        "--eyes",
+        type=float,
+        nargs=4,
+        metavar=("X1", "Y1", "X2", "Y2"),
+        help="of the face in a single FILE, in pixels from its upper left corner, the left one first: it is shifted, turned "
+        "and scaled to lie as CelebA's do",
+    )
+    cf.add_argument(
         "--pixel-noise",
         type=float,
         default=0.0,
         metavar="SHARE",
         help="share of the difference from the reconstruction that is kept, in [0, 1]: grain and fine detail, "
         "and old edges where something moves",
+    )
+    cf.add_argument(
+        "--fade",
+        type=float,
+        metavar="CHANGE",
+        help="keep it only as far as the image stays what it was: 61 percent where it changes by so much (such as 0.03)",
     )
     cf.add_argument("--out", type=user_path, default=Path("counterfactual.png"), help="image file: rows factual, model's, true")
     _moved_data(cf)

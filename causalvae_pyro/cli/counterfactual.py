@@ -12,6 +12,8 @@ from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.cli.runs import data_of, load_run
+from causalvae_pyro.datasets.celeba_files import eye_places
+from causalvae_pyro.datasets.image_files import Points
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.evaluation.data import check_kinds, has_truth
 from causalvae_pyro.explore.images import read_image
@@ -32,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments: Of the command.
 
     Raises:
-        ValueError: If ``--do``, ``--count`` or ``--pixel-noise`` is not as stated in the help.
+        ValueError: If ``--do``, ``--count``, ``--eyes``, ``--pixel-noise`` or ``--fade`` is not as stated in the help.
     """
     found = load_run(arguments.path, device=resolve_device(arguments.device))
     do: dict[str, float | str] = {}
@@ -45,32 +47,52 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
     if not 0 <= arguments.pixel_noise <= 1:
         raise ValueError(f"--pixel-noise: got {arguments.pixel_noise}; must lie in [0, 1]")
+    if arguments.fade is not None and not (arguments.fade > 0 and arguments.pixel_noise > 0):
+        raise ValueError(f"--fade: got {arguments.fade}; must be > 0, and --pixel-noise as well")
+    kept = {"pixel_noise": arguments.pixel_noise, "fade": arguments.fade}
     check_target(arguments.out, "--out")
     check_writable(arguments.out.parent, "--out")
-    share = arguments.pixel_noise
+    if arguments.eyes is not None and not arguments.file:
+        raise ValueError("--eyes: got no file; valid: with --file, of which it says where the eyes are")
     if arguments.file:
         # A decoder of the user's own may not say how large its images are; the data do.
         shape = (
             getattr(found.model.decoder, "image_shape", None) or load_dataset(data_of(found, arguments), "test").images.shape[1:]
         )
-        rows = _own(found, torch.stack([read_image(file, shape) for file in arguments.file]), arguments.file, do, share)
+        points = _eyes(found, arguments)
+        x = torch.stack([read_image(file, shape, points=points) for file in arguments.file])
+        rows = _own(found, x, arguments.file, do, kept)
     else:
-        rows = _tested(found, load_dataset(data_of(found, arguments), "test"), arguments.count, do, share)
+        rows = _tested(found, load_dataset(data_of(found, arguments), "test"), arguments.count, do, kept)
     save_figure(plot_comparison(rows), arguments.out)
     print(f"wrote {arguments.out}")
 
 
-def _own(found: Run, x: Tensor, files: Sequence[Path], do: dict[str, Any], share: float) -> list[tuple[str, Tensor]]:
+def _eyes(found: Run, arguments: argparse.Namespace) -> tuple[Points, Points] | None:
+    """The eyes of the user's face, and where they lie in the images that the run was trained on."""
+    if arguments.eyes is None:
+        return None
+    if len(arguments.file) > 1:
+        raise ValueError(f"--eyes: got {len(arguments.file)} files; valid: one, of which it says where the eyes are")
+    data = found.config.get("data", {})
+    if data.get("name") != "celeba":
+        raise ValueError(
+            f"--eyes: got data {data.get('name')!r}; valid: a run on 'celeba', whose faces are aligned by their eyes"
+        )
+    return (arguments.eyes[:2], arguments.eyes[2:]), eye_places(data.get("crop", 128))
+
+
+def _own(found: Run, x: Tensor, files: Sequence[Path], do: dict[str, Any], kept: dict[str, Any]) -> list[tuple[str, Tensor]]:
     """Rows of images without labels."""
     with torch.no_grad():
         read = found.model.prior.to_labels(encode(found.model, found.guide, x)).cpu()
     for file, labels in zip(files, read.tolist(), strict=True):
         print(f"{file.name}: read as {', '.join(f'{n} {u:.3g}' for n, u in zip(found.graph.names, labels, strict=True))}")
-    images = _drawn(found, x, do, None, share)
+    images = _drawn(found, x, do, None, kept)
     return [("factual", x), (f"{do_label(do, found.units)}\nmodel", images)]
 
 
-def _tested(found: Run, data: Any, count: int, do: dict[str, Any], share: float) -> list[tuple[str, Tensor]]:
+def _tested(found: Run, data: Any, count: int, do: dict[str, Any], kept: dict[str, Any]) -> list[tuple[str, Tensor]]:
     """Rows of test images, with the true ones where there are some."""
     check_kinds(found, data)
     chosen = evenly_spaced(min(count, len(data)), len(data))
@@ -78,7 +100,7 @@ def _tested(found: Run, data: Any, count: int, do: dict[str, Any], share: float)
     # The run may hold the concepts in another order than the data, and more of them.
     handed = labels.new_full((len(labels), len(found.graph)), torch.nan)
     handed[:, [found.graph.index(name) for name in data.graph.names]] = labels
-    images = _drawn(found, x, do, handed, share)
+    images = _drawn(found, x, do, handed, kept)
     rows = [("factual", x), (f"{do_label(do, units_of(data) or found.units)}\nmodel", images)]
     truth = _truth(data, chosen, labels, do)
     if truth is not None:
@@ -90,9 +112,9 @@ def _tested(found: Run, data: Any, count: int, do: dict[str, Any], share: float)
     return rows
 
 
-def _drawn(found: Run, x: Tensor, do: dict[str, Any], labels: Tensor | None, share: float) -> Tensor:
+def _drawn(found: Run, x: Tensor, do: dict[str, Any], labels: Tensor | None, kept: dict[str, Any]) -> Tensor:
     """Counterfactuals, with a word on those of a kind that hardly any training image was."""
-    images, z = counterfactual(found.model, found.guide, x, do, labels, pixel_noise=share, return_latents=True)
+    images, z = counterfactual(found.model, found.guide, x, do, labels, **kept, return_latents=True)
     if pairs := found.config.get("unseen", ()):
         with torch.no_grad():
             asked = asks_for(found.model.prior.to_labels(z).cpu(), found.graph.names, pairs).sum(0).tolist()

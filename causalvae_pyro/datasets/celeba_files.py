@@ -31,6 +31,8 @@ __all__ = [
 FOLDER, IMAGES, ARCHIVE = "celeba", "img_align_celeba", "img_align_celeba.zip"
 #: Pixels of the published images, which smaller copies are scaled from.
 WIDTH, HEIGHT = 178, 218
+# Where they are aligned: the darkest places of their mean.
+_EYES = ((69.6, 111.1), (108.6, 111.1))
 
 
 class FaceImages(Dataset):
@@ -93,6 +95,17 @@ class FaceImages(Dataset):
             raise OSError(str(error)) from None
         except Image.UnidentifiedImageError:
             raise OSError("not an image") from None
+
+
+def eye_places(crop: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where the eyes lie in a square around the middle, the one further left first: shares of its width and height.
+
+    Args:
+        crop: See :class:`FaceImages`.
+    """
+    left, top = (WIDTH - crop) / 2, (HEIGHT - crop) / 2
+    first, second = (((x - left) / crop, (y - top) / crop) for x, y in _EYES)
+    return first, second
 
 
 def find_folder(root: Path, *, download: bool) -> Path:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from causalvae_pyro.utils.files import input_file
 
-__all__ = ["MODES", "decode_image"]
+__all__ = ["MODES", "Points", "decode_image"]
 
+#: Two points, x and y each.
+Points = Sequence[Sequence[float]]
 #: Channels of an image by its mode.
 MODES = {"L": 1, "RGB": 3, "RGBA": 4}
 
@@ -32,6 +34,7 @@ def decode_image(
     mode: str | None = None,
     size: Sequence[int] | None = None,
     min_side: int = 1,
+    points: tuple[Points, Points] | None = None,
 ) -> Tensor:
     """Decodes an image.
 
@@ -44,6 +47,9 @@ def decode_image(
         mode: ``"L"`` (grey), ``"RGB"`` or ``"RGBA"``; ``None`` takes the one that the file has, without loss.
         size: Height and width to which the image's middle is resized; ``None`` keeps it as it is.
         min_side: Smallest height and width of the file's image.
+        points: Two points of the upright image, in pixels from its upper left corner, and where they shall lie in an image of
+            ``size``, as shares of its width and height. The image is shifted, turned and scaled for it, and continued by its
+            outermost pixels. ``None`` takes the middle.
 
     Returns:
         ``[C, H, W]`` uint8.
@@ -51,8 +57,8 @@ def decode_image(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be decoded, has pixels whose range nothing tells (32-bit integers, floating point numbers
-            outside of [0, 1]), is too small, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, which is found out
-            before it is decoded.
+            outside of [0, 1]), is too small, has not both ``points``, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``,
+            which is found out before it is decoded.
     """
     name = f"{argument}: the image" if isinstance(source, bytes) else f"{argument}: {os.fspath(source)}"
     file = io.BytesIO(source) if isinstance(source, bytes) else input_file(source, argument)
@@ -62,7 +68,9 @@ def decode_image(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
                 if (fault := _fault(image, min_side)) is None:
-                    return _decode(image, mode, size)
+                    return _decode(image, mode, size, points)
+    except _OutsideError as error:
+        fault = str(error)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         fault = f"has more than {Image.MAX_IMAGE_PIXELS} pixels, which is not safe to decode; make it smaller first"
     except Exception as error:
@@ -71,6 +79,10 @@ def decode_image(
         known = not isinstance(error, UnidentifiedImageError) and str(error)
         fault = "is no image that can be decoded" + (f" ({str(error).splitlines()[0]})" if known else "")
     raise ValueError(f"{name} {fault}")
+
+
+class _OutsideError(Exception):
+    pass
 
 
 def _fault(image: Image.Image, min_side: int) -> str | None:
@@ -88,12 +100,14 @@ def _fault(image: Image.Image, min_side: int) -> str | None:
     return None
 
 
-def _decode(image: Image.Image, mode: str | None, size: Sequence[int] | None) -> Tensor:
+def _decode(image: Image.Image, mode: str | None, size: Sequence[int] | None, points: tuple[Points, Points] | None) -> Tensor:
     ImageOps.exif_transpose(image, in_place=True)
     image = _eight_bits(image)
     own = _own_mode(image)
     image = image if image.mode == own and "transparency" not in image.info else image.convert(own)
-    if size is not None and image.size != (size[1], size[0]):
+    if size is not None and points is not None:
+        image = _placed(image, size, *points)
+    elif size is not None and image.size != (size[1], size[0]):
         # The shorter side to size, then the middle.
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     mode = own if mode is None else mode
@@ -103,6 +117,28 @@ def _decode(image: Image.Image, mode: str | None, size: Sequence[int] | None) ->
         image = white
     pixels = np.array(image if image.mode == mode else image.convert(mode))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).movedim(-1, 0)
+
+
+def _placed(image: Image.Image, size: Sequence[int], points: Points, places: Points) -> Image.Image:
+    """Shifted, turned and scaled such that the points come to their places."""
+    if not all(0 <= x <= image.width and 0 <= y <= image.height for x, y in points):
+        raise _OutsideError(f"is {image.width} x {image.height}: no image of both points {[tuple(point) for point in points]}")
+    # As complex numbers: new = turn * old + shift.
+    first, second = (complex(*point) for point in points)
+    one, two = (complex(x * size[1], y * size[0]) for x, y in places)
+    if abs(second - first) < 2:
+        raise _OutsideError(f"has points {[tuple(point) for point in points]} less than two pixels apart")
+    turn = (two - one) / (second - first)
+    if (scale := abs(turn)) < 1:
+        # Transformations sample single pixels; resizing averages over all.
+        small = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        first = complex(first.real * small[0] / image.width, first.imag * small[1] / image.height)
+        turn, image = turn / scale, image.resize(small, Image.Resampling.BICUBIC)
+    back, far = 1 / turn, max(image.size) + max(size)
+    image = Image.fromarray(np.pad(np.asarray(image), ((far, far), (far, far), (0, 0))[: 2 + (image.mode != "L")], mode="edge"))
+    origin = first - back * one + complex(far, far)
+    coefficients = (back.real, -back.imag, origin.real, back.imag, back.real, origin.imag)
+    return image.transform((size[1], size[0]), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
 
 
 def _own_mode(image: Image.Image) -> str:

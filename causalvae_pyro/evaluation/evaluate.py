@@ -34,6 +34,7 @@ def evaluate(
     intervals: bool = True,
     axioms: bool = True,
     pixel_noise: float = 0.0,
+    fade: float | None = None,
     limit: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -64,13 +65,14 @@ def evaluate(
         axioms: Compute ``composition`` and ``reversibility``.
         pixel_noise: Share of the images' own pixel noise that all counterfactuals keep; see
             :func:`~causalvae_pyro.counterfactual`. With 1 composition is 0 whatever the model; reconstructions stay the mean.
+        fade: How fast it fades where a counterfactual changes; see :func:`~causalvae_pyro.counterfactual`.
         limit: Use so many images only, evenly spaced.
         progress: Show a progress bar.
 
     Returns:
         A JSON-able mapping:
 
-        - ``images``: number of images scored; ``pixel_noise``, where some is kept.
+        - ``images``: number of images scored; ``pixel_noise`` and ``fade``, where some is kept.
         - ``reconstruction_mse``: mean squared error per pixel and channel, in [0, 1] units.
         - ``r2``: per concept, the label read from the image (through the prior's inverse) against the true one; of a category
           that of its unit vectors.
@@ -106,7 +108,7 @@ def evaluate(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: got {limit}; must be at least 1")
-    check_pixel_noise(pixel_noise)
+    check_pixel_noise(pixel_noise, fade)
     complete = (~data.labels.isnan().any(1)).nonzero().squeeze(1)
     if len(complete) < 2:
         raise ValueError(f"data: {len(complete)} of {len(data.labels)} images have all labels; the scores take at least 2")
@@ -114,7 +116,7 @@ def evaluate(
     # Evenly spaced: neighbours on a grid of labels are alike.
     chosen = complete[evenly_spaced(count, len(complete))]
     x, labels = data.images[chosen], data.labels[chosen]
-    scorer = Scorer(run, data, x, labels, seed, intervals, chosen, pixel_noise)
+    scorer = Scorer(run, data, x, labels, seed, intervals, chosen, pixel_noise, fade)
     sections: dict[str, Callable[[], dict[str, Any]]] = {}
     if fid_features is not None:
         # First, because it fails where its network cannot be had.
@@ -130,7 +132,8 @@ def evaluate(
         sections["minimality"] = lambda: {"minimality": scorer.minimality(features)}
     if has_truth(data):
         sections["counterfactuals"] = lambda: {"counterfactuals": scorer.counterfactuals(pairs)}
-    result: dict[str, Any] = {"pixel_noise": pixel_noise} if pixel_noise else {}
+    kept = {"pixel_noise": pixel_noise or None, "fade": fade}
+    result: dict[str, Any] = {name: value for name, value in kept.items() if value is not None}
     if len(complete) < len(data.labels):
         result["incomplete"] = len(data.labels) - len(complete)
     with Progress(len(sections), "scoring", unit="section", show=progress) as bar:

@@ -37,6 +37,7 @@ class ScoredImages:
         intervals: Whether scores get intervals.
         index: Which images of the data they are, ``[N]``; by default all of them.
         pixel_noise: See :func:`~causalvae_pyro.counterfactual`.
+        fade: See :func:`~causalvae_pyro.counterfactual`.
 
     Attributes:
         order: Places of the data's concepts among the run's.
@@ -63,6 +64,7 @@ class ScoredImages:
         intervals: bool = True,
         index: Tensor | None = None,
         pixel_noise: float = 0.0,
+        fade: float | None = None,
     ) -> None:
         one_label_each(run.model.prior, "the score card")
         names, own = data.graph.names, run.graph.names
@@ -70,7 +72,8 @@ class ScoredImages:
             raise ValueError(f"data: got the concepts {list(names)}; valid: the run's, {list(own)}")
         check_kinds(run, data)
         x = as_images(x, "data.images")
-        self.run, self.data, self.x, self.labels, self.seed, self.pixel_noise = run, data, x, labels, seed, pixel_noise
+        self.run, self.data, self.x, self.labels, self.seed = run, data, x, labels, seed
+        self.pixel_noise, self.fade = pixel_noise, fade
         self.true_rows = self._draw_true_rows(torch.arange(len(x)) if index is None else index)
         self.with_intervals = intervals and len(x) >= FEWEST
         # The run may hold the concepts in another order, and more of them; all but what the guide is handed follows the data's.
@@ -88,7 +91,8 @@ class ScoredImages:
     def counterfactual(self, x: Tensor, do: Interventions, handed: Tensor) -> tuple[Tensor, Tensor]:
         """Images, on the CPU, and concepts."""
         model, guide = self.run.model, self.run.guide
-        images, z = counterfactual(model, guide, x, do, handed, pixel_noise=self.pixel_noise, return_latents=True)
+        kept: dict[str, Any] = {"pixel_noise": self.pixel_noise, "fade": self.fade}
+        images, z = counterfactual(model, guide, x, do, handed, **kept, return_latents=True)
         return images.cpu(), z
 
     def hand(self, labels: Tensor) -> Tensor:

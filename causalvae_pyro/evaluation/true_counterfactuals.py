@@ -53,7 +53,8 @@ def _add_worlds(
     read: list[list[tuple[Tensor, Tensor]]] = [[] for _ in asked]
     start = 0
     # All worlds of a few images at a time: their noise is abducted once.
-    worlds = counterfactual_traces(run.model, run.guide, scored.x[rows], dos, scored.handed[rows], pixel_noise=scored.pixel_noise)
+    kept: dict[str, Any] = {"pixel_noise": scored.pixel_noise, "fade": scored.fade}
+    worlds = counterfactual_traces(run.model, run.guide, scored.x[rows], dos, scored.handed[rows], **kept)
     for (count,), traces in worlds:
         part, some = slice(start, start + count), rows[start : start + count]
         start += count

@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
 from causalvae_pyro.distributions import mean_of
 
-__all__ = ["HeldPixels", "check_pixel_noise", "standardised"]
+__all__ = ["FadingNoise", "HeldPixels", "check_pixel_noise", "standardised"]
+
+# Of the reconstruction's errors, which lie around the edges of what has changed.
+_NEIGHBOURHOOD = 5
+
+
+@dataclass(frozen=True)
+class FadingNoise:
+    """Pixel noise that is kept as far as the mean stays what it was: ``e * exp(-(change / width)**2 / 2)``.
+
+    ``change`` is the mean absolute change of the mean image over the colours of 5 x 5 pixels. What a decoder leaves out at a
+    place is alike in worlds whose images are alike there: as if the noise were a Gaussian process over mean images, of which
+    one value is known.
+
+    Args:
+        noise: ``e [N, C, H, W]``, from :func:`~causalvae_pyro.interventions.abduct_pixels`.
+        mean: The mean image that it was abducted with.
+        width: The change of which ``exp(-1/2)``, 61 %, is left, > 0.
+    """
+
+    noise: Tensor
+    mean: Tensor
+    width: float
+
+    def at(self, mean: Tensor) -> Tensor:
+        """``e`` in a world with this mean image."""
+        change = (mean - self.mean).abs().mean(-3, keepdim=True)
+        around = F.avg_pool2d(change.flatten(0, -4), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
+        return self.noise * (-((around.view_as(change) / self.width) ** 2) / 2).exp()
 
 
 class HeldPixels(Messenger):
     """Holds the noise ``e`` of the site ``x`` at a value: ``x = mean + scale * e``, where the site is not observed.
 
     Args:
-        noise: ``e``, of the shape of ``x``; ``None`` is its mean, of any likelihood. Sampling noise for every pixel would take a
-            good part of the decoder's time.
+        noise: ``e``, of the shape of ``x``, or such that fades; ``None`` is its mean, of any likelihood. Sampling noise for every
+            pixel would take a good part of the decoder's time.
     """
 
-    def __init__(self, noise: Tensor | None) -> None:
+    def __init__(self, noise: Tensor | FadingNoise | None) -> None:
         super().__init__()
         self.noise = noise
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == "x" and not msg["is_observed"]:
             mean = mean_of(msg["fn"])
-            msg["value"] = mean if self.noise is None else mean + _scale_of(msg["fn"]) * self.noise
+            noise = self.noise.at(mean) if isinstance(self.noise, FadingNoise) else self.noise
+            msg["value"] = mean if noise is None else mean + _scale_of(msg["fn"]) * noise
             msg["done"] = True
 
 
@@ -47,14 +78,18 @@ def standardised(likelihood: Any, x: Tensor) -> Tensor:
     return (x - mean_of(likelihood)) / _scale_of(likelihood)
 
 
-def check_pixel_noise(share: float) -> None:
-    """Refuses what is not a share.
+def check_pixel_noise(share: float, fade: float | None = None) -> None:
+    """Refuses what is not a share, and what is no width.
 
     Raises:
-        ValueError: If it lies outside of [0, 1].
+        ValueError: If ``share`` lies outside of [0, 1], ``fade`` is not positive, or there is no noise that could fade.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"pixel_noise: got {share}; must lie in [0, 1]")
+    if fade is not None and not fade > 0:
+        raise ValueError(f"fade: got {fade}; must be > 0, or None for pixel noise that does not fade")
+    if fade is not None and share == 0:
+        raise ValueError(f"fade: got {fade} with pixel_noise 0; must be None where no pixel noise is kept that could fade")
 
 
 def _scale_of(likelihood: Any) -> Tensor:

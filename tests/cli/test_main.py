@@ -11,6 +11,7 @@ import sys
 import time
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,7 +23,9 @@ from causalvae_pyro.cli.scoring import score
 from causalvae_pyro.cli.stages import Stages
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.datasets import registry as sources
+from causalvae_pyro.datasets.celeba_files import eye_places
 from causalvae_pyro.evaluation.evaluate import evaluate, score_table, train_predictor
+from causalvae_pyro.explore import read_image
 from causalvae_pyro.guides import CalibratedGuide
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.training import TrainingCheckpoint
@@ -388,7 +391,38 @@ def test_counterfactual_of_ones_own_files(run, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.strip() == f"causalvae: error: image: {tmp_path / 'none.png'} does not exist"
 
 
-def test_counterfactual_keeps_pixel_noise(run, tmp_path, monkeypatch):
+def test_counterfactual_of_a_face_of_ones_own(run, tmp_path, capsys, monkeypatch):
+    drawn, faces = {}, tmp_path / "faces"
+    monkeypatch.setattr(
+        "causalvae_pyro.cli.counterfactual.plot_comparison", lambda rows: drawn.update(rows) or plot_comparison(rows)
+    )
+    file = str(tmp_path / "me.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 40, 3), dtype=np.uint8)).save(file)
+    common = ["--do", "light=12", "--out", str(tmp_path / "cf.png"), "--device", "cpu"]
+    eyes = ["--eyes", "12", "30", "26", "33"]
+    shutil.copytree(run, faces)
+    config = json.loads((faces / "config.json").read_text())
+    (faces / "config.json").write_text(json.dumps(config | {"data": {"name": "celeba", "root": "none", "crop": 150}}))
+    assert main(["counterfactual", str(faces), *common, "--file", file, *eyes]) == 0
+    points = ((12.0, 30.0), (26.0, 33.0)), eye_places(150)
+    torch.testing.assert_close(drawn["factual"][0], read_image(file, (3, 16, 16), points=points))
+    capsys.readouterr()
+    for path, given, said in (
+        (faces, [], "--eyes: got no file"),
+        (faces, ["--file", file, file], "--eyes: got 2 files; valid: one"),
+        (run, ["--file", file], "--eyes: got data 'pendulum'; valid: a run on 'celeba'"),
+    ):
+        assert main(["counterfactual", str(path), *common, *eyes, *given]) == 2
+        assert capsys.readouterr().err.startswith(f"causalvae: error: {said}")
+
+
+def test_eyes_of_aligned_faces():
+    (left, height), (right, same) = eye_places(178)
+    assert height == same
+    assert (left * 178, right * 178, height * 178 + 20) == pytest.approx((69.6, 108.6, 111.1))
+
+
+def test_counterfactual_keeps_pixel_noise(run, tmp_path, monkeypatch, capsys):
     drawn = {}
     monkeypatch.setattr(
         "causalvae_pyro.cli.counterfactual.plot_comparison", lambda rows: drawn.update(rows) or plot_comparison(rows)
@@ -400,6 +434,11 @@ def test_counterfactual_keeps_pixel_noise(run, tmp_path, monkeypatch):
     pair = load(run)
     expected = counterfactual(pair.model, pair.guide, test.images[:1], {"light": test.labels[:1, 1]}, pixel_noise=1.0)
     torch.testing.assert_close(next(images for name, images in drawn.items() if name.endswith("model")), expected)
+    assert main(["counterfactual", str(run), *arguments, "--fade", "0.05"]) == 0
+    faded = counterfactual(pair.model, pair.guide, test.images[:1], {"light": test.labels[:1, 1]}, pixel_noise=1.0, fade=0.05)
+    torch.testing.assert_close(next(images for name, images in drawn.items() if name.endswith("model")), faded)
+    assert main(["counterfactual", str(run), *arguments, "--fade", "0"]) == 2
+    assert capsys.readouterr().err.strip() == "causalvae: error: --fade: got 0.0; must be > 0, and --pixel-noise as well"
 
 
 @pytest.mark.thorough

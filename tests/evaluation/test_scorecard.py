@@ -216,6 +216,17 @@ def test_pixel_noise_takes_its_share_of_every_error_that_is_the_reconstructions(
         assert scores["cf_score"] == pytest.approx(dict.fromkeys(scores["cf_score"], 1.0), abs=1e-5)
 
 
+def test_pixel_noise_that_fades_is_scored(data):
+    faded = evaluate(make(data, offset=0.01), data, limit=20, pixel_noise=1.0, fade=1e-6)
+    assert faded["fade"] == 1e-6
+    assert faded["composition"] == pytest.approx([0.0] * 10, abs=1e-7)
+    # Where a concept changes nothing the noise stays; here it is what the true image has too.
+    without, all_of_it = (evaluate(make(data, offset=0.01), data, limit=20, pixel_noise=share) for share in (0.0, 1.0))
+    for name, score in faded["cf_score"].items():
+        assert without["cf_score"][name] - 1e-6 < score < all_of_it["cf_score"][name]
+    assert faded["cf_score"]["b"] > without["cf_score"]["b"] + 0.01
+
+
 def test_a_bad_share_of_pixel_noise(data):
     with raises("pixel_noise", "2"):
         evaluate(make(data), data, pixel_noise=2.0)

@@ -33,7 +33,7 @@ from causalvae_pyro.plots import draw_graph, plot_graph
 from causalvae_pyro.plots.style import ORANGE, SKY
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
 from tests import ROOT
-from tests.builders import Small
+from tests.builders import Small, check_one_line, raises
 
 NAMES = ("pendulum", "light", "shadow_length", "shadow_position")
 
@@ -224,6 +224,40 @@ def test_an_image_of_ones_own_is_as_good_as_a_test_image(explorer, data):
     answer = explorer.answer(own, {"light": 12.0})
     torch.testing.assert_close(answer.image, explorer.answer(test, {"light": 12.0}).image)
     assert (own.labels, answer.true_image, answer.true_concepts) == (None, None, None)
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
+def test_a_face_is_turned_so_that_its_eyes_lie_where_they_shall(scale):
+    def picture(x, y):
+        """Of smooth waves, and its left upper quarter brighter."""
+        return 0.5 + 0.2 * np.sin(9 * x) * np.cos(7 * y) + 0.2 * np.exp(-20 * ((x - 0.3) ** 2 + (y - 0.3) ** 2))
+
+    # From places in the 32 pixels of the result, in shares, to pixels of the file.
+    turn, shift = 32 * scale * np.exp(0.4j), complex(40 * scale, 30 * scale)
+    places = ((0.35, 0.52), (0.65, 0.52))
+    eyes = tuple(((p := turn * complex(*place) + shift).real, p.imag) for place in places)
+    grid = np.arange(round(90 * scale)) + 0.5
+    inside = (grid[None, :] + 1j * grid[:, None] - shift) / turn
+    file = png(Image.fromarray(np.rint(255 * picture(inside.real, inside.imag)).astype(np.uint8)))
+    own = (np.arange(32) + 0.5) / 32
+    expected = torch.as_tensor(picture(own[None, :], own[:, None]))[None].float()
+    torch.testing.assert_close(read_image(file, (1, 32, 32), points=(eyes, places)), expected, rtol=0, atol=0.02)
+    assert (read_image(file, (1, 32, 32)) - expected).abs().max() > 0.1
+    # Beyond the file lie its outermost pixels.
+    corner = ((0.0, 0.0), (16.0 * scale, 0.0))
+    image = read_image(file, (1, 32, 32), points=(corner, ((0.5, 0.5), (1.0, 0.5))))
+    torch.testing.assert_close(image[:, :14, :14], image[:, :1, :1].expand(1, 14, 14), rtol=0, atol=0.01)
+
+
+def test_errors_of_the_eyes():
+    file, places = png(Image.new("RGB", (60, 40))), ((0.35, 0.5), (0.65, 0.5))
+    for eyes, part in (
+        (((70, 5), (20, 5)), "is 60 x 40: no image of both points"),
+        (((5, 5), (6, 5)), "less than two pixels apart"),
+    ):
+        with raises("image", part) as error:
+            read_image(file, (3, 16, 16), points=(eyes, places))
+        check_one_line(error)
 
 
 def test_images_are_made_to_fit():

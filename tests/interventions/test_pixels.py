@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from causalvae_pyro import CausalGraph, counterfactual
-from causalvae_pyro.interventions import abduct, abduct_pixels, counterfactual_traces, predict
+from causalvae_pyro.interventions import FadingNoise, abduct, abduct_pixels, counterfactual_traces, predict
 from causalvae_pyro.interventions.pixels import standardised
 from causalvae_pyro.likelihoods import (
     BernoulliLikelihood,
@@ -98,6 +98,42 @@ def test_by_hand_it_is_predicted_from_what_was_abducted(num_samples, x):
     assert not e.requires_grad
 
 
+@pytest.mark.parametrize("num_samples", [None, 3])
+@every_likelihood
+def test_noise_that_fades_returns_the_image_where_nothing_changes(likelihood, num_samples, x):
+    model, guide = make(likelihood())
+    again = counterfactual(model, guide, x, {}, pixel_noise=1.0, fade=0.01, num_samples=num_samples, batch_size=2)
+    assert_close(again, x.expand_as(again))
+
+
+def test_noise_fades_around_what_changes():
+    before, e = torch.full((1, 3, 12, 12), 0.5), torch.ones(1, 3, 12, 12)
+    after = before.clone()
+    after[..., 2, 2] += torch.tensor([0.3, 0.0, -0.3])
+    kept = FadingNoise(e, before, 0.008).at(after)
+    # The mean over the colours is 0.2, over 25 pixels the width itself; in the corner of the image over fewer.
+    assert_close(kept[0, :, 4, 4], torch.full((3,), -0.5).exp())
+    assert_close(kept[0, :, 0, 0], torch.full((3,), -0.5 * (25 / 9) ** 2).exp())
+    assert_close(kept[..., 5:], e[..., 5:])
+    assert_close(kept[..., 5:, :], e[..., 5:, :])
+    # Draws in front.
+    several = FadingNoise(e.expand(4, 1, 3, 12, 12), before.expand(4, 1, 3, 12, 12), 0.008)
+    assert_close(several.at(after.expand(4, 1, 3, 12, 12)), kept.expand(4, 1, 3, 12, 12))
+
+
+def test_noise_that_fades_lies_between_none_and_all(x):
+    model, guide = make()
+    do = {"cause": torch.linspace(-3, 3, N, dtype=torch.float64)}
+    none, all_of_it = (counterfactual(model, guide, x, do, pixel_noise=share) for share in (0.0, 1.0))
+    assert_close(counterfactual(model, guide, x, do, pixel_noise=1.0, fade=1e6), all_of_it)
+    faded = counterfactual(model, guide, x, do, pixel_noise=1.0, fade=1e-9)
+    assert_close(faded[[0, 1, 3, 4]], none[[0, 1, 3, 4]])
+    between = counterfactual(model, guide, x, do, pixel_noise=1.0, fade=0.1)
+    change = (none - counterfactual(model, guide, x, {})).abs().mean(1, keepdim=True)
+    around = torch.nn.functional.avg_pool2d(change, 5, 1, 2, count_include_pad=False)
+    assert_close(between, none + (-((around / 0.1) ** 2) / 2).exp() * (all_of_it - none))
+
+
 def test_standardised_draws_of_a_location_scale_family_do_not_depend_on_the_parameters():
     standard = torch.distributions.Gumbel(torch.zeros(1000), torch.ones(1000)).sample()
     for loc, scale in ((0.0, 1.0), (5.0, 0.1)):
@@ -154,4 +190,11 @@ def test_error_of_a_likelihood_without_location_and_scale(likelihood, name, x):
 def test_errors_of_the_share(share, x):
     with raises("pixel_noise", r"\[0, 1\]") as error:
         counterfactual(*make(), x, {}, pixel_noise=share)
+    check_one_line(error)
+
+
+@pytest.mark.parametrize(("share", "fade"), [(1.0, 0.0), (1.0, -1.0), (1.0, float("nan")), (0.0, 0.1)])
+def test_errors_of_the_width(share, fade, x):
+    with raises("fade", str(fade), "None") as error:
+        counterfactual(*make(), x, {}, pixel_noise=share, fade=fade)
     check_one_line(error)
