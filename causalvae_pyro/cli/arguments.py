@@ -53,7 +53,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     for name, value in vars(arguments).items():
         # argparse takes the value of --name=-- for no value, and lets that pass.
-        if isinstance(value, list) and (not value or [] in value):
+        if isinstance(value, list) and (not value or [] in value) and name != "views":
             parser.error(f"argument --{name.replace('_', '-')}: expected one argument")
     return arguments
 
@@ -156,7 +156,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--views",
         nargs="*",
         choices=VIEWS,
-        help="photographs: small changes that leave the labels as they are (default: by the data)",
+        help="photographs: small changes that leave the labels as they are; nothing behind it: none do (default: by the data)",
     )
     train.add_argument(
         "--grouped",

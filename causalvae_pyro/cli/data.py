@@ -44,7 +44,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     given += [f"--{name}" for name in published]
     if arguments.data is not None and not given:
         return {"name": arguments.data, "noise": arguments.noise, "partition": arguments.partition, **common}
-    if arguments.data is None and None not in own.values():
+    if arguments.data is None and None not in own.values() and not published:
         units = _pairs("--unit", arguments.unit, "CONCEPT=UNIT, e.g. thickness=px")
         paths = {name: os.path.abspath(path) for name, path in own.items()}
         options = {"units": units, "rename": _pairs("--rename", arguments.rename, "COLUMN=CONCEPT, e.g. 5_o_Clock_Shadow=shadow")}

@@ -16,9 +16,9 @@ __all__ = ["choose", "schedule"]
 #: Epochs of the presets, and images per step of the decoders.
 _EPOCHS = {"fast": 12, "best": 30}
 _BATCH_SIZES = {"conv": 64, "sprites": 64, "scene": 64, "backdrop": 32, "hierarchical": 32}
-#: Half of the epochs in steps of half the images serve Pendulum as well, and cost Flow's thin jet some of its effect
-#: (docs/notes.md).
-_FAST_SPRITES = {"pendulum": {"epochs": 6, "batch_size": 32}}
+#: Faces are measured with eight (docs/results.md). Half of the epochs in steps of half the images serve Pendulum as well, and
+#: cost Flow's thin jet some of its effect (docs/notes.md).
+_FAST = {("pendulum", "sprites"): {"epochs": 6, "batch_size": 32}, ("celeba", "hierarchical"): {"epochs": 8}}
 #: Basis, noise and reading have closed forms.
 _BILINEAR = {"epochs": 3, "batch_size": 32}
 #: Of --quick, which has few images: more steps than batches of 64 give.
@@ -87,8 +87,8 @@ def schedule(arguments: argparse.Namespace, recipe: Recipe, count: int) -> tuple
     usual = _BILINEAR
     if recipe.decoder != "bilinear":
         usual = {"epochs": _EPOCHS[arguments.preset], "batch_size": _BATCH_SIZES[recipe.decoder]}
-    if recipe.decoder == "sprites" and arguments.preset == "fast":
-        usual = _FAST_SPRITES.get(arguments.data, usual)
+    if arguments.preset == "fast":
+        usual |= _FAST.get((arguments.data, recipe.decoder), {})
     if arguments.quick:
         usual = _QUICK
     usual = usual | {"batch_size": min(usual["batch_size"], max(count - count % 2, 1))}

@@ -16,7 +16,7 @@ from causalvae_pyro.recipes.views import VIEWS
 
 __all__ = ["score"]
 
-_PREDICTOR_STEPS = 1000
+_PREDICTOR_STEPS, _FEW_STEPS = 1000, 200
 
 
 def score(
@@ -27,6 +27,7 @@ def score(
     stages: Stages,
     description: Mapping[str, Any] | None = None,
     limit: int | None = None,
+    quick: bool = False,
     predict: bool | None = None,
     fid: str | None = None,
     train_data: Any = None,
@@ -41,6 +42,7 @@ def score(
         stages: Of the command.
         description: Of the data; by default the run's.
         limit: See :func:`~causalvae_pyro.evaluation.evaluate`.
+        quick: A predictor for photographs of fewer steps, for a look.
         predict: Whether to train a predictor of the labels; by default where the true counterfactuals are not known.
         fid: ``"inception"`` or ``"predictor"``, whose features the Frechet distance takes; none by default.
         train_data: What the predictor learns from; loaded where it is not given.
@@ -67,10 +69,11 @@ def score(
                 mirror=recipe.get("mirror", True),
                 views=recipe.get("views", VIEWS),
                 kinds=[kinds[k] for k in order],
-                steps=_PREDICTOR_STEPS,
+                steps=_FEW_STEPS if quick else _PREDICTOR_STEPS,
                 device=run.model.zero.device,
                 progress=not stages.quiet,
             )
+            options["features"] = options["photograph_predictor"].features
             note("trained on the images that no classifier of the training saw")
         predict = False
     if predict or fid == "predictor":

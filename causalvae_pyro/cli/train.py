@@ -20,8 +20,8 @@ from causalvae_pyro.cli.data import describe
 from causalvae_pyro.cli.recipe import choose, schedule
 from causalvae_pyro.cli.scoring import score
 from causalvae_pyro.cli.stages import Stages
-from causalvae_pyro.datasets.registry import load_dataset
-from causalvae_pyro.evaluation.data import has_truth
+from causalvae_pyro.datasets.registry import SIMULATORS, load_dataset
+from causalvae_pyro.evaluation.data import check_scored, has_truth
 from causalvae_pyro.guides import CalibratedGuide, calibrate
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.recipes import fit_mechanisms
@@ -85,17 +85,30 @@ def run(arguments: argparse.Namespace) -> None:
         held = chosen.new_empty(0)
         if arguments.validation_share:
             chosen, held = _hold_out(chosen, arguments.validation_share, arguments.seed)
-        images, labels = train_data.images[chosen], train_data.labels[chosen]
+        # All of them as they are: they may be mapped from a file.
+        images = train_data.images[chosen] if len(chosen) < len(train_data) else train_data.images
+        labels = train_data.labels[chosen]
         validation = (train_data.images[held], train_data.labels[held]) if len(held) else None
         note(f"{len(images)} images of {train_data!r}" if len(images) < len(train_data) else repr(train_data))
     if unnamed := getattr(train_data, "unnamed", ()):
         beside = f"{len(unnamed)} image{'s' if len(unnamed) > 1 else ''} beside them that the table does not name"
         stages.say(f"{beside}: left out ({first_of(unnamed)})")
+    if recoded := getattr(train_data, "recoded", ()):
+        stages.say(f"labels of -1 and 1 are taken as 0 and 1: {', '.join(recoded)}")
+    if arguments.data not in SIMULATORS:
+        # Now, not after hours of training.
+        if shared := _check_test(load_dataset(description, "test"), train_data):
+            apart = f"--split-by {arguments.group_by} keeps them apart"
+            stages.say(f"{shared} of {arguments.group_by!r} have images on both sides: scores say little of new ones ({apart})")
     if len(held):
         stages.say(f"{len(held)} images are held out for validation")
     groups = getattr(train_data, "groups", None)
     groups = None if groups is None else groups[chosen]
     kinds = getattr(train_data, "kinds", None)
+    if arguments.label_share < 1:
+        labels = keep_labels(labels, arguments.label_share, seed=arguments.seed)
+        if validation is not None:
+            validation = validation[0], keep_labels(validation[1], arguments.label_share, seed=arguments.seed)
     recipe, reason = choose(arguments, images, labels, groups, kind_counts(kinds or {}, train_data.graph.names))
     if reason:
         stages.say(reason)
@@ -104,9 +117,6 @@ def run(arguments: argparse.Namespace) -> None:
     precision = arguments.mixed_precision or ("bf16" if photographs and has_bf16(device) else None)
     semi: dict[str, Any] = {}
     if arguments.label_share < 1:
-        labels = keep_labels(labels, arguments.label_share, seed=arguments.seed)
-        if validation is not None:
-            validation = validation[0], keep_labels(validation[1], arguments.label_share, seed=arguments.seed)
         labelled = len(labels) - int(labels.isnan().any(1).sum())
         semi = {"label_share": arguments.label_share, "labelled": labelled, "labelled_repeats": recipe.labelled_repeats(labels)}
     config = {
@@ -182,9 +192,16 @@ def run(arguments: argparse.Namespace) -> None:
             return
         if validation is not None and _calibrate(load(out, device=device), *validation, out):
             stages.say("the guide's intervals are calibrated on the images held out")
-        scored = QUICK[1] if arguments.quick else None
-        score(load(out, device=device), out, history.rows, train_data=train_data, stages=stages, limit=scored)
+        scored = {"limit": QUICK[1] if arguments.quick else None, "quick": arguments.quick}
+        score(load(out, device=device), out, history.rows, train_data=train_data, stages=stages, **scored)
         stages.say(f"done in {stages.seconds:.0f} s")
+
+
+def _check_test(test: Any, train: Any) -> int:
+    """Refuses test images that cannot be scored; the number of groups that have images to train and to test."""
+    check_scored(test)
+    names = [{data.group_names[k] for k in data.groups.tolist()} for data in (train, test) if getattr(data, "group_names", ())]
+    return len(set.intersection(*names)) if names else 0
 
 
 class _Estimate(Callback):

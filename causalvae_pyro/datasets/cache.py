@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from causalvae_pyro.utils.progress import Progress
 
-__all__ = ["UndecodableError", "cores", "fill_cache", "open_cache"]
+__all__ = ["UndecodableError", "cache_folder", "cores", "digest", "file_states", "fill_cache", "open_cache"]
 
 
 class UndecodableError(Exception):
@@ -23,6 +24,25 @@ class UndecodableError(Exception):
 def cores() -> int:
     """Cores that this process may use; containers and job schedulers often grant fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_folder(folder: Path) -> Path:
+    """Where decoded images are kept: beside the data, or in the user's folder for caches where nothing can be written there."""
+    if os.access(folder, os.W_OK):
+        return folder
+    result = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causalvae_pyro"
+    result.mkdir(parents=True, exist_ok=True)
+    return result
+
+
+def file_states(paths: Iterable[str | os.PathLike]) -> list[tuple[int, int]]:
+    """Size (bytes) and time of change (nanoseconds) of files, which tell whether they are still those that a cache is of."""
+    return [((found := os.stat(path)).st_size, found.st_mtime_ns) for path in paths]
+
+
+def digest(*parts: object) -> str:
+    """What a cache is of, as 16 hexadecimal digits for its name: its images' folder, names and :func:`file_states`, options."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def fill_cache(cache: Path, images: Dataset, shape: Sequence[int], *, workers: int | None = None, progress: bool = True) -> None:

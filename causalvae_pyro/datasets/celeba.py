@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from causalvae_pyro.datasets.cache import UndecodableError, fill_cache, open_cache
-from causalvae_pyro.datasets.celeba_files import ARCHIVE, WIDTH, FaceImages, cache_folder, find_folder, find_images
+from causalvae_pyro.datasets.cache import UndecodableError, cache_folder, digest, fill_cache, open_cache
+from causalvae_pyro.datasets.celeba_files import WIDTH, FaceImages, find_folder, find_images
 from causalvae_pyro.datasets.celeba_tables import ATTRIBUTES, SPLITS, choose_split, find_table, read_attributes
 from causalvae_pyro.datasets.labelled_images import LabelledImages
+from causalvae_pyro.datasets.labels import check_varies
 from causalvae_pyro.graph import CausalGraph
 
 __all__ = ["CELEBA_GROUPS", "CelebA", "ConceptGroup"]
@@ -94,7 +93,8 @@ class CelebA(LabelledImages):
 
     Images are cropped around the middle and resized. They are decoded once, by several processes, into a cache beside the data
     (or in the user's folder for caches, where nothing can be written there): a memory-mapped uint8 array, written under another
-    name and renamed when it is whole. Labels are 0 or 1; the model's ``FixedPrior(n, shift=0.5, scale=0.5)`` maps them to -1, +1.
+    name and renamed when it is whole, and another one where an image has changed. Labels are 0 or 1; the model's
+    ``FixedPrior(n, shift=0.5, scale=0.5)`` maps them to -1, +1.
 
     Args:
         root: The folder that holds the files, or holds them in ``celeba/``, as for torchvision.
@@ -104,7 +104,7 @@ class CelebA(LabelledImages):
         attributes: With a mapping: the attribute for each concept that is not called like it; see :class:`ConceptGroup`.
         crop: Side of the square that is kept, in pixels of the published images: 128 (Yang et al. 2021), 150 (Melistas et al.
             2024), or another.
-        size: Side of the images, at most ``crop``.
+        size: Side of the images, at most ``crop``; smaller copies are enlarged for it, which :attr:`summary` says.
         seed: Of a split that is not CelebA's own.
         download: Download with torchvision what is missing or not as published (takes the package gdown).
         workers: Processes that decode while the cache is made; by default one per core that this process may use.
@@ -121,8 +121,9 @@ class CelebA(LabelledImages):
 
     Raises:
         ValueError: If the group or an attribute is unknown, ``crop`` or ``size`` is out of range, a table is damaged or does not
-            name an image that is there, a split is empty, an image cannot be decoded or has another size than the others, or the
-            zip or the cache is damaged.
+            name an image that is there, a split is empty, an attribute is constant in the split ``"train"``, an image cannot be
+            decoded, is not RGB or has another size than the others, the zip holds two files of one name, or it or the cache is
+            damaged.
         FileNotFoundError: If the table of attributes or the images are not there.
         OSError: If a file cannot be downloaded, or the cache cannot be written.
 
@@ -166,11 +167,16 @@ class CelebA(LabelledImages):
         opposite = torch.tensor([float(attribute.startswith("-")) for attribute in wanted])
         self.labels = (torch.tensor([rows[name] for name in self.files], dtype=torch.float32) - opposite).abs()
         self.summary = f"{len(names)} of the {len(rows)} images in {table.name} are there, {how}: {len(self.files)} in {split!r}"
+        faces = FaceImages(source, names, size, crop)
+        if (side := round(faces.side)) < size:
+            self.summary += f", enlarged from {side} to {size} pixels"
         if progress:
             print(f"CelebA: {self.summary}", file=sys.stderr)
-        faces = FaceImages(source, names, size, crop)
+        if split == "train":
+            where = f" in the {len(self.files)} images for 'train'"
+            check_varies(self.labels, [attribute.removeprefix("-") for attribute in wanted], f"root: {table}", where)
         files = faces.select(self.files)
-        key = hashlib.sha256("\n".join(map(str, (folder.resolve(), faces.shape, *self.files))).encode()).hexdigest()[:12]
+        key = digest(str(source.path.resolve()), faces.shape, self.files, source.states(self.files))
         cache = cache_folder(folder) / f"cache_{split}_{crop}_{size}_{key}.npy"
         if not cache.is_file():
             _fill(cache, files, size, workers, progress)
@@ -201,25 +207,9 @@ def _read_group(group: str | Mapping[str, Sequence[str]] | ConceptGroup, attribu
     return CELEBA_GROUPS[group] if isinstance(group, str) else group
 
 
-class _Decoded(Dataset):
-    """The images alone; an error names the file."""
-
-    def __init__(self, files: FaceImages) -> None:
-        self.files = files
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        try:
-            return self.files[index]
-        except OSError as error:
-            raise UndecodableError(f"{self.files.names[index]}: {error}") from None
-
-
 def _fill(cache: Path, files: FaceImages, size: int, workers: int | None, progress: bool) -> None:
     try:
-        return fill_cache(cache, _Decoded(files), (3, size, size), workers=workers, progress=progress)
+        return fill_cache(cache, files, (3, size, size), workers=workers, progress=progress)
     except UndecodableError as error:
         reason = str(error)
-    raise ValueError(f"root: an image of {files.source.path} cannot be decoded ({reason}); unpack it again from {ARCHIVE}")
+    raise ValueError(reason)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from causalvae_pyro.datasets.cache import UndecodableError
 from causalvae_pyro.datasets.celeba_tables import ATTRIBUTES, IDENTITY, PARTITION, find_table
 from causalvae_pyro.datasets.image_sources import FolderImages, ZippedImages, first
 
@@ -23,7 +24,6 @@ __all__ = [
     "IMAGES",
     "WIDTH",
     "FaceImages",
-    "cache_folder",
     "find_folder",
     "find_images",
 ]
@@ -33,10 +33,12 @@ FOLDER, IMAGES, ARCHIVE = "celeba", "img_align_celeba", "img_align_celeba.zip"
 WIDTH, HEIGHT = 178, 218
 # Where they are aligned: the darkest places of their mean.
 _EYES = ((69.6, 111.1), (108.6, 111.1))
+# Images that are looked at for the size of all: one alone may be the odd one.
+_LOOKED_AT = 9
 
 
 class FaceImages(Dataset):
-    """Some of the images, decoded; ``OSError`` says what is wrong with one of them.
+    """Some of the images, decoded; ``UndecodableError`` says what is wrong with one of them.
 
     Args:
         source: Where they lie.
@@ -44,25 +46,20 @@ class FaceImages(Dataset):
         size: Side of the result.
         crop: Side of the square around the middle that is kept, in pixels of the published 178 x 218.
 
+    Attributes:
+        shape: Width and height of the files' images: of some that are evenly spaced, what most have.
+        side: Of the square, in pixels of the files' images.
+
     Raises:
-        ValueError: If the first image cannot be read or has another shape than the published ones.
+        ValueError: If no image that is looked at can be read, or none has the shape of the published ones.
     """
 
     def __init__(self, source: FolderImages | ZippedImages, names: Sequence[str], size: int, crop: int) -> None:
-        self.source, self.names, self.first, self.size = source, names, names[0], size
-        try:
-            self.shape = self._open(self.first).size
-        except OSError as error:
-            raise ValueError(
-                f"root: an image of {source.path} cannot be decoded ({self.first}: {error}); copy it again"
-            ) from None
+        self.source, self.names, self.size = source, names, size
+        self.like, self.shape = self._common(names[:: max(1, len(names) // _LOOKED_AT)])
         width, height = self.shape
-        if abs(height - width * HEIGHT / WIDTH) > 1:
-            raise ValueError(
-                f"root: {self.first} of {source.path} is {width} x {height}; CelebA's aligned images are {WIDTH} x {HEIGHT}, or "
-                "scaled from that"
-            )
-        half = crop * width / WIDTH / 2
+        self.side = crop * width / WIDTH
+        half = self.side / 2
         self.box = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
 
     def select(self, names: Sequence[str]) -> FaceImages:
@@ -75,18 +72,55 @@ class FaceImages(Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor:
-        image = self._open(self.names[index])
-        if image.mode != "RGB" or image.size != self.shape:
-            raise OSError(
-                f"a {image.mode} image of {image.size[0]} x {image.size[1]}; expected RGB of {self.shape[0]} x {self.shape[1]}, "
-                f"as {self.first} has"
-            )
+        name = self.names[index]
         try:
+            image = self._open(name)
+            if fault := self._fault(name, image):
+                raise UndecodableError(f"root: {name} of {self.source.path} is {fault}")
             # Pillow's bilinear filter is as wide as the reduction asks for: no aliasing.
             square = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=self.box)
-        except (SyntaxError, ValueError) as error:
-            raise OSError(str(error)) from None
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UndecodableError(self._damaged(name, error)) from None
         return torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(self.size, self.size, 3).movedim(-1, 0)
+
+    def _common(self, names: Sequence[str]) -> tuple[str, tuple[int, int]]:
+        """The size that most images of the published shape have, and the first of them."""
+        sizes: dict[str, tuple[int, int]] = {}
+        errors: dict[str, Exception] = {}
+        for name in names:
+            try:
+                sizes[name] = self._open(name).size
+            except OSError as error:
+                errors[name] = error
+        if not sizes:
+            raise ValueError(self._damaged(*next(iter(errors.items()))))
+        valid = [size for size in sizes.values() if abs(size[1] - size[0] * HEIGHT / WIDTH) <= 1]
+        if not valid:
+            name, (width, height) = next(iter(sizes.items()))
+            raise ValueError(
+                f"root: {name} of {self.source.path} is {width} x {height}; CelebA's aligned images are {WIDTH} x {HEIGHT}, or "
+                "scaled from that"
+            )
+        size = Counter(valid).most_common(1)[0][0]
+        return next(name for name in sizes if sizes[name] == size), size
+
+    def _fault(self, name: str, image: Image.Image) -> str | None:
+        if image.size != self.shape:
+            width, height = self.shape
+            return f"{image.width} x {image.height}, {self.like} is {width} x {height}; all must agree"
+        if image.mode != "RGB":
+            return f"{'grey (L)' if image.mode == 'L' else image.mode}; valid: RGB"
+        return None
+
+    def _damaged(self, name: str, error: Exception) -> str:
+        path = self.source.path
+        if isinstance(self.source, ZippedImages):
+            again = "copy or download the zip again"
+        else:
+            # Kaggle's images lie one folder deeper.
+            unpacked = any((folder / ARCHIVE).is_file() for folder in (path.parent, path.parent.parent))
+            again = f"unpack it again from {ARCHIVE}" if unpacked else "copy it again"
+        return f"root: an image of {path} cannot be decoded ({name}: {error}); {again}"
 
     def _open(self, name: str) -> Image.Image:
         try:
@@ -160,15 +194,6 @@ def find_images(folder: Path, table: Iterable[str]) -> FolderImages | ZippedImag
             f"{first(unnamed)}"
         )
     return found
-
-
-def cache_folder(folder: Path) -> Path:
-    """Where decoded images are kept: beside the data, or in the user's folder for caches where nothing can be written there."""
-    if os.access(folder, os.W_OK):
-        return folder
-    result = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causalvae_pyro"
-    result.mkdir(parents=True, exist_ok=True)
-    return result
 
 
 def _download(folder: Path) -> None:

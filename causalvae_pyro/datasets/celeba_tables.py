@@ -51,7 +51,8 @@ def read_attributes(path: Path, attributes: Sequence[str]) -> dict[str, tuple[in
         For each image's file the attributes, 0 or 1.
 
     Raises:
-        ValueError: If there is no such attribute, or the table is damaged; the message names the line and column.
+        ValueError: If there is no such attribute, or the table is damaged or separated otherwise; the message names the line and
+            column.
     """
     rows = _rows(path)
     _, header = next(rows, (0, []))
@@ -62,24 +63,34 @@ def read_attributes(path: Path, attributes: Sequence[str]) -> dict[str, tuple[in
     unknown = next((attribute for attribute in attributes if attribute not in names), None)
     # A table that ends before its first row is not one with other attributes.
     if unknown is not None and next(rows, None) is not None:
+        if not names or any(mark in names[0] for mark in ",;"):
+            # One long cell is what a reader finds that looks for another separator.
+            kind = "commas" if path.suffix == ".csv" else "spaces"
+            raise ValueError(f"root: {path}: no columns found in the header {header[0][:40]!r}; valid: separated by {kind}")
         raise ValueError(f"group: CelebA has no attribute {unknown!r}; valid: {names}")
     columns = [] if unknown is not None else [names.index(attribute) + 1 for attribute in attributes]
     result: dict[str, tuple[int, ...]] = {}
-    found: set[str] = set()
+    places: dict[str, tuple[int, str]] = {}
+    counts = {"0": 0, "-1": 0, "1": 0}
     for line, row in rows:
         if len(row) != len(names) + 1:
             raise ValueError(f"root: {path}, line {line}: has {len(row)} entries, expected {len(names) + 1}; copy it again")
         if row[0] in result:
             raise ValueError(f"root: {path}, line {line}: {row[0]} occurs twice")
         values = [row[column] for column in columns]
-        found.update(values)
-        if not found <= {"1", "-1"} and not found <= {"1", "0"}:
-            mixed = {"0", "-1"} <= found
-            wrong = next(k for k, value in enumerate(values) if value != "1" and (mixed or value not in ("0", "-1")))
-            raise ValueError(
-                f"root: {path}, line {line}, column {attributes[wrong]!r}: got {values[wrong]!r}; valid: -1 and 1, or 0 and 1"
-            )
+        for attribute, value in zip(attributes, values, strict=True):
+            if value not in counts:
+                raise ValueError(f"root: {path}, line {line}, column {attribute!r}: got {value!r}; valid: -1 and 1, or 0 and 1")
+            counts[value] += 1
+            places.setdefault(value, (line, attribute))
         result[row[0]] = tuple(int(value == "1") for value in values)
+    if counts["0"] and counts["-1"]:
+        # What is rarer is out of place; where both are as frequent, what comes later.
+        odd, usual = sorted(("0", "-1"), key=lambda value: (counts[value], -places[value][0]))
+        line, attribute = places[odd]
+        raise ValueError(
+            f"root: {path}, line {line}, column {attribute!r}: got {odd!r}, elsewhere {usual!r}; valid: -1 and 1, or 0 and 1"
+        )
     if not result or announced not in (None, len(result)):
         says = "" if announced is None else f", its first line says {announced}"
         raise ValueError(f"root: {path} is damaged: it has {len(result)} rows{says}; copy it again, or correct that line")

@@ -32,7 +32,8 @@ class FolderDataset(LabelledImages):
 
     The table has a header; one column names the image files, relative to the folder, sub-folders included, and every concept
     of the graph is a column of numbers, or of words: then it is a category, and its labels are the numbers of the words in
-    alphabetical order. An empty cell, ``NA`` or ``nan`` is a missing label. Other columns are ignored, but for one called
+    alphabetical order. An empty cell, ``NA`` or ``nan`` is a missing label. Where a column of the whole table holds nothing but
+    -1 and 1, as CelebA's attributes do, its labels are 0 and 1. Other columns are ignored, but for one called
     ``split``, unless it is a concept: it says ``train``, ``test`` or ``validation`` for each row, where else the split is random.
 
     Opened for ``"train"``, it also reads the images that are held out, so that what is wrong with them shows before a
@@ -61,7 +62,8 @@ class FolderDataset(LabelledImages):
         categories: Concepts that are categories though their column holds numbers, such as the digit of an image: whole
             numbers from 0 on. Labels 0 and 1 need not be.
         cache: Folder for a memory-mapped file of the decoded images. By default they are in memory, and only if they take
-            more than 2 GiB in such a file beside the images.
+            more than 2 GiB in such a file beside the images (or in the user's folder for caches, where nothing can be written
+            there).
 
     Attributes:
         images: ``[N, C, H, W]`` uint8; one channel for grey images, three for RGB, four for RGBA.
@@ -71,8 +73,9 @@ class FolderDataset(LabelledImages):
         groups: ``[N]`` int64, the group of each image, counted from 0 in the table's order; ``None`` without ``group_by``.
         group_names: What each group is called in the table.
         units: The unit of each label, empty where none is given.
-        unnamed: Images beside those of the table that it does not name, and that are left out.
+        unnamed: Images under the folder, by their suffix, that the table does not name, and that are left out.
         kinds: For each concept that is a category its words, in the order of their numbers, or the number of its kinds.
+        recoded: Concepts whose -1 and 1 have become 0 and 1.
 
     Raises:
         FileNotFoundError: If the folder, the table or an image is missing.
@@ -125,7 +128,7 @@ class FolderDataset(LabelledImages):
         self.split, self.transform, self.seed, self.augment = split, transform, seed, tuple(augment)
         self.units = _units(units, self.graph.names)
         found = LabelTable.from_rows(table, header, rows, folder, file_column, self.graph.names, others, categories)
-        self.kinds = found.kinds
+        self.kinds, self.recoded = found.kinds, found.recoded
         splits = self._split(found, split_by, what)
         index = splits[split]
         self.files = [found.files[i] for i in index.tolist()]

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from causalvae_pyro.utils.files import input_file
 
-__all__ = ["MODES", "Points", "decode_image"]
+__all__ = ["MODES", "SUFFIXES", "Points", "decode_image"]
 
 #: Two points, x and y each.
 Points = Sequence[Sequence[float]]
 #: Channels of an image by its mode.
 MODES = {"L": 1, "RGB": 3, "RGBA": 4}
+#: Of files that are taken for images though no table names them, in lower case; what a table names is decoded whatever it has.
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 
 # What a decoded image takes is bounded, so that of all of them is, if one is decoded at a time. Filters of warnings, too, are
 # those of the whole process.

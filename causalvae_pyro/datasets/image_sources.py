@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+
+from causalvae_pyro.datasets.cache import file_states
 
 __all__ = ["FolderImages", "ZippedImages", "first"]
 
@@ -24,6 +27,10 @@ class FolderImages:
         """What is in a file."""
         return (self.path / name).read_bytes()
 
+    def states(self, names: Sequence[str]) -> list[tuple[int, int]]:
+        """What a cache of some files goes by; see :func:`~causalvae_pyro.datasets.cache.file_states`."""
+        return file_states(os.path.join(self.path, name) for name in names)
+
 
 class ZippedImages:
     """Image files in a zip, in whatever folder there.
@@ -32,13 +39,19 @@ class ZippedImages:
         names: Of the files, without their folder.
 
     Raises:
-        ValueError: If it is no zip, or the end of it is missing.
+        ValueError: If it is no zip, the end of it is missing, or two of its folders hold files of one name.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._open()
-        self._members = {name.rpartition("/")[2]: name for name in self._zip.namelist() if _is_image(name.rpartition("/")[2])}
+        self._members: dict[str, str] = {}
+        for member in self._zip.namelist():
+            name = member.rpartition("/")[2]
+            if _is_image(name) and self._members.setdefault(name, member) != member:
+                raise ValueError(
+                    f"root: {self.path} holds two files named {name}: {self._members[name]} and {member}; valid: one of each name"
+                )
         self.names = set(self._members)
 
     def read(self, name: str) -> bytes:
@@ -50,6 +63,10 @@ class ZippedImages:
             return self._zip.read(self._members[name])
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise OSError(f"damaged in the zip ({error})") from None
+
+    def states(self, names: Sequence[str]) -> list[tuple[int, int]]:
+        """As of :class:`FolderImages`, but of the whole zip: it changes with every file in it."""
+        return file_states([self.path])
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return type(self), (self.path,)

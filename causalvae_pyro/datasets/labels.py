@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from causalvae_pyro.datasets.image_files import SUFFIXES
 from causalvae_pyro.datasets.table_splits import SPLIT_WORDS
 from causalvae_pyro.utils.files import ends_with_line_break
 
@@ -34,6 +35,7 @@ class LabelTable:
         splits: ``"train"``, ``"test"`` or ``"valid"`` for each row, where the table says so.
         columns: Cells of the other columns that were asked for.
         kinds: For each concept that is a category, its words in the order of their numbers, or the number of its kinds.
+        recoded: Concepts whose column holds nothing but -1 and 1, for which ``labels`` has 0 and 1.
     """
 
     files: list[str]
@@ -41,6 +43,7 @@ class LabelTable:
     splits: list[str] | None
     columns: dict[str, list[str]]
     kinds: dict[str, tuple[str, ...] | int]
+    recoded: tuple[str, ...] = ()
 
     @classmethod
     def from_rows(
@@ -125,8 +128,11 @@ class LabelTable:
             _check_precision(known, f"{what}, column {column!r}")
         labels = torch.from_numpy(values).float()
         check_varies(labels, concepts, what)
+        signs = [column not in kinds and _is_signs(known) for column, known in zip(concepts, values.T, strict=True)]
+        labels = torch.where(torch.tensor(signs), (labels + 1) / 2, labels)
         splits = [SPLIT_WORDS[word.lower()] for word in columns[SPLIT]] if by_split else None
-        return cls(files, labels, splits, columns, kinds)
+        recoded = tuple(column for column, sign in zip(concepts, signs, strict=True) if sign)
+        return cls(files, labels, splits, columns, kinds, recoded)
 
 
 def renamed(header: Sequence[str], table: Path, *renames: Mapping[str, str]) -> list[str]:
@@ -199,6 +205,10 @@ def _number(cell: str, what: str) -> float:
     return value
 
 
+def _is_signs(values: np.ndarray) -> bool:
+    return bool((np.isnan(values) | (np.abs(values) == 1)).all())
+
+
 def _check_precision(values: np.ndarray, what: str) -> None:
     """Refuses labels whose differences float32 rounds away, such as seconds since 1970."""
     known = values[~np.isnan(values)]
@@ -222,7 +232,9 @@ def _check_end(table: Path, folder: Path, files: Sequence[str], *, cut_off: bool
             f"labels: {table} seems to be cut off: its last line is not ended, and its last cell is empty; copy it again, or, if "
             "it is whole, end its last line"
         )
-    if others := unnamed_images(folder, files):
+    # Whole sub-folders, and all files of another kind, may be left out on purpose.
+    alike = {_kind(folder, name) for name in files}
+    if others := [name for name in unnamed_images(folder, files) if _kind(folder, name) in alike]:
         raise ValueError(
             f"labels: {table} seems to be cut off: its last line is not ended, and it does not name {folder / others[0]} "
             f"({len(others)} of {len(others) + len(files)} images are not named); copy it again, or, if it is whole, end its "
@@ -231,17 +243,38 @@ def _check_end(table: Path, folder: Path, files: Sequence[str], *, cut_off: bool
 
 
 def unnamed_images(folder: Path, files: Sequence[str]) -> list[str]:
-    """Files beside a table's images, of the same kinds, that the table does not name.
+    """Images under a folder, by their suffix, that a table does not name; hidden ones are none.
 
     Args:
-        folder: Where the images lie.
+        folder: Where the images lie, sub-folders included.
         files: The table's names, relative to it.
 
     Returns:
         Their names, relative to the folder, sorted within each sub-folder.
     """
-    named = {folder / name for name in files}
-    kinds = {path.suffix for path in named}
-    folders = sorted({path.parent for path in named if path.parent.is_dir()})
-    beside = [path for parent in folders for path in sorted(parent.iterdir()) if path.suffix in kinds and path not in named]
-    return [os.path.relpath(path, folder) for path in beside]
+    named = {_place(folder, name) for name in files}
+    suffixes = {*SUFFIXES, *(os.path.splitext(path)[1].lower() for path in named)}
+    # Names may lead elsewhere, or through links to folders, which are not followed otherwise.
+    found = {place: next(os.walk(place), ("", [], []))[2] for place in {os.path.dirname(path) for path in named}}
+    for place, inner, names in os.walk(os.path.abspath(folder)):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        found[place] = names
+    others = [
+        path
+        for place in sorted(found)
+        for name in sorted(found[place])
+        if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
+        if (path := os.path.join(place, name)) not in named
+    ]
+    # What a link in the table leads to is named, too.
+    targets = {os.path.realpath(path) for path in named} if others else set()
+    return [os.path.relpath(path, folder) for path in others if os.path.realpath(path) not in targets]
+
+
+def _kind(folder: Path, name: str) -> tuple[str, str]:
+    path, suffix = os.path.splitext(_place(folder, name))
+    return os.path.dirname(path), suffix.lower()
+
+
+def _place(folder: Path, name: str) -> str:
+    return os.path.abspath(os.path.join(folder, name))

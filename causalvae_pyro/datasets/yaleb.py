@@ -243,10 +243,12 @@ def _decode(source: FolderImages | ZippedImages, files: list[str], size: int) ->
             reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
             raise ValueError(f"root: {name} in {source.path} cannot be decoded ({reason}); copy it again") from None
         shape = shape or image.size
-        if image.mode != "L" or image.size != shape:
+        if image.mode != "L":
+            raise ValueError(f"root: {name} in {source.path} is {image.mode}; valid: grey (L)")
+        if image.size != shape:
             raise ValueError(
-                f"root: {name} in {source.path} is {image.mode} of {image.size[0]} x {image.size[1]}; expected grey (L) of "
-                f"{shape[0]} x {shape[1]}, as {files[0]} has"
+                f"root: {name} in {source.path} is {image.width} x {image.height}, {files[0]} is {shape[0]} x {shape[1]}; "
+                "all must agree"
             )
         side = min(shape)
         if not 8 <= size <= side:

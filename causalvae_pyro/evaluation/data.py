@@ -10,7 +10,7 @@ from torch import Tensor
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.graph import CausalGraph
 
-__all__ = ["CounterfactualData", "check_kinds", "has_truth"]
+__all__ = ["CounterfactualData", "check_kinds", "check_scored", "has_truth"]
 
 
 class CounterfactualData(Protocol):
@@ -42,6 +42,18 @@ def check_kinds(run: Run, data: Any) -> None:
         given = getattr(data, "kinds", {}).get(name, words)
         if not isinstance(given, int) and tuple(given) != words:
             raise ValueError(f"data: {name!r} has the kinds {', '.join(given)}; must be the run's, {', '.join(words)}")
+
+
+def check_scored(data: Any) -> Tensor:
+    """The numbers of the images that can be scored: those with all labels.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    complete = (~data.labels.isnan().any(1)).nonzero().squeeze(1)
+    if len(complete) < 2:
+        raise ValueError(f"data: {len(complete)} of {len(data.labels)} images have all labels; the scores take at least 2")
+    return complete
 
 
 def has_truth(data: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
-from causalvae_pyro.evaluation.data import CounterfactualData, has_truth
+from causalvae_pyro.evaluation.data import CounterfactualData, check_scored, has_truth
 from causalvae_pyro.evaluation.scorecard import Scorer
 from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.interventions.pixels import check_pixel_noise
@@ -88,7 +88,8 @@ def evaluate(
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
         - ``predicted``, with a ``photograph_predictor``: see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`.
-        - ``minimality``, with features: per concept intervened on, see :func:`~causalvae_pyro.metrics.minimality`.
+        - ``minimality``, with features: per concept intervened on, see :func:`~causalvae_pyro.metrics.minimality`; and
+          ``minimality_left_alone``, that of the images as they are.
         - ``fid``, with features: the distance of the ``reconstructions`` from the images and, per concept intervened on
           (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
         - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
@@ -109,9 +110,7 @@ def evaluate(
     if limit is not None and limit < 1:
         raise ValueError(f"limit: got {limit}; must be at least 1")
     check_pixel_noise(pixel_noise, fade)
-    complete = (~data.labels.isnan().any(1)).nonzero().squeeze(1)
-    if len(complete) < 2:
-        raise ValueError(f"data: {len(complete)} of {len(data.labels)} images have all labels; the scores take at least 2")
+    complete = check_scored(data)
     count = len(complete) if limit is None else min(limit, len(complete))
     # Evenly spaced: neighbours on a grid of labels are alike.
     chosen = complete[evenly_spaced(count, len(complete))]
@@ -129,7 +128,7 @@ def evaluate(
     if photograph_predictor is not None:
         sections["predicted labels"] = lambda: {"predicted": scorer.predicted(photograph_predictor)}
     if features is not None:
-        sections["minimality"] = lambda: {"minimality": scorer.minimality(features)}
+        sections["minimality"] = lambda: scorer.minimality(features)
     if has_truth(data):
         sections["counterfactuals"] = lambda: {"counterfactuals": scorer.counterfactuals(pairs)}
     kept = {"pixel_noise": pixel_noise or None, "fade": fade}

@@ -92,9 +92,9 @@ class Scorer(ScoredImages):
             result["do"][name] = score(images.clamp(0, 1), intended)
         return result
 
-    def minimality(self, features: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Whether counterfactuals change more, or less, than the value set asks for."""
-        result = {}
+    def minimality(self, features: Callable[[Tensor], Tensor]) -> dict[str, dict[str, float]]:
+        """Whether counterfactuals, and images left alone, change more, or less, than the value set asks for."""
+        result: dict[str, dict[str, float]] = {"minimality": {}, "minimality_left_alone": {}}
         factual = features(self.x).cpu()
         for column, name in enumerate(self.data.graph.names):
             values = self.values(name)
@@ -102,7 +102,8 @@ class Scorer(ScoredImages):
             found = features(images.clamp(0, 1)).cpu()
             before = self.labels[:, column].contiguous()
             before, values = (before.long(), values.long()) if self.kinds[column] else (before, values)
-            result[name] = minimality(factual, found, before, values)
+            for key, images_of in zip(result, (found, factual), strict=True):
+                result[key][name] = minimality(factual, images_of, before, values)
         return result
 
     def fid(self, features: int | Callable[[Tensor], Tensor]) -> dict[str, Any]:

@@ -158,8 +158,12 @@ def _agreement(scores: dict[str, float]) -> list[str]:
 
 
 def _minimality(metrics: dict[str, Any]) -> Section:
-    rows = [[f"do({name})", f"{value:.3f}"] for name, value in metrics["minimality"].items()]
-    return _section("Minimality, lower is better", ["intervention", "divergence"], rows)
+    alone = metrics.get("minimality_left_alone", {})
+    rows = [
+        [f"do({name})", f"{value:.3f}", f"{alone[name]:.3f}" if name in alone else ""]
+        for name, value in metrics["minimality"].items()
+    ]
+    return _section("Minimality, lower is better", ["intervention", "divergence", "image left alone"], rows)
 
 
 def _fid(metrics: dict[str, Any]) -> Section:

@@ -52,6 +52,9 @@ class LabelPrior(Configurable, nn.Module):
                 become ``shift`` and ``scale``.
             dim: Dimensions of each concept.
             **kwargs: Passed on to the class.
+
+        Raises:
+            ValueError: If a column has fewer than 2 known labels, or all of them are equal.
         """
         labels = torch.as_tensor(labels).double()
         if len(labels) < 2:
@@ -62,6 +65,12 @@ class LabelPrior(Configurable, nn.Module):
             if len(known) < 2:
                 raise ValueError(f"labels: got {len(known)} in column {i}; standardising them takes at least 2")
             shift[i], scale[i] = known.mean(), known.std()
+        for i, column in enumerate(labels.T):
+            known = column[~column.isnan()]
+            if bool((known == known[0]).all()):
+                raise ValueError(
+                    f"labels: all {len(known)} in column {i}, counted from 0, are equal ({known[0]:g}); a concept has to vary"
+                )
         return cls(labels.shape[1], dim, shift=shift.tolist(), scale=scale.tolist(), **kwargs)
 
     @abstractmethod

@@ -54,7 +54,8 @@ def told_shares(images: Tensor, labels: Tensor, *, count: int = 2000) -> dict[in
         count: See :func:`telling_changes`.
 
     Returns:
-        By the label's column, if at least 200 of the images used have it, and by the change: its share of the errors' variance.
+        By the label's column, if at least 200 of the images used have it, and by the change: its share of the errors' variance;
+        0 if chance alone gives as much in one of a thousand cases.
     """
     # Not where the names are imported: it takes a second.
     from sklearn.linear_model import LinearRegression, RidgeCV
@@ -81,7 +82,8 @@ def told_shares(images: Tensor, labels: Tensor, *, count: int = 2000) -> dict[in
         predictor = RidgeCV(alphas=(0.1, 1.0, 10.0, 100.0)).fit(learnt[twice], np.tile(y[:half], 2)[twice])
         errors = y[half:][rest] - predictor.predict(held[rest])
         done = {name: changes[name].numpy()[rest] for name in VIEWS}
-        shares[column] = {name: LinearRegression().fit(done[name], errors).score(done[name], errors) for name in VIEWS}
+        found = {name: LinearRegression().fit(done[name], errors).score(done[name], errors) for name in VIEWS}
+        shares[column] = {name: share if share > _by_chance(*done[name].shape) else 0.0 for name, share in found.items()}
     return shares
 
 
@@ -126,6 +128,13 @@ def misread_after(images: Tensor, labels: Tensor, views: Sequence[str], *, count
 def view(mirror: bool, views: Sequence[str] = VIEWS, **options: float) -> RandomView:
     """Random changes of images, of which only those of ``views`` and, where ``mirror`` is true, mirroring."""
     return RandomView(mirror=mirror, **{**options, **{name: 0.0 for name in VIEWS if name not in views}})
+
+
+def _by_chance(count: int, width: int) -> float:
+    """The share that a regression of so many errors on so many columns explains by chance once in a thousand cases."""
+    from scipy.stats import beta
+
+    return float(beta.ppf(0.999, width / 2, (count - width - 1) / 2))
 
 
 def _features(x: Tensor) -> Any:

@@ -61,9 +61,46 @@ def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
     assert set(metrics["predicted"]["do"]["smile"]["set"]) == {"accuracy", "f1", "auc"}
     assert list(metrics["predicted"]["do"]["smile"]["effects"]) == ["mouth"]
     assert "effectiveness" not in metrics
+    assert list(metrics["minimality"]) == ["smile", "mouth"]
+    assert metrics["minimality_left_alone"]["smile"] > 0.2
+    assert "image left alone" in said.partition("Minimality")[2]
     # Everything else that takes a run takes this one.
     assert main(["counterfactual", str(out), "--do", "smile=1", "--count", "2", "--out", str(tmp_path / "cf.png")]) == 0
     assert main(["evaluate", str(out), "--limit", "16", "--no-predictor"]) == 0
+
+
+def test_persons_on_both_sides_are_told(faces, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
+    table = (faces / "labels.csv").read_text().splitlines()
+    rows = [f"{table[0]},person", *(f"{row},p{i % 150}" for i, row in enumerate(table[1:]))]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    words = ["train", "--images", str(faces / "images"), "--labels", str(tmp_path / "labels.csv")]
+    words += ["--graph", str(faces / "graph.json"), "--size", "16", "--epochs", "1", "--decoder", "conv", "--group-by", "person"]
+    for apart in ([], ["--split-by", "person"]):
+        assert main([*words, *apart, "--out", str(tmp_path / f"run{len(apart)}")]) == 0
+        said = capsys.readouterr().out
+        assert ("of 'person' have images on both sides" in said) == (not apart)
+        assert ("--split-by person keeps them apart" in said) == (not apart)
+
+
+def test_test_images_are_checked_before_the_training(faces, tmp_path, capsys):
+    table = (faces / "labels.csv").read_text().splitlines()
+    names = [row.partition(",")[0] for row in table[1:5]]
+    # Each test image lacks a label.
+    test = [f"{name},{labels},test" for name, labels in zip(names, ("0,", "1,", ",0", ",1"), strict=True)]
+    rows = [f"{table[0]},split", *test, *(f"{row},train" for row in table[5:])]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    words = ["train", "--images", str(faces / "images"), "--labels", str(tmp_path / "labels.csv")]
+    assert main([*words, "--graph", str(faces / "graph.json"), "--size", "16", "--out", str(tmp_path / "run")]) == 2
+    assert "data: 0 of 4 images have all labels; the scores take at least 2" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_are_hidden_say_nothing(faces, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
+    words = ["train", *own(faces), "--size", "16", "--epochs", "1", "--label-share", "0.1", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert "24 images with all labels are too few" in capsys.readouterr().out
 
 
 def test_what_no_image_shows_is_told(tmp_path, capsys, monkeypatch):
@@ -161,6 +198,13 @@ def test_persons_under_lights(faces, tmp_path, capsys, monkeypatch):
     assert "groups: got None; decoder 'bilinear' takes the group of each image" in error
 
 
+def test_no_change_of_an_image_keeps_its_labels(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
+    out = tmp_path / "run"
+    assert main(["train", *own(faces), "--size", "16", "--limit", "64", "--epochs", "1", "--out", str(out), "--views"]) == 0
+    assert load(out).config["recipe"]["views"] == []
+
+
 @pytest.mark.parametrize(("option", "decoder"), [(["--decoder", "conv"], "conv"), (["--noise-dim", "8"], "conv")])
 def test_options_override_the_choice(faces, tmp_path, capsys, option, decoder):
     out = tmp_path / "run"
@@ -178,6 +222,7 @@ def test_options_override_the_choice(faces, tmp_path, capsys, option, decoder):
         (["yaleb", "--root", ".", "--group", "smile"], "--group: got smile; yaleb has no such option"),
         (["celeba", "--root", ".", "--noise", "0.3"], "--noise: got 0.3; it is for simulators"),
         (["celeba", "--root", ".", "--partition", "grid"], "--partition: got grid; it is for simulators"),
+        (["--images", ".", "--labels", "x", "--graph", "y", "--group", "person"], "data: got --images and --labels and --graph and"),
         (["pendulum", "--root", "."], "data: got pendulum and --root; give a simulator"),
         (["morphomnist", "--root", "nowhere"], "nowhere"),
         (["pendulum", "--decoder", "sprites", "--noise-dim", "4"], "noise_dim: got 4"),

@@ -136,6 +136,27 @@ def test_the_cache_of_as_many_other_images_is_another(root):
         path.write_bytes(content)
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_images_that_have_changed_are_decoded_again(root, zipped):
+    write(root)
+    folder = root / "celeba"
+    if zipped:
+        shutil.copytree(folder / "img_align_celeba", root / "plain")
+        pack(folder)
+    load(root)
+    if zipped:
+        shutil.move(root / "plain", folder / "img_align_celeba")
+    for path in (folder / "img_align_celeba").iterdir():
+        before = path.stat()
+        Image.new("RGB", (178, 218), (250 - 8 * (int(path.stem) - 1),) * 3).save(path, quality=95)
+        # As large as before, in bytes too.
+        path.write_bytes(path.read_bytes()[: before.st_size].ljust(before.st_size, b"\0"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    if zipped:
+        pack(folder)
+    assert (load(root).images.float().mean((1, 2, 3)) - (250 - 8 * torch.arange(20))).abs().max() < 2
+
+
 def test_a_folder_that_cannot_be_written(root, tmp_path, monkeypatch):
     write(root)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
@@ -238,14 +259,29 @@ def test_a_cache_that_cannot_be_written_is_not_an_undecodable_image(root, monkey
     assert not list((root / "celeba").glob("cache_*"))
 
 
-@pytest.mark.parametrize(("mode", "size", "found"), [("L", (178, 218), "a L image"), ("RGB", (178, 200), "of 178 x 200")])
-def test_an_image_of_another_mode_or_size_is_named(root, mode, size, found):
+@pytest.mark.parametrize(
+    ("number", "mode", "size", "found"),
+    [
+        (3, "L", (178, 218), r"grey \(L\); valid: RGB"),
+        (3, "CMYK", (178, 218), "CMYK; valid: RGB"),
+        (3, "RGB", (178, 200), "178 x 200, 000001.jpg is 178 x 218; all must agree"),
+        (3, "RGB", (89, 109), "89 x 109, 000001.jpg is 178 x 218; all must agree"),
+        # The others decide.
+        (1, "RGB", (89, 109), "89 x 109, 000004.jpg is 178 x 218; all must agree"),
+        (1, "RGB", (64, 64), "64 x 64, 000004.jpg is 178 x 218; all must agree"),
+    ],
+)
+def test_an_image_of_another_mode_or_size_is_named(root, number, mode, size, found):
     write(root)
-    Image.new(mode, size).save(root / "celeba" / "img_align_celeba" / "000003.jpg")
-    with pytest.raises(
-        ValueError, match=rf"^root: an image of .*\(000003\.jpg: .*{found}.*RGB of 178 x 218, as 000001.jpg has\)"
-    ):
+    Image.new(mode, size).save(root / "celeba" / "img_align_celeba" / f"{number:06d}.jpg")
+    with pytest.raises(ValueError, match=rf"^root: {number:06d}\.jpg of \S+img_align_celeba is {found}$"):
         load(root)
+
+
+def test_the_first_image_need_not_be_there_for_a_split_without_it(root):
+    write(root)
+    (root / "celeba" / "img_align_celeba" / "000001.jpg").write_bytes(b"not a picture")
+    assert len(load(root, split="test")) == 6
 
 
 # Layouts -------------------------------------------------------------------------------------------------------------
@@ -433,6 +469,16 @@ def test_a_mapping_as_a_group(root):
         load(root, {"hat": []}, attributes=names)
 
 
+@pytest.mark.parametrize(("scale", "size", "enlarged"), [(1, 128, None), (2, 64, None), (2, 128, 64), (4, 40, 32)])
+def test_images_that_are_enlarged(root, scale, size, enlarged, capsys):
+    write(root)
+    for path in (root / "celeba" / "img_align_celeba").iterdir():
+        Image.new("RGB", (round(178 / scale), round(218 / scale))).save(path)
+    assert CelebA(root, size=size, workers=0).images.shape == (20, 3, size, size)
+    end = "" if enlarged is None else f", enlarged from {enlarged} to {size} pixels"
+    assert f"split by CelebA's own partition: 20 in 'train'{end}\n" in capsys.readouterr().err
+
+
 # Bad input -----------------------------------------------------------------------------------------------------------
 
 
@@ -469,6 +515,52 @@ def resize_all(folder):
         Image.new("RGB", (64, 64)).save(path)
 
 
+def grey_all(folder):
+    for path in (folder / "img_align_celeba").iterdir():
+        Image.new("L", (89, 109)).save(path)
+
+
+def same_name_twice(folder):
+    pack(folder)
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "a") as archive:
+        archive.writestr("more/000005.jpg", b"another")
+
+
+def put(values, line, attribute, table="list_attr_celeba.txt"):
+    """Rows of two values, turn by turn, and one entry that is odd."""
+
+    def act(folder):
+        rows = [[f"{i + 1:06d}.jpg", *[values[i % 2]] * 40] for i in range(COUNT)]
+        rows[line - 3][ATTRIBUTES.index(attribute) + 1] = "0" if "-1" in values else "-1"
+        (folder / table).write_text(f"{COUNT}\n{' '.join(ATTRIBUTES)}\n" + "".join(" ".join(row) + "\n" for row in rows))
+
+    return act
+
+
+def separate(mark, suffix):
+    def act(folder):
+        to_csv(folder)
+        path = folder / "list_attr_celeba.csv"
+        path.write_text(path.read_text().replace(",", mark))
+        path.rename(path.with_suffix(suffix))
+
+    return act
+
+
+def constant(attribute):
+    """The same in all images for training."""
+
+    def act(folder):
+        path, column = folder / "list_attr_celeba.txt", ATTRIBUTES.index(attribute) + 1
+        first, header, *rows = (line.split() for line in path.read_text().splitlines())
+        for row in rows[:20]:
+            row[column] = "-1"
+        rows[25][column] = "1"
+        path.write_text("".join(" ".join(row) + "\n" for row in (first, header, *rows)))
+
+    return act
+
+
 def all_but(count):
     def act(folder):
         (folder / "list_eval_partition.txt").unlink()
@@ -493,7 +585,26 @@ BAD = {
     ),
     "two kinds of binary": (
         lambda folder: (folder / ATTR).write_text(f"{' '.join(ATTRIBUTES)}\na.jpg {'-1 ' * 40}\nb.jpg {'0 ' * 40}\n"),
-        rf"root: \S+{ATTR}, line 3, column 'Male': got '0'; valid: -1 and 1, or 0 and 1$",
+        rf"root: \S+{ATTR}, line 3, column 'Male': got '0', elsewhere '-1'; valid: -1 and 1, or 0 and 1$",
+    ),
+    "one 0": (
+        put(("-1", "1"), 12, "Smiling"),
+        rf"root: \S+{ATTR}, line 12, column 'Smiling': got '0', elsewhere '-1'; valid: -1 and 1, or 0 and 1$",
+    ),
+    "one 0 in front": (
+        put(("-1", "1"), 3, "Mouth_Slightly_Open"),
+        rf"root: \S+{ATTR}, line 3, column 'Mouth_Slightly_Open': got '0', elsewhere '-1'; valid",
+    ),
+    "one -1": (put(("0", "1"), 12, "Smiling"), rf"root: \S+{ATTR}, line 12, column 'Smiling': got '-1', elsewhere '0'; valid"),
+    "semicolons": (
+        separate(";", ".csv"),
+        r"root: \S+list_attr_celeba.csv: no columns found in the header 'image_id;5_o_\S+'; valid: separated by commas$",
+    ),
+    "spaces in CSV": (separate(" ", ".csv"), r"root: \S+.csv: no columns found in the header 'image_id 5_o_.*by commas$"),
+    "commas in text": (separate(",", ".txt"), rf"root: \S+{ATTR}: no columns found in the header 'image_id,5_o_.*by spaces$"),
+    "constant": (
+        constant("Narrow_Eyes"),
+        rf"root: \S+{ATTR}, column 'Narrow_Eyes' is constant in the 20 images for 'train'; a concept has to vary$",
     ),
     "twice": (edit(ATTR, "000004.jpg", "000003.jpg"), rf"root: \S+{ATTR}, line 6: 000003.jpg occurs twice"),
     "short row": (edit(ATTR, "000004.jpg", ""), rf"root: \S+{ATTR}, line 6: has 40 entries, expected 41"),
@@ -508,14 +619,26 @@ BAD = {
         damage_zip,
         r"root: \S+img_align_celeba.zip is damaged \(File is not a zip file\); copy or download it again",
     ),
-    "damaged in the zip": (damage_member, r"root: .* cannot be decoded \(000009.jpg: damaged in the zip \(Bad CRC-32"),
+    "damaged in the zip": (
+        damage_member,
+        r"root: .* cannot be decoded \(000009.jpg: damaged in the zip \(Bad CRC-32.*\)\); copy or download the zip again$",
+    ),
+    "one name in two folders": (
+        same_name_twice,
+        r"root: \S+img_align_celeba.zip holds two files named 000005.jpg: img_align_celeba/000005.jpg and more/000005.jpg; valid",
+    ),
+    "grey": (grey_all, r"root: 000001.jpg of \S+ is grey \(L\); valid: RGB$"),
     "another shape": (
         resize_all,
         r"root: 000001.jpg of \S+ is 64 x 64; CelebA's aligned images are 178 x 218, or scaled from that",
     ),
     "first image": (
         lambda folder: (folder / "img_align_celeba" / "000001.jpg").write_bytes(b""),
-        r"root: an image of \S+ cannot be decoded \(000001.jpg: not an image\)",
+        r"root: an image of \S+ cannot be decoded \(000001.jpg: not an image\); copy it again$",
+    ),
+    "no image at all": (
+        lambda folder: [path.write_bytes(b"?") for path in (folder / "img_align_celeba").iterdir()],
+        r"root: an image of \S+ cannot be decoded \(000001.jpg: not an image\); copy it again$",
     ),
 }
 

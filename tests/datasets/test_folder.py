@@ -49,12 +49,70 @@ def test_reads_images_and_the_graphs_columns(tmp_path, channels):
     assert labels.tolist() == [16, 2]
 
 
-def test_images_without_a_row_are_left_out_and_named(tmp_path):
+def test_images_without_a_row_are_left_out_and_named(tmp_path, monkeypatch):
     write(tmp_path)
     assert load(tmp_path).unnamed == ()
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(table.read_text().splitlines()[:-2]) + "\n")
     assert load(tmp_path).unnamed == ("8.png", "9.png")
+    # Whatever the suffix, and in whatever sub-folder.
+    for name in ("a.PNG", "b.jpg", "more/deep/c.JPEG", "notes.txt", "._0.png", ".hidden/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    beside = ("8.png", "9.png", "a.PNG", "b.jpg", "more/deep/c.JPEG")
+    assert load(tmp_path).unnamed == beside
+    monkeypatch.chdir(tmp_path)
+    assert load(Path()).unnamed == beside
+
+
+def test_images_that_are_named_through_links_are_not_unnamed(tmp_path):
+    (tmp_path / "v3").mkdir()
+    write(tmp_path / "v3")
+    relink_folder = tmp_path / "latest"
+    relink_folder.symlink_to("v3")
+    table = tmp_path / "v3" / "labels.csv"
+    table.write_text(re.sub(r"^(\d)", r"latest/\1", table.read_text(), flags=re.MULTILINE))
+    assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ()
+    (tmp_path / "v3" / "10.png").touch()
+    assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ("latest/10.png", "v3/10.png")
+
+
+def test_a_last_line_that_is_not_ended_and_images_of_another_kind(tmp_path):
+    write(tmp_path)
+    table = tmp_path / "labels.csv"
+    table.write_text(table.read_text().rstrip("\n"))
+    (tmp_path / "masks").mkdir()
+    for name in ("masks/0.png", "graph.jpg"):
+        (tmp_path / name).touch()
+    assert len(load(tmp_path)) == 10
+    (tmp_path / "10.PNG").touch()
+    with pytest.raises(ValueError, match=r"cut off: .* it does not name \S+10\.PNG \(1 of 11 images are not named\)"):
+        load(tmp_path)
+
+
+def test_signs_become_0_and_1(tmp_path):
+    write(tmp_path)
+    assert load(tmp_path).recoded == ()
+    rows_of(lambda i: f"{('', '-1', ' 1')[i % 3]},x,{i % 3 - 1}")(tmp_path)
+    expected = torch.tensor([torch.nan, 0, 1] * 3 + [torch.nan])
+    data = load(tmp_path)
+    # Of three values, -1 is a number.
+    assert data.recoded == ("shade",)
+    torch.testing.assert_close(data.labels[:, 1], expected, equal_nan=True)
+    assert data.labels[:, 0].tolist() == [i % 3 - 1 for i in range(10)]
+    # The whole table decides: one other number, in whatever split, and none is recoded.
+    for split in ("train", "test"):
+        part = load(tmp_path, split=split)
+        rows = [int(name.removesuffix(".png")) for name in part.files]
+        torch.testing.assert_close(part.labels[:, 1], expected[rows], equal_nan=True)
+    edit("9.png,", "9.png,2")(tmp_path)
+    assert load(tmp_path).recoded == ()
+    assert load(tmp_path).labels[1, 1] == -1
+    # A category has its own numbers.
+    rows_of(lambda i: f"{i % 2 * 2 - 1},x,{i}")(tmp_path)
+    data = load(tmp_path, categories=["shade"])
+    assert (data.recoded, data.kinds) == ((), {"shade": ("-1", "1")})
+    assert data.labels[:, 1].tolist() == [i % 2 for i in range(10)]
 
 
 def test_splits_and_sizes(tmp_path):

@@ -1,6 +1,7 @@
 """Your own data, as runs keep them in ``config.json``: modes, splits, groups, other names, the cache and augmentation."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -144,6 +145,24 @@ def test_many_images_are_mapped_from_a_file(tmp_path, asked, monkeypatch):
     next(where.glob("causalvae_test_*")).write_bytes(b"\x93NUMPY")
     with pytest.raises(ValueError, match="is damaged .*delete it"):
         load(images, "test", **options)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(image_stack, "IN_MEMORY", 1000)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for name, level in (("one", 0), ("two", 255)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name)
+        for i in range(30):
+            path = tmp_path / name / f"{i}.png"
+            Image.new("RGB", (16, 16), (level,) * 3).save(path)
+            # Folders share that of the caches: the same names, sizes and times in two of them are not the same images.
+            path.write_bytes(path.read_bytes().ljust(200, b"\0"))
+            os.utime(path, (0, 0))
+        assert (load(tmp_path / name).images == level).all()
+        assert not list((tmp_path / name).glob("*.npy*"))
+    assert len(list((tmp_path / "home" / "causalvae_pyro").glob("causalvae_all_*.npy"))) == 2
 
 
 def test_a_cache_is_whole_or_not_there(tmp_path):

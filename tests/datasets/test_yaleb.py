@@ -216,9 +216,9 @@ BAD = {
     "cut off": ({"photographs": {FIRST: png(1)[:40]}}, rf"root: {FIRST} in \S+ cannot be decoded"),
     "another size": (
         {"photographs": {"person2_-050-20.png": png(1, (18, 16))}},
-        rf"person2_-050-20.png in \S+ is L of 18 x 16; expected grey \(L\) of 16 x 16, as {FIRST} has",
+        rf"person2_-050-20.png in \S+ is 18 x 16, {FIRST} is 16 x 16; all must agree$",
     ),
-    "coloured": ({"photographs": {FIRST: png(1, mode="RGB")}}, rf"{FIRST} in \S+ is RGB of 16 x 16; expected grey"),
+    "coloured": ({"photographs": {FIRST: png(1, mode="RGB")}}, rf"{FIRST} in \S+ is RGB; valid: grey \(L\)$"),
 }
 
 

@@ -12,6 +12,7 @@ from causalvae_pyro.likelihoods import BernoulliLikelihood, ContinuousBernoulliL
 from causalvae_pyro.networks import (
     AugmentedEncoder,
     FiLMDecoder,
+    HierarchicalDecoder,
     MLPDecoder,
     MLPEncoder,
     NormalisedEncoder,
@@ -22,9 +23,10 @@ from causalvae_pyro.networks import (
     SpatialEncoder,
 )
 from causalvae_pyro.priors import LearnedPrior
+from tests.builders import jitter
 
 ENCODERS = [ConvEncoder, MLPEncoder, NormalisedEncoder, PooledEncoder, ResidualEncoder, SpatialEncoder]
-DECODERS = [ConvDecoder, MLPDecoder, FiLMDecoder]
+DECODERS = [ConvDecoder, MLPDecoder, FiLMDecoder, HierarchicalDecoder]
 PRIORS = [FixedPrior, LearnedPrior]
 SHAPES = [(1, 16, 16), (3, 32, 32), (4, 32, 16), (3, 64, 32)]
 LEADS = [(), (5,), (2, 3)]
@@ -37,6 +39,20 @@ def name(value):
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS, ids=name)
 every_decoder = pytest.mark.parametrize("decoder", DECODERS, ids=name)
 every_prior = pytest.mark.parametrize("prior", PRIORS, ids=name)
+
+
+def widths(decoder, noise_dim):
+    """Small ones; the noise of a hierarchy has the size of its maps."""
+    if decoder is HierarchicalDecoder:
+        return {"channels": (8, 8), "noise_channels": (1, 1), "blocks": 1}
+    return {"noise_dim": noise_dim, "hidden": 8}
+
+
+def awake(net):
+    """The layers of a hierarchy that start at zero let nothing through."""
+    if isinstance(net, HierarchicalDecoder):
+        jitter(0.1, net)
+    return net
 
 
 def images(*lead, shape=(1, 16, 16)):
@@ -173,19 +189,20 @@ def test_random_brightness_scales_each_image():
 @pytest.mark.parametrize("shape", SHAPES, ids=name)
 @every_decoder
 def test_decoder_shapes(decoder, shape, lead, noise_dim):
-    net = decoder(shape, 3, 2, noise_dim=noise_dim, hidden=8)
-    inputs = (torch.randn(*lead, 3, 2), torch.randn(*lead, noise_dim))[: 2 if noise_dim else 1]
+    net = awake(decoder(shape, 3, 2, **widths(decoder, noise_dim)))
+    inputs = (torch.randn(*lead, 3, 2), torch.randn(*lead, net.noise_dim))[: 2 if net.noise_dim else 1]
     output = net(*inputs)
     assert output.shape == (*lead, *shape)
     flat = [value.reshape(math.prod(lead), *value.shape[len(lead) :]) for value in inputs]
     rows = [net(*(value[i] for value in flat)) for i in range(math.prod(lead))]
-    assert_close(output.reshape(-1, *shape), torch.stack(rows))
+    assert_close(output.reshape(-1, *shape), torch.stack(rows), rtol=1e-4, atol=1e-5)
 
 
 @every_decoder
 def test_decoder_sees_every_concept_and_the_noise(decoder):
-    z, eps_x = torch.randn(4, 3, 2, requires_grad=True), torch.randn(4, 2, requires_grad=True)
-    decoder((1, 16, 16), 3, 2, noise_dim=2)(z, eps_x).square().sum().backward()
+    net = awake(decoder((1, 16, 16), 3, 2, **widths(decoder, 2)))
+    z, eps_x = torch.randn(4, 3, 2, requires_grad=True), torch.randn(4, net.noise_dim, requires_grad=True)
+    net(z, eps_x).square().sum().backward()
     assert (z.grad != 0).all()
     assert (eps_x.grad != 0).all()
 
@@ -193,16 +210,18 @@ def test_decoder_sees_every_concept_and_the_noise(decoder):
 @pytest.mark.parametrize(("z_lead", "noise_lead"), [((4, 5), (5,)), ((5,), (4, 5)), ((4, 1), (1, 5)), ((5,), ())], ids=str)
 @every_decoder
 def test_leading_dimensions_of_z_and_noise_broadcast(decoder, z_lead, noise_lead):
-    net = decoder((1, 16, 16), 3, noise_dim=2, hidden=8)
-    z, eps_x = torch.randn(*z_lead, 3, 1), torch.randn(*noise_lead, 2)
+    net = awake(decoder((1, 16, 16), 3, **widths(decoder, 2)))
+    z, eps_x = torch.randn(*z_lead, 3, 1), torch.randn(*noise_lead, net.noise_dim)
     lead = torch.broadcast_shapes(z_lead, noise_lead)
-    assert_close(net(z, eps_x), net(z.expand(*lead, 3, 1), eps_x.expand(*lead, 2)))
+    expected = net(z.expand(*lead, 3, 1), eps_x.expand(*lead, net.noise_dim))
+    assert_close(net(z, eps_x), expected, rtol=1e-4, atol=1e-5)
 
 
 @every_decoder
 def test_decoder_needs_its_noise(decoder):
-    with pytest.raises(ValueError, match=r"^eps_x: .*noise_dim=2.*got None"):
-        decoder((1, 16, 16), 3, noise_dim=2)(torch.zeros(2, 3, 1))
+    net = decoder((1, 16, 16), 3, **widths(decoder, 2))
+    with pytest.raises(ValueError, match=rf"^eps_x: .*noise_dim={net.noise_dim}.*got None"):
+        net(torch.zeros(2, 3, 1))
 
 
 @pytest.mark.parametrize("uint8", [False, True])
@@ -212,14 +231,14 @@ def test_background_is_the_mean_image(decoder, shape, uint8):
     data = 0.9 * torch.rand(1500, *shape) ** (1 + 4 * torch.rand(shape)) + 0.05
     if uint8:
         data = (data * 255).byte()
-    net = decoder.from_images(data, 3, 2, noise_dim=1, hidden=8)
-    assert (net.image_shape, net.num_concepts, net.dim, net.noise_dim) == (shape, 3, 2, 1)
+    net = decoder.from_images(data, 3, 2, **widths(decoder, 1))
+    assert (net.image_shape, net.num_concepts, net.dim) == (shape, 3, 2)
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter is not net.background:
                 parameter.zero_()
     mean = data.double().mean(0) / (255 if uint8 else 1)
-    assert_close(net(torch.randn(2, 3, 2), torch.randn(2, 1)).sigmoid(), mean.float().expand(2, *shape), rtol=0, atol=1e-6)
+    assert_close(net(torch.randn(2, 3, 2), torch.randn(2, net.noise_dim)).sigmoid(), mean.float().expand(2, *shape), rtol=0, atol=1e-6)
     assert net.background.requires_grad
 
 
@@ -227,11 +246,11 @@ def test_background_is_the_mean_image(decoder, shape, uint8):
 def test_background_of_constant_pixels_is_finite(decoder):
     data = torch.zeros(10, 1, 16, 16)
     data[..., 8:] = 1
-    background = decoder.from_images(data, 2).background
+    background = decoder.from_images(data, 2, **widths(decoder, 0)).background
     assert torch.isfinite(background).all()
     assert_close(background.sigmoid(), data[0].clamp(1e-3, 1 - 1e-3))
     with pytest.raises(ValueError, match=r"^images: expected shape \[N, 1, 16, 16\], got \[10, 3, 16, 16\]"):
-        decoder((1, 16, 16), 2).initialise_background(torch.zeros(10, 3, 16, 16))
+        decoder((1, 16, 16), 2, **widths(decoder, 0)).initialise_background(torch.zeros(10, 3, 16, 16))
 
 
 @pytest.mark.parametrize("make", [ConvEncoder, lambda shape: ConvDecoder(shape, 3)], ids=["ConvEncoder", "ConvDecoder"])
@@ -420,7 +439,11 @@ def test_from_labels_standardises(prior):
 def test_a_constant_label_is_an_error(prior, constant, dtype):
     labels = labels_of(333).to(dtype)
     labels[:, 1] = constant
-    with pytest.raises(ValueError, match=r"^scale: got .*constant"):
+    message = rf"^labels: all 333 in column 1, counted from 0, are equal \({constant:g}\); a concept has to vary$"
+    with pytest.raises(ValueError, match=message):
+        prior.from_labels(labels)
+    labels[::3, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"^labels: all 222 in column 1, counted from 0, are equal"):
         prior.from_labels(labels)
 
 
