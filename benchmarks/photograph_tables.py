@@ -59,6 +59,11 @@ def faces(paths: Sequence[Path]) -> str:
             cells = [value(one["set"]["accuracy"], 3) if one else "" for one in shown]
             row(f"the same, of the {100 * share:.0f} % whose labels images show", cells, f"left alone: {alone}")
     for name, scores in predicted["do"].items():
+        for effect in scores["effects"]:
+            # A method without edges means nothing to follow.
+            followed = [m["predicted"]["do"][name]["effects"].get(effect) for m in methods.values()]
+            cells = [value(one["accuracy"], 3) if one else "" for one in followed]
+            row(f"do({name}): {effect} as the model means it", cells, f"real: {_real(scores, effect)}")
         for other in scores["unchanged"]:
             kept = [m["predicted"]["do"][name]["unchanged"] for m in methods.values()]
             row(f"do({name}): {other} unchanged", [value(cell[other], 3) for cell in kept], f"real: {_real(scores, other)}")

@@ -1,6 +1,6 @@
 """Faces: SMILE, BEARD or one of DEAR's concept groups, with noise of the image's own at several resolutions.
 
-The same as causalvae train celeba, in Python. A predictor that had no part in the training judges the counterfactuals.
+The training of causalvae train celeba, in Python. A predictor that had no part in it judges the counterfactuals.
 
 python examples/train_celeba.py --root PATH --group smile
 """
@@ -9,11 +9,12 @@ import argparse
 
 import torch
 
-from causalvae_pyro import Recipe, counterfactual, encode, fit, save
+from causalvae_pyro import counterfactual, encode, fit, save
 from causalvae_pyro.datasets import CELEBA_GROUPS, CelebA
 from causalvae_pyro.evaluation import train_photograph_predictor
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.plots.style import save_figure
+from causalvae_pyro.recipes import choose_recipe
 
 
 def main():
@@ -22,11 +23,12 @@ def main():
     parser.add_argument("--group", default="smile", choices=sorted(CELEBA_GROUPS))
     parser.add_argument("--download", action="store_true")
     parser.add_argument("--size", type=int, default=64, choices=[64, 128])
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--limit", type=int, help="train on the first so many images only")
     parser.add_argument("--predictor-steps", type=int, default=1000, help="of the training of the predictor that judges")
     parser.add_argument("--workers", type=int, help="processes that decode; by default one per core")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--mixed-precision", choices=["bf16"], help="half the time where the processor computes in it")
     parser.add_argument("--out", default="runs/celeba")
     args = parser.parse_args()
 
@@ -34,7 +36,8 @@ def main():
     options = {"size": args.size, "download": args.download, "workers": args.workers}
     data, test = (CelebA(args.root, args.group, split, **options) for split in ("train", "test"))
     images, labels = torch.as_tensor(data.images[: args.limit]), data.labels[: args.limit]
-    recipe = Recipe(decoder="hierarchical")
+    recipe, why = choose_recipe(images, labels, decoder="hierarchical")
+    print(why or "mirrored and slightly changed images keep their labels")
     run = recipe.build(data.graph, images, labels, {"data": {"name": "celeba", "root": args.root, "group": args.group}})
     fit(
         run.model,
@@ -44,6 +47,7 @@ def main():
         epochs=args.epochs,
         batch_size=32,
         device=args.device,
+        mixed_precision=args.mixed_precision,
     )
     save(run, args.out)
 

@@ -95,11 +95,10 @@ def run(arguments: argparse.Namespace) -> None:
         stages.say(f"{beside}: left out ({first_of(unnamed)})")
     if recoded := getattr(train_data, "recoded", ()):
         stages.say(f"labels of -1 and 1 are taken as 0 and 1: {', '.join(recoded)}")
-    if arguments.data not in SIMULATORS:
-        # Now, not after hours of training.
-        if shared := _check_test(load_dataset(description, "test"), train_data):
-            apart = f"--split-by {arguments.group_by} keeps them apart"
-            stages.say(f"{shared} of {arguments.group_by!r} have images on both sides: scores say little of new ones ({apart})")
+    # Now, not after hours of training.
+    if arguments.data not in SIMULATORS and (shared := _check_test(load_dataset(description, "test"), train_data)):
+        apart = f"--split-by {arguments.group_by} keeps them apart"
+        stages.say(f"{shared} of {arguments.group_by!r} have images on both sides: scores say little of new ones ({apart})")
     if len(held):
         stages.say(f"{len(held)} images are held out for validation")
     groups = getattr(train_data, "groups", None)

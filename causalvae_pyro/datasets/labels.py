@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -254,21 +254,32 @@ def unnamed_images(folder: Path, files: Sequence[str]) -> list[str]:
     """
     named = {_place(folder, name) for name in files}
     suffixes = {*SUFFIXES, *(os.path.splitext(path)[1].lower() for path in named)}
-    # Names may lead elsewhere, or through links to folders, which are not followed otherwise.
-    found = {place: next(os.walk(place), ("", [], []))[2] for place in {os.path.dirname(path) for path in named}}
-    for place, inner, names in os.walk(os.path.abspath(folder)):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        found[place] = names
-    others = [
-        path
-        for place in sorted(found)
-        for name in sorted(found[place])
+    parents = {os.path.dirname(path) for path in named}
+    # A folder that links lead to is called as in the table. Links are resolved by folders: by files it takes a minute for 200,000.
+    places = {os.path.realpath(place): place for place in (*_folders(folder), *parents)}
+    real = {place: os.path.realpath(place) for place in parents}
+    known = {os.path.join(real[os.path.dirname(path)], os.path.basename(path)) for path in named}
+    others = {
+        os.path.join(path, name): os.path.join(place, name)
+        for path, place in sorted(places.items(), key=lambda item: item[1])
+        for name in sorted(next(os.walk(path), ("", [], []))[2])
         if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
-        if (path := os.path.join(place, name)) not in named
-    ]
-    # What a link in the table leads to is named, too.
-    targets = {os.path.realpath(path) for path in named} if others else set()
-    return [os.path.relpath(path, folder) for path in others if os.path.realpath(path) not in targets]
+    }
+    for path in known & others.keys():
+        del others[path]
+    if others:
+        # What a link in the table leads to is named, too.
+        for path in named:
+            if os.path.islink(path):
+                others.pop(os.path.realpath(path), None)
+    return [os.path.relpath(path, folder) for path in others.values()]
+
+
+def _folders(folder: Path) -> Iterator[str]:
+    """It and all in it that are not hidden; links are not followed, as they may lead round in circles."""
+    for place, inner, _ in os.walk(os.path.abspath(folder)):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        yield place
 
 
 def _kind(folder: Path, name: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.objectives.classifier_fit import check_classifiers, label_loss, reserved
 from causalvae_pyro.objectives.consistency import ramp
+from causalvae_pyro.objectives.label_support import LabelSupport
 from causalvae_pyro.utils.label_columns import label_features, one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
 from causalvae_pyro.utils.modes import frozen
@@ -34,6 +35,10 @@ class ClassifierConsistency(nn.Module):
     and a judge with them, take for the other sex. A discriminator ``D(x, u)``, trained in the same steps to tell images and
     reconstructions with their labels from counterfactuals with theirs, sees such changes and takes them back (docs/notes.md has
     figures).
+
+    Where labels are numbers, those wanted stay among the combinations that training has seen
+    (:class:`~causalvae_pyro.objectives.label_support.LabelSupport`): of others critics know nothing, and what pleases them there
+    is noise.
 
     Args:
         classifiers: Modules from images ``[N, C, H, W]`` to ``[N, n]``, trained already or by
@@ -91,6 +96,8 @@ class ClassifierConsistency(nn.Module):
         self.realism, self.minimality, self.share, self.rows = realism, minimality, share, rows
         self._names, self._unseen = tuple(names), [tuple(pair) for pair in unseen]
         self.weight = ramp if weight is None else weight
+        # Where all labels are binary, the pairs say it.
+        self.support = None if self.binary is None or self.binary.all() else LabelSupport(len(self.binary))
 
     def forward(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         nothing = trace.nodes["z"]["value"].new_zeros(())
@@ -109,6 +116,14 @@ class ClassifierConsistency(nn.Module):
             return nothing
         factual = labels[rows]
         target = self._swapped(factual)
+        binary = torch.ones_like(target[0], dtype=torch.bool) if self.binary is None else self.binary.to(target.device)
+        if self.support is not None:
+            kinds = torch.tensor(getattr(model.prior, "kinds", (0,) * len(binary)), device=binary.device)
+            numbers = ~binary & (kinds == 0)
+            shift, scale = model.prior.shift, model.prior.scale
+            own, wanted = ((u - shift) / scale * numbers for u in (factual, target))
+            self.support.remember(own)
+            target = torch.where(numbers, self.support.bring_near(wanted, own) * scale + shift, target)
         drawn = model.likelihood(model.decoder(model.prior(target).rsample(), noise[rows])).mean
         # Critics have seen no pixel outside; what one says of them is no gradient to follow.
         images = drawn.clamp(0, 1)
@@ -117,7 +132,6 @@ class ClassifierConsistency(nn.Module):
         classifier = self._classifiers[which].to(images.device)
         with frozen(classifier):
             read = classifier(self.augmentations[which](images))
-        binary = torch.ones_like(target[0], dtype=torch.bool) if self.binary is None else self.binary.to(target.device)
         total = label_loss(read, target, model.prior, binary).sum()
         reconstruction = trace.nodes["x"]["fn"].mean.detach().reshape(-1, *x.shape)[0, rows]
         if self.discriminator is not None:

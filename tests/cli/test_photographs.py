@@ -222,7 +222,7 @@ def test_options_override_the_choice(faces, tmp_path, capsys, option, decoder):
         (["yaleb", "--root", ".", "--group", "smile"], "--group: got smile; yaleb has no such option"),
         (["celeba", "--root", ".", "--noise", "0.3"], "--noise: got 0.3; it is for simulators"),
         (["celeba", "--root", ".", "--partition", "grid"], "--partition: got grid; it is for simulators"),
-        (["--images", ".", "--labels", "x", "--graph", "y", "--group", "person"], "data: got --images and --labels and --graph and"),
+        (["--images", ".", "--labels", "x", "--graph", "y", "--group", "person"], "and --graph and --group; give"),
         (["pendulum", "--root", "."], "data: got pendulum and --root; give a simulator"),
         (["morphomnist", "--root", "nowhere"], "nowhere"),
         (["pendulum", "--decoder", "sprites", "--noise-dim", "4"], "noise_dim: got 4"),

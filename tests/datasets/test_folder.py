@@ -74,7 +74,10 @@ def test_images_that_are_named_through_links_are_not_unnamed(tmp_path):
     table.write_text(re.sub(r"^(\d)", r"latest/\1", table.read_text(), flags=re.MULTILINE))
     assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ()
     (tmp_path / "v3" / "10.png").touch()
-    assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ("latest/10.png", "v3/10.png")
+    assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ("latest/10.png",)
+    (tmp_path / "5.png").symlink_to("v3/10.png")
+    table.write_text(table.read_text().replace("latest/5.png", "5.png"))
+    assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ("latest/5.png",)
 
 
 def test_a_last_line_that_is_not_ended_and_images_of_another_kind(tmp_path):
@@ -93,21 +96,20 @@ def test_a_last_line_that_is_not_ended_and_images_of_another_kind(tmp_path):
 def test_signs_become_0_and_1(tmp_path):
     write(tmp_path)
     assert load(tmp_path).recoded == ()
-    rows_of(lambda i: f"{('', '-1', ' 1')[i % 3]},x,{i % 3 - 1}")(tmp_path)
-    expected = torch.tensor([torch.nan, 0, 1] * 3 + [torch.nan])
-    data = load(tmp_path)
-    # Of three values, -1 is a number.
-    assert data.recoded == ("shade",)
-    torch.testing.assert_close(data.labels[:, 1], expected, equal_nan=True)
-    assert data.labels[:, 0].tolist() == [i % 3 - 1 for i in range(10)]
-    # The whole table decides: one other number, in whatever split, and none is recoded.
-    for split in ("train", "test"):
-        part = load(tmp_path, split=split)
-        rows = [int(name.removesuffix(".png")) for name in part.files]
-        torch.testing.assert_close(part.labels[:, 1], expected[rows], equal_nan=True)
-    edit("9.png,", "9.png,2")(tmp_path)
-    assert load(tmp_path).recoded == ()
-    assert load(tmp_path).labels[1, 1] == -1
+    rows = [f"{i}.png,{('', '-1', ' 1')[i % 3]},{i % 3 - 1},{'test' if 3 < i < 7 else 'train'}" for i in range(10)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,shade,size,split", *rows]) + "\n")
+    expected = torch.tensor([[i % 3 - 1, (torch.nan, 0, 1)[i % 3]] for i in range(10)])
+    for split in ("all", "train", "test"):
+        data = load(tmp_path, split=split)
+        # Beside 0, -1 is a number.
+        assert data.recoded == ("shade",)
+        chosen = [int(name.removesuffix(".png")) for name in data.files]
+        torch.testing.assert_close(data.labels, expected[chosen], equal_nan=True)
+    # The whole table decides: of one other number among the held-out images training takes notice.
+    edit("6.png,,", "6.png,2,")(tmp_path)
+    data = load(tmp_path, split="train")
+    assert data.recoded == ()
+    assert data.labels[:3, 1].tolist()[1:] == [-1, 1]
     # A category has its own numbers.
     rows_of(lambda i: f"{i % 2 * 2 - 1},x,{i}")(tmp_path)
     data = load(tmp_path, categories=["shade"])

@@ -238,7 +238,8 @@ def test_background_is_the_mean_image(decoder, shape, uint8):
             if parameter is not net.background:
                 parameter.zero_()
     mean = data.double().mean(0) / (255 if uint8 else 1)
-    assert_close(net(torch.randn(2, 3, 2), torch.randn(2, net.noise_dim)).sigmoid(), mean.float().expand(2, *shape), rtol=0, atol=1e-6)
+    drawn = net(torch.randn(2, 3, 2), torch.randn(2, net.noise_dim)).sigmoid()
+    assert_close(drawn, mean.float().expand(2, *shape), rtol=0, atol=1e-6)
     assert net.background.requires_grad
 
 
