@@ -255,7 +255,7 @@ def unnamed_images(folder: Path, files: Sequence[str]) -> list[str]:
     named = {_place(folder, name) for name in files}
     suffixes = {*SUFFIXES, *(os.path.splitext(path)[1].lower() for path in named)}
     parents = {os.path.dirname(path) for path in named}
-    # A folder that links lead to is called as in the table. Links are resolved by folders: by files it takes a minute for 200,000.
+    # A folder that links lead to is called as in the table. Folders are resolved, not files: there may be 200,000 of these.
     places = {os.path.realpath(place): place for place in (*_folders(folder), *parents)}
     real = {place: os.path.realpath(place) for place in parents}
     known = {os.path.join(real[os.path.dirname(path)], os.path.basename(path)) for path in named}

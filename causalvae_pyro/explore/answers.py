@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +19,21 @@ from causalvae_pyro.evaluation.data import check_kinds, has_truth
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.abduction import NOISE_SITES
 from causalvae_pyro.interventions.actions import InterventionSet
-from causalvae_pyro.interventions.counterfactuals import abduct, predict
+from causalvae_pyro.interventions.counterfactuals import abduct, abduct_pixels, predict
+from causalvae_pyro.interventions.pixels import FadingNoise
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.utils.images import as_images
 from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.random_state import kept_rng_state
 
-__all__ = ["Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
+__all__ = ["FADE", "Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
 
 #: A concept counts as moved from this share of its range on: less is not visible in an image.
 MOVED = 0.005
 #: Steps of a slider over the range of the data.
 STEPS = 200
+#: How far the image may change for its own detail to be kept; see :func:`~causalvae_pyro.counterfactual`.
+FADE = 0.03
 #: How far beyond the data a slider can go, as a share of the range, on either side.
 BEYOND = 0.2
 
@@ -92,6 +96,7 @@ class Factual:
         labels: Its true labels ``[n]`` in the order of the data; ``None`` for an uploaded image.
         source: The index of a test image, or the file name of an uploaded image.
         noise: The exogenous noise at the posterior mean, ``[1, ...]`` for each site.
+        detail: What the decoder leaves out, as pixel noise; ``None`` where the likelihood has no location and scale.
     """
 
     image: Tensor
@@ -100,6 +105,7 @@ class Factual:
     labels: Tensor | None
     source: int | str
     noise: Mapping[str, Tensor]
+    detail: FadingNoise | None = None
 
 
 @dataclass(frozen=True)
@@ -230,19 +236,20 @@ class Explorer:
             raise ValueError(f"image: expected shape {list(self.shape)}, got {list(image.shape)}")
         return self._abduct(image, None, name)
 
-    def answer(self, factual: Factual, do: Mapping[str, float], *, uncertainty: bool = False) -> Answer:
+    def answer(self, factual: Factual, do: Mapping[str, float], *, uncertainty: bool = False, detail: bool = False) -> Answer:
         """The counterfactual of an image.
 
         Args:
             factual: From :meth:`test_image` or :meth:`own_image`.
             do: Concept to value, in label units; empty: the reconstruction.
             uncertainty: Find out how far posterior samples lie apart, which takes as many passes as there are samples.
+            detail: Keep what the decoder leaves out, wherever the image stays as it was.
 
         Raises:
             ValueError: If a concept is unknown or a value is no finite number.
         """
         action = InterventionSet.from_do(self.run.model, do, 1)
-        image, concepts = self._predict(action, factual.noise)
+        image, concepts = self._predict(action, factual.noise, factual.detail if detail else None)
         spread = None
         if uncertainty:
             images, values = self._samples(action, factual)
@@ -256,13 +263,16 @@ class Explorer:
         )
         return Answer(dict(do), image, concepts, moved, true_image, true_concepts, spread)
 
-    def answer_all(self, factual: Factual, do: Mapping[str, float | Tensor], count: int) -> tuple[Tensor, Tensor | None]:
+    def answer_all(
+        self, factual: Factual, do: Mapping[str, float | Tensor], count: int, *, detail: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """The counterfactuals of an image under several values, in one pass.
 
         Args:
             factual: From :meth:`test_image` or :meth:`own_image`.
             do: Concept to value or values ``[count]``, in label units.
             count: How many.
+            detail: See :meth:`answer`.
 
         Returns:
             The images ``[count, C, H, W]``, and the true ones where the data draw them.
@@ -272,7 +282,7 @@ class Explorer:
         """
         action = InterventionSet.from_do(self.run.model, do, count)
         noise = {name: v.expand(count, *v.shape[1:]) if name in NOISE_SITES else v for name, v in factual.noise.items()}
-        images, _ = self._predict_all(action, noise)
+        images, _ = self._predict_all(action, noise, factual.detail if detail else None)
         if factual.labels is None or not self.has_truth or hasattr(self.data, "counterfactual_targets"):
             return images, None
         return images, self.data.counterfactual(factual.labels.expand(count, -1), do)[1]
@@ -282,19 +292,27 @@ class Explorer:
         x, given = self._inputs(image, labels)
         noise = abduct(self.run.guide, x, given)
         reconstruction, concepts = self._predict(InterventionSet.from_do(self.run.model, {}, 1), noise)
-        return Factual(image, reconstruction, concepts, labels, source, noise)
+        detail = None
+        with suppress(ValueError):
+            detail = FadingNoise(abduct_pixels(self.run.model, noise, x), reconstruction[None].to(x.device), FADE)
+        return Factual(image, reconstruction, concepts, labels, source, noise, detail)
 
     def _inputs(self, image: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         device = self.run.model.zero.device
         return image[None].to(device), None if labels is None else labels[None, self._order].to(device)
 
-    def _predict(self, action: InterventionSet, noise: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        images, values = self._predict_all(action, noise)
+    def _predict(
+        self, action: InterventionSet, noise: Mapping[str, Tensor], detail: FadingNoise | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        images, values = self._predict_all(action, noise, detail)
         return images[0], {name: column[0].item() for name, column in values.items()}
 
-    def _predict_all(self, action: InterventionSet, noise: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        nodes: Any = predict(action.apply(self.run.model), noise, pixel_noise=False).nodes
-        images, z = nodes["x_mean"]["value"].cpu(), nodes["z"]["value"]
+    def _predict_all(
+        self, action: InterventionSet, noise: Mapping[str, Tensor], detail: FadingNoise | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        nodes: Any = predict(action.apply(self.run.model), noise, pixel_noise=False if detail is None else detail).nodes
+        images = nodes["x_mean" if detail is None else "x"]["value"].cpu()
+        images, z = images if detail is None else images.clamp(0, 1), nodes["z"]["value"]
         prior = self.run.model.prior
         if not hasattr(prior, "to_labels"):
             return images, {}

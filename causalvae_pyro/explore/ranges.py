@@ -41,7 +41,9 @@ class Sweep:
     true_images: Tensor | None
 
 
-def sweep_concept(explorer: Explorer, factual: Factual, do: Mapping[str, float], name: str, steps: int = 9) -> Sweep:
+def sweep_concept(
+    explorer: Explorer, factual: Factual, do: Mapping[str, float], name: str, steps: int = 9, *, detail: bool = False
+) -> Sweep:
     """Takes a concept through the values that its slider reaches.
 
     Args:
@@ -50,6 +52,7 @@ def sweep_concept(explorer: Explorer, factual: Factual, do: Mapping[str, float],
         do: The other interventions, in label units; one on the concept itself gives way.
         name: The concept.
         steps: Values, at least 2.
+        detail: See :meth:`~causalvae_pyro.explore.Explorer.answer`.
 
     Raises:
         ValueError: If the concept is unknown or an intervention cannot be made.
@@ -59,7 +62,7 @@ def sweep_concept(explorer: Explorer, factual: Factual, do: Mapping[str, float],
     if not 2 <= steps <= 100:
         raise ValueError(f"steps: got {steps}; must lie between 2 and 100")
     values = torch.linspace(*explorer.concept(name).ends(), steps)
-    images, true_images = explorer.answer_all(factual, {**do, name: values}, steps)
+    images, true_images = explorer.answer_all(factual, {**do, name: values}, steps, detail=detail)
     return Sweep(name, values, images, true_images)
 
 

@@ -117,10 +117,11 @@ class Session:
 
         Args:
             question: ``image`` (an index, or what :meth:`add_image` gave), ``do`` (concept to value, in label units) and
-                perhaps ``uncertainty``.
+                perhaps ``uncertainty`` and ``detail``.
 
         Returns:
-            ``panels``, titles with pictures as data URLs; ``concepts``, a row of numbers for each; ``moved``;
+            ``panels``, titles with pictures as data URLs; ``concepts``, a row of numbers for each; ``moved``; ``detail``,
+            whether there is some that could be kept;
             ``unseen``, what it asks for that hardly any training image shows; ``code``, the lines of Python; and with
             uncertainty ``deviation``, the largest one in grey levels.
 
@@ -128,13 +129,14 @@ class Session:
             ValueError: If the question is malformed, or an image or a concept unknown.
         """
         with self._lock:
-            factual, do, uncertainty = self._understand(question)
-            answer = self.explorer.answer(factual, do, uncertainty=uncertainty)
+            factual, do, options = self._understand(question)
+            answer = self.explorer.answer(factual, do, **options)
         pictures = [{"title": title, "image": _data_url(encode_png(image))} for title, image in panels(factual, answer).items()]
         result: dict[str, Any] = {
             "moved": answer.moved,
             "unseen": self._unseen(answer),
-            "code": python_lines(self.explorer, factual, do, self.path, uncertainty=uncertainty),
+            "code": python_lines(self.explorer, factual, do, self.path, **options),
+            "detail": factual.detail is not None,
         }
         spread = answer.uncertainty
         if spread is not None:
@@ -202,30 +204,30 @@ class Session:
 
     def _sweep(self, question: Any, steps: int) -> Sweep:
         with self._lock:
-            factual, do, _ = self._understand(question)
+            factual, do, options = self._understand(question)
             name = question.get("concept")
             if not isinstance(name, str):
                 raise ValueError(f"concept: expected the name of a concept, got {name!r}")
-            return sweep_concept(self.explorer, factual, do, name, steps)
+            return sweep_concept(self.explorer, factual, do, name, steps, detail=options["detail"])
 
     def picture(self, question: Any) -> bytes:
         """The answer as one figure, PNG; the argument and the errors are those of :meth:`answer`."""
         with self._lock, figure_style():
-            factual, do, uncertainty = self._understand(question)
-            figure = plot_answer(self.explorer, factual, self.explorer.answer(factual, do, uncertainty=uncertainty))
+            factual, do, options = self._understand(question)
+            figure = plot_answer(self.explorer, factual, self.explorer.answer(factual, do, **options))
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
             # Its parts refer to each other: left alone they stay until Python looks for such circles.
             figure.clear()
         return buffer.getvalue()
 
-    def _understand(self, question: Any) -> tuple[Factual, dict[str, float], bool]:
+    def _understand(self, question: Any) -> tuple[Factual, dict[str, float], dict[str, bool]]:
         if not isinstance(question, Mapping):
             raise ValueError(f"question: expected an object with image and do, got {type(question).__name__}")
-        do, uncertainty = question.get("do", {}), question.get("uncertainty", False)
+        do, options = question.get("do", {}), {name: bool(question.get(name, False)) for name in ("uncertainty", "detail")}
         if not isinstance(do, Mapping):
             raise ValueError(f"do: expected concepts and their values, got {type(do).__name__}")
-        return self._factual(question.get("image")), {name: _number(name, value) for name, value in do.items()}, bool(uncertainty)
+        return self._factual(question.get("image")), {name: _number(name, value) for name, value in do.items()}, options
 
     def _factual(self, key: Any) -> Factual:
         if isinstance(key, bool) or not isinstance(key, (int, str)):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from causalvae_pyro.explore.answers import Explorer, Factual
+from causalvae_pyro.explore.answers import FADE, Explorer, Factual
 
 __all__ = ["python_lines"]
 
 
 def python_lines(
-    explorer: Explorer, factual: Factual, do: Mapping[str, float], path: str | os.PathLike, *, uncertainty: bool = False
+    explorer: Explorer,
+    factual: Factual,
+    do: Mapping[str, float],
+    path: str | os.PathLike,
+    *,
+    uncertainty: bool = False,
+    detail: bool = False,
 ) -> str:
     """A program that computes the same counterfactual, to copy.
 
@@ -21,6 +27,7 @@ def python_lines(
         do: The interventions, in label units.
         path: Directory of the run.
         uncertainty: Add the standard deviation over posterior samples.
+        detail: Keep what the decoder leaves out.
 
     Returns:
         Lines after which ``image`` is the counterfactual ``[1, C, H, W]`` and, with uncertainty, ``deviation`` the standard
@@ -39,7 +46,8 @@ def python_lines(
         setup.append(f"x = read_image({factual.source!r}, {explorer.shape})[None]")
         after = ""
     call = f"counterfactual(run.model, run.guide, x, {_mapping(do)}{after}"
-    lines = [*imports, "", *setup, f"image = {call})"]
+    image = f"{call}, pixel_noise=1.0, fade={FADE}).clamp(0, 1)" if detail and factual.detail is not None else f"{call})"
+    lines = [*imports, "", *setup, f"image = {image}"]
     if uncertainty:
         samples = f"samples = {call}, num_samples={explorer.samples})"
         lines = ["import torch", *lines, f"torch.manual_seed({explorer.seed})", samples]

@@ -75,9 +75,9 @@ def test_images_that_are_named_through_links_are_not_unnamed(tmp_path):
     assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ()
     (tmp_path / "v3" / "10.png").touch()
     assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ("latest/10.png",)
-    (tmp_path / "5.png").symlink_to("v3/10.png")
+    (tmp_path / "5.png").symlink_to("v3/5.png")
     table.write_text(table.read_text().replace("latest/5.png", "5.png"))
-    assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ("latest/5.png",)
+    assert FolderDataset(tmp_path, table, GRAPH, "all").unnamed == ("latest/10.png",)
 
 
 def test_a_last_line_that_is_not_ended_and_images_of_another_kind(tmp_path):

@@ -23,12 +23,13 @@ from causalvae_pyro import CausalGraph, counterfactual, load, save
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.cli.main import main
 from causalvae_pyro.datasets import Flow, Pendulum
-from causalvae_pyro.explore import Concept, Explorer, read_image
+from causalvae_pyro.explore import Concept, Explorer, read_image, sweep_concept
 from causalvae_pyro.explore import session as session_module
 from causalvae_pyro.explore.picture import plot_answer
 from causalvae_pyro.explore.server import Server
 from causalvae_pyro.explore.session import Session, encode_png
 from causalvae_pyro.explore.snippet import python_lines
+from causalvae_pyro.likelihoods import BernoulliLikelihood
 from causalvae_pyro.plots import draw_graph, plot_graph
 from causalvae_pyro.plots.style import ORANGE, SKY
 from causalvae_pyro.recipes import Recipe, fit_mechanisms
@@ -323,8 +324,37 @@ def test_the_graph_marks_what_is_set_and_what_moved(data):
     assert colours == {tuple(np.round(to_rgba(c), 3)) for c in (ORANGE, SKY, "white")}
 
 
+def test_detail_of_ones_own_is_kept_where_nothing_changes(explorer, data):
+    factual = explorer.test_image(9)
+    torch.testing.assert_close(explorer.answer(factual, {}, detail=True).image, factual.image, rtol=0, atol=1e-5)
+    run, do = explorer.run, {"light": 12.0}
+    expected = counterfactual(run.model, run.guide, data.images[[9]], do, data.labels[[9]], pixel_noise=1.0, fade=0.03)
+    torch.testing.assert_close(explorer.answer(factual, do, detail=True).image, expected[0].clamp(0, 1))
+    assert not torch.equal(explorer.answer(factual, do).image, expected[0].clamp(0, 1))
+    frames = sweep_concept(explorer, factual, {}, "light", 3, detail=True)
+    middle = explorer.answer(factual, {"light": frames.values[1].item()}, detail=True).image
+    torch.testing.assert_close(frames.images[1], middle)
+    session = Session(explorer, "run")
+    question = {"image": 9, "do": do}
+    plain, kept = (session.answer(question | {"detail": detail}) for detail in (False, True))
+    assert plain["panels"][-1] == kept["panels"][-1]  # the true one
+    assert plain["panels"] != kept["panels"]
+    assert (plain["detail"], "fade" in plain["code"], "fade" in kept["code"]) == (True, False, True)
+
+
+def test_there_is_no_detail_without_a_scale(data):
+    run = make_run(data, "pendulum")
+    run.model.likelihood = BernoulliLikelihood()
+    explorer = Explorer(run, data)
+    assert explorer.test_image(9).detail is None
+    answer = explorer.answer(explorer.test_image(9), {"light": 12.0}, detail=True)
+    assert torch.equal(answer.image, explorer.answer(explorer.test_image(9), {"light": 12.0}).image)
+    assert not Session(explorer, "run").answer({"image": 9, "detail": True})["detail"]
+
+
+@pytest.mark.parametrize("detail", [False, True], ids=["mean", "detail"])
 @pytest.mark.parametrize("own", [False, True], ids=["test image", "own image"])
-def test_the_lines_of_python_give_the_picture(own, saved, tmp_path, monkeypatch):
+def test_the_lines_of_python_give_the_picture(own, detail, saved, tmp_path, monkeypatch):
     data = Pendulum("test", size=16)
     explorer = Explorer(load(saved), data)
     (tmp_path / "my image.png").write_bytes(encode_png(data.images[70] / 255))
@@ -333,10 +363,10 @@ def test_the_lines_of_python_give_the_picture(own, saved, tmp_path, monkeypatch)
     else:
         factual = explorer.test_image(1000)
     do = {"light": 12.3, "shadow_length": 5.05}
-    answer = explorer.answer(factual, do, uncertainty=True)
-    code = python_lines(explorer, factual, do, saved, uncertainty=True)
+    answer = explorer.answer(factual, do, uncertainty=True, detail=detail)
+    code = python_lines(explorer, factual, do, saved, uncertainty=True, detail=detail)
     # Without uncertainty they are the same but for the last lines.
-    assert python_lines(explorer, factual, do, saved) in code
+    assert python_lines(explorer, factual, do, saved, detail=detail) in code
     monkeypatch.chdir(tmp_path)
     scope = {}
     exec(code, scope)

@@ -172,6 +172,16 @@ def test_standard_deviation_on_request(page):
     until(lambda: page.panel("standard deviation") is None)
 
 
+def test_detail_on_request(page):
+    page.drag("light", 9.5)
+    plain = page.panel("counterfactual")
+    page.find("#detail").click()
+    until(lambda: page.panel("counterfactual") != plain)
+    assert "pixel_noise=1.0, fade=0.03" in page.text("code")
+    page.find("#detail").click()
+    until(lambda: page.panel("counterfactual") == plain)
+
+
 def test_the_picture_does_not_wait_for_the_samples(page, explorer, monkeypatch):
     page.find("#uncertainty").click()
     until(lambda: page.panel("standard deviation"))
@@ -302,6 +312,7 @@ def test_without_a_mouse(page):
         "slider-pendulum",
         "slider-shadow_position",
         "beyond",
+        "detail",
         "uncertainty",
         "keep",
         "swept",

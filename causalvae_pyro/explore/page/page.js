@@ -5,7 +5,7 @@
 const find = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const about = { concepts: [], levels: [], edges: [] };
-const question = { image: 0, do: {}, uncertainty: false };
+const question = { image: 0, do: {}, uncertainty: false, detail: false };
 let answered = null;
 let busy = false;
 let again = false;
@@ -67,6 +67,7 @@ async function answer(asked, more = false) {
   const before = answered;
   const reply = await (await post("answer", JSON.stringify(asked))).json();
   answered = { ...reply, do: asked.do, image: asked.image };
+  find("own-detail").hidden = !reply.detail;
   // Until samples say more, what they said last stays, faded, so that nothing jumps.
   if (more && before?.deviation !== undefined && before.image === asked.image) {
     answered.stale = true;
@@ -81,7 +82,7 @@ async function answer(asked, more = false) {
 
 async function askKept(asked) {
   if (!kept) return;
-  const found = await (await post("answer", JSON.stringify({ image: asked.image, do: kept.do }))).json();
+  const found = await (await post("answer", JSON.stringify({ image: asked.image, do: kept.do, detail: asked.detail }))).json();
   if (!kept) return;
   const shown = found.panels.filter(({ title }) => title.endsWith("counterfactual"));
   // As large as those above.
@@ -432,6 +433,10 @@ async function start() {
   find("beyond").addEventListener("change", span);
   find("uncertainty").addEventListener("change", () => {
     question.uncertainty = find("uncertainty").checked;
+    ask();
+  });
+  find("detail").addEventListener("change", () => {
+    question.detail = find("detail").checked;
     ask();
   });
   find("release-all").addEventListener("click", () => {
