@@ -29,6 +29,8 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     given += [
         f"--{name.replace('_', '-')}" for name in ("unit", "mode", "split_by", "group_by", "rename") if getattr(arguments, name)
     ]
+    if arguments.size is not None and (arguments.size < 16 or arguments.size % 16):
+        raise ValueError(f"--size: got {arguments.size}; must be a multiple of 16")
     # The digits are 28 x 28.
     usual = 32 if arguments.data == "morphomnist" else 64
     common = {"size": usual if arguments.size is None else arguments.size, "seed": arguments.seed}
