@@ -70,7 +70,9 @@ class Scorer(ScoredImages):
             found[name] = values, images, self.intended({name: values}, z)
         own = self.data.graph.names
         unseen = [pair for pair in self.run.config.get("unseen", ()) if {*pair[::2]} <= {*own}]
-        return predicted_scores(predictor, self.data.graph, self.x, self.labels, self.reconstruction.clamp(0, 1), found, unseen)
+        # With what pixel noise the others keep.
+        before = self.counterfactual(self.x, {}, self.handed)[0] if self.pixel_noise else self.reconstruction
+        return predicted_scores(predictor, self.data.graph, self.x, self.labels, before.clamp(0, 1), found, unseen)
 
     def effectiveness(self, predictor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Errors of the labels that an independent predictor infers from counterfactuals."""

@@ -28,6 +28,7 @@ from causalvae_pyro.metrics import (
     sap,
     subsampling_interval,
 )
+from causalvae_pyro.utils.images import as_images
 from tests.builders import raises
 from tests.evaluation.test_evaluate import GAIN, SIDE, Clerk, Photos, Reordered, Stripes, draw, make
 
@@ -225,6 +226,21 @@ def test_pixel_noise_that_fades_is_scored(data):
     for name, score in faded["cf_score"].items():
         assert without["cf_score"][name] - 1e-6 < score < all_of_it["cf_score"][name]
     assert faded["cf_score"]["b"] > without["cf_score"]["b"] + 0.01
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_readings_are_compared_with_an_image_that_keeps_as_much_noise(share, data, monkeypatch):
+    seen = {}
+
+    def spy(predictor, graph, x, labels, before, *others):
+        seen.update(x=x, before=before)
+        raise InterruptedError
+
+    monkeypatch.setattr("causalvae_pyro.evaluation.scorecard.predicted_scores", spy)
+    with pytest.raises(InterruptedError):
+        evaluate(make(data, offset=0.01), data, limit=20, pixel_noise=share, axioms=False, photograph_predictor=object())
+    distance = (seen["before"] - as_images(seen["x"])).abs().mean().item()
+    assert distance == pytest.approx((1 - share) * 0.01, abs=1e-3)
 
 
 def test_a_bad_share_of_pixel_noise(data):
