@@ -210,6 +210,12 @@ def _make_parser() -> argparse.ArgumentParser:
         help="the Frechet distance of counterfactuals from test images, by the features of InceptionV3 or of the predictor "
         f"(extra fid; without a value: {FEATURES[0]})",
     )
+    score.add_argument(
+        "--lpips",
+        type=user_path,
+        metavar="FILE",
+        help="how different images look after null interventions: AlexNet's weights, as torchvision publishes them (extra fid)",
+    )
     _moved_data(score)
     _device_option(score)
     _said(score)

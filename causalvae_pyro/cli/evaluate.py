@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     rows = read_history(run_directory(arguments.path) / HISTORY)
     predict, fid = (getattr(arguments, name, None) for name in ("predictor", "fid"))
     options: dict[str, Any] = {"limit": arguments.limit, "predict": predict, "fid": fid, "report": report, "stages": stages}
+    options["lpips_weights"] = arguments.lpips
     score(found, arguments.path, rows, description=data_of(found, arguments), **options)
 
 

@@ -30,6 +30,7 @@ def score(
     quick: bool = False,
     predict: bool | None = None,
     fid: str | None = None,
+    lpips_weights: Path | None = None,
     train_data: Any = None,
     report: bool = True,
 ) -> None:
@@ -45,6 +46,7 @@ def score(
         quick: A predictor for photographs of fewer steps, for a look.
         predict: Whether to train a predictor of the labels; by default where the true counterfactuals are not known.
         fid: ``"inception"`` or ``"predictor"``, whose features the Frechet distance takes; none by default.
+        lpips_weights: See :func:`~causalvae_pyro.evaluation.evaluate`.
         train_data: What the predictor learns from; loaded where it is not given.
         report: Whether to write scores and report.
     """
@@ -54,6 +56,7 @@ def score(
         # Skipped by default unless sides divide by 4.
         predict = not has_truth(data) and not any(side % 4 for side in data.images.shape[-2:])
     options: dict[str, Any] = {"fid_features": 2048} if fid == "inception" else {}
+    options |= {} if lpips_weights is None else {"lpips_weights": lpips_weights}
     kinds = getattr(run.model.prior, "kinds", (0,) * len(run.graph))
     binary = run.config.get("binary", [False] * len(run.graph) if any(kinds) else None)
     if predict and binary is not None and not any(side % 16 for side in data.images.shape[-2:]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ def evaluate(
     axioms: bool = True,
     pixel_noise: float = 0.0,
     fade: float | None = None,
+    lpips_weights: str | os.PathLike | None = None,
     limit: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -65,6 +67,8 @@ def evaluate(
         axioms: Compute ``composition`` and ``reversibility``.
         pixel_noise: Share of the images' own pixel noise that all counterfactuals keep; see
             :func:`~causalvae_pyro.counterfactual`. With 1 composition is 0 whatever the model; reconstructions stay the mean.
+        lpips_weights: File with AlexNet's weights; see :func:`~causalvae_pyro.metrics.lpips`. Needed for ``composition_lpips``
+            only.
         fade: How fast it fades where a counterfactual changes; see :func:`~causalvae_pyro.counterfactual`.
         limit: Use so many images only, evenly spaced.
         progress: Show a progress bar.
@@ -84,6 +88,7 @@ def evaluate(
         - ``calibration``: how often intervals of the guide hold the labels that are numbers, on 500 images at most: see
           :func:`~causalvae_pyro.evaluation.calibration.calibration_scores`.
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
+          ``composition_lpips``, with the weights of a backbone, how different they look;
           ``reversibility``: per concept, after setting it and setting it back. On 200 images at most; none without ``axioms``.
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
@@ -122,7 +127,7 @@ def evaluate(
         sections["fid"] = lambda: {"fid": scorer.fid(fid_features)}
     sections |= {"concepts": scorer.representation, "calibration": scorer.calibration}
     if axioms:
-        sections["axioms"] = scorer.axioms
+        sections["axioms"] = lambda: scorer.axioms(lpips_weights)
     if predictor is not None:
         sections["effectiveness"] = lambda: {"effectiveness": scorer.effectiveness(predictor)}
     if photograph_predictor is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from causalvae_pyro.evaluation.predicted import predicted_scores
 from causalvae_pyro.evaluation.representation import representation_section
 from causalvae_pyro.evaluation.scored_images import ScoredImages
 from causalvae_pyro.evaluation.true_counterfactuals import counterfactual_section
-from causalvae_pyro.metrics import FID, PhotographPredictor, composition, effectiveness, minimality, reversibility
+from causalvae_pyro.metrics import FID, PhotographPredictor, composition, effectiveness, lpips, minimality, reversibility
 from causalvae_pyro.utils.numbers import evenly_spaced
 
 __all__ = ["Scorer"]
@@ -32,15 +33,20 @@ class Scorer(ScoredImages):
         """Reconstruction, concepts and graph."""
         return representation_section(self)
 
-    def axioms(self) -> dict[str, Any]:
-        """Composition and reversibility."""
+    def axioms(self, weights: str | os.PathLike | None = None) -> dict[str, Any]:
+        """Composition and reversibility; with the weights of a backbone LPIPS as well."""
         some = evenly_spaced(min(_AXIOMS, len(self.x)), len(self.x))
         x, labels, handed = self.x[some], self.labels[some], self.handed[some]
 
         def set_to(do: dict[str, Tensor], handed: Tensor) -> Callable[[Tensor], Tensor]:
             return lambda x: self.counterfactual(x, do, handed)[0].clamp(0, 1)
 
-        result: dict[str, Any] = {"composition": composition(set_to({}, handed), x).tolist()}
+        def apart(images: Tensor, x: Tensor) -> Tensor:
+            found = [(images.double() - x.double()).abs().mean()]
+            return torch.stack(found if weights is None else [*found, lpips(images.clamp(0, 1), x, weights).double().mean()])
+
+        drift = composition(set_to({}, handed), x, distance=apart).T.tolist()
+        result: dict[str, Any] = dict(zip(("composition", "composition_lpips"), drift, strict=False))
         reversal = {}
         for column, name in enumerate(self.data.graph.names):
             do = {name: self.values(name)[some]}

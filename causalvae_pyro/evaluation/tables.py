@@ -185,6 +185,9 @@ def _whole(metrics: dict[str, Any]) -> Section:
     if drift := metrics.get("composition"):
         add("mean absolute error after a null intervention", drift[0], _digits(drift[0], 4))
         add(f"mean absolute error after {len(drift)} null interventions", drift[-1], _digits(drift[0], 4))
+    if looks := metrics.get("composition_lpips"):
+        add("LPIPS after a null intervention", looks[0], 3)
+        add(f"LPIPS after {len(looks)} null interventions", looks[-1], 3)
     if scores:
         limit = scores["of_the_labels"]
         for key in ("mic", "tic"):

@@ -22,18 +22,25 @@ __all__ = ["composition", "effectiveness", "minimality", "reversibility"]
 _WEIGHTS = (0.8, 0.2)
 
 
-def composition(null: Callable[[Tensor], Tensor], x: Tensor, *, times: int = 10) -> Tensor:
+def composition(
+    null: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    times: int = 10,
+    distance: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
     """How far images drift when an intervention that changes nothing is applied again and again.
 
     Args:
         null: From images to their counterfactuals under such an intervention: abduction and prediction.
         x: Images ``[N, C, H, W]``, uint8 or in [0, 1]; the functions see them in [0, 1].
         times: How often to apply it.
+        distance: From images and ``x`` to a number, or several ``[m]``; by default the mean absolute difference per pixel and
+            channel, in units of the pixel's range. Another one is the mean of :func:`~causalvae_pyro.metrics.lpips`.
 
     Returns:
-        ``[times]``, the mean absolute difference per pixel and channel between ``x`` and the images after 1, 2, ... times, in
-        units of the pixel's range; 0 is perfect. The first is the error of the reconstruction; the last divided by the
-        first is how much repetition adds.
+        ``[times]`` or ``[times, m]``, the distance between ``x`` and the images after 1, 2, ... times; 0 is perfect. The first is
+        the error of the reconstruction; the last divided by the first is how much repetition adds.
 
     Raises:
         ValueError: If ``times < 1``, or ``null`` returns another shape.
@@ -42,7 +49,7 @@ def composition(null: Callable[[Tensor], Tensor], x: Tensor, *, times: int = 10)
         >>> composition(lambda x: x + 0.25 * (1 - x), torch.zeros(2, 1, 4, 4), times=2).tolist()
         [0.25, 0.4375]
     """
-    return _drift([null], x, times)
+    return _drift([null], x, times, distance)
 
 
 def reversibility(do: Callable[[Tensor], Tensor], undo: Callable[[Tensor], Tensor], x: Tensor, *, times: int = 1) -> Tensor:
@@ -174,7 +181,13 @@ def _mean_difference(features: Tensor, others: Tensor) -> Tensor:
     return (features - others).abs().mean(1)
 
 
-def _drift(steps: list[Callable[[Tensor], Tensor]], x: Tensor, times: int) -> Tensor:
+def _drift(
+    steps: list[Callable[[Tensor], Tensor]],
+    x: Tensor,
+    times: int,
+    distance: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    distance = _pixel_difference if distance is None else distance
     if times < 1:
         raise ValueError(f"times: got {times}; must be at least 1")
     x = as_images(x)
@@ -184,5 +197,9 @@ def _drift(steps: list[Callable[[Tensor], Tensor]], x: Tensor, times: int) -> Te
             now = step(now)
             if now.shape != x.shape:
                 raise ValueError(f"x: a function made images of shape {list(now.shape)} of images of shape {list(x.shape)}")
-        result.append((now.double() - x.double()).abs().mean())
+        result.append(distance(now, x))
     return torch.stack(result)
+
+
+def _pixel_difference(images: Tensor, x: Tensor) -> Tensor:
+    return (images.double() - x.double()).abs().mean()

@@ -14,13 +14,17 @@ from causalvae_pyro.utils.images import as_images
 
 __all__ = ["lpips"]
 
+# Of fewer nothing is left after AlexNet's pooling.
+_SIDE = 32
+
 
 @torch.no_grad()
 def lpips(images: Tensor, other: Tensor, weights: str | os.PathLike, *, batch_size: int = 128) -> Tensor:
     """How different two images look: distances of AlexNet's features, weighted by what people find alike (Zhang et al. 2018).
 
     Args:
-        images: ``[N, C, H, W]`` with 1 or 3 channels, uint8 or in [0, 1]; a grey channel is given three times.
+        images: ``[N, C, H, W]`` with 1 or 3 channels and at least 32 pixels a side, uint8 or in [0, 1]; a grey channel is given
+            three times.
         other: Images to compare them with one by one, likewise.
         weights: File with AlexNet's weights trained on ImageNet, as torchvision publishes them
             (``alexnet-owt-7be5be79.pth``). The weights of the features are torchmetrics'.
@@ -41,6 +45,8 @@ def lpips(images: Tensor, other: Tensor, weights: str | os.PathLike, *, batch_si
         raise ValueError(
             f"other: got {list(other.shape)} beside images' {list(images.shape)}; must be alike, with 1 or 3 channels"
         )
+    if min(images.shape[-2:]) < _SIDE:
+        raise ValueError(f"images: got {images.shape[-2]} x {images.shape[-1]} pixels; AlexNet takes at least {_SIDE} a side")
     path = user_path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"weights: {path} does not exist; expected torchvision's file of AlexNet's weights")

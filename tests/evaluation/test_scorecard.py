@@ -243,6 +243,18 @@ def test_readings_are_compared_with_an_image_that_keeps_as_much_noise(share, dat
     assert distance == pytest.approx((1 - share) * 0.01, abs=1e-3)
 
 
+def test_how_different_images_look_after_null_interventions(data, monkeypatch):
+    monkeypatch.setattr(
+        "causalvae_pyro.evaluation.scorecard.lpips", lambda images, x, weights: weights * (images - x).abs().mean((1, 2, 3))
+    )
+    with_it = evaluate(make(data, offset=0.01), data, limit=5, pairs=False, lpips_weights=3.0)
+    assert with_it["composition_lpips"] == pytest.approx([3 * value for value in with_it["composition"]], rel=1e-5)
+    without = evaluate(make(data, offset=0.01), data, limit=5, pairs=False)
+    assert with_it["composition"] == without["composition"]
+    assert "LPIPS after 10 null interventions" in score_table(with_it)
+    assert "LPIPS" not in score_table(without)
+
+
 def test_a_bad_share_of_pixel_noise(data):
     with raises("pixel_noise", "2"):
         evaluate(make(data), data, pixel_noise=2.0)

@@ -103,5 +103,7 @@ def test_lpips_takes_weights_from_a_file(tmp_path):
     torch.save({"a": x}, tmp_path / "other.pth")
     with raises("weights", "does not hold AlexNet's weights"):
         lpips(x, x, tmp_path / "other.pth")
+    with raises("images", "16 x 32", "at least 32"):
+        lpips(x[..., :16, :], x[..., :16, :], tmp_path / "alexnet.pth")
     with raises("other", "must be alike"):
         lpips(x, x[:2], tmp_path / "alexnet.pth")
