@@ -417,7 +417,7 @@ def test_from_labels_standardises_by_the_known_ones(prior):
     with pytest.raises(ValueError, match=r"^labels: got 1 in column 1; standardising them takes at least 2$"):
         prior.from_labels(hidden)
     hidden[:, 1] = torch.tensor([7.7, NAN]).repeat(25)
-    with pytest.raises(ValueError, match=r"^scale: got .*constant"):
+    with pytest.raises(ValueError, match=r"^labels: all 25 in column 1, .* are equal \(7.7\); a concept has to vary$"):
         prior.from_labels(hidden)
 
 

@@ -66,5 +66,5 @@ def test_scales_that_nothing_can_be_divided_by(scale):
 @pytest.mark.parametrize("make", [FixedPrior.from_labels, lambda labels: IVAEPrior.from_labels(labels, 2)], ids=["ours", "iVAE"])
 @pytest.mark.parametrize("scale", [0.0, 1e-40])
 def test_labels_on_too_small_a_scale(scale, make):
-    with pytest.raises(ValueError, match="^scale: got "):
+    with pytest.raises(ValueError, match="^scale: got |^labels: all 5 in column 1, "):
         make(torch.stack([torch.linspace(-1, 1, 5), torch.linspace(-1, 1, 5) * scale], 1))
