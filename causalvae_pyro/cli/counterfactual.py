@@ -74,6 +74,10 @@ def _eyes(found: Run, arguments: argparse.Namespace) -> tuple[Points, Points] | 
         return None
     if len(arguments.file) > 1:
         raise ValueError(f"--eyes: got {len(arguments.file)} files; valid: one, of which it says where the eyes are")
+    if not arguments.eyes[0] < arguments.eyes[2]:
+        raise ValueError(
+            f"--eyes: got {' '.join(f'{v:g}' for v in arguments.eyes)}; the left one first, or the face is upside down"
+        )
     data = found.config.get("data", {})
     if data.get("name") != "celeba":
         raise ValueError(

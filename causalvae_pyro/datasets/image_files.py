@@ -136,9 +136,18 @@ def _placed(image: Image.Image, size: Sequence[int], points: Points, places: Poi
         small = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         first = complex(first.real * small[0] / image.width, first.imag * small[1] / image.height)
         turn, image = turn / scale, image.resize(small, Image.Resampling.BICUBIC)
-    back, far = 1 / turn, max(image.size) + max(size)
-    image = Image.fromarray(np.pad(np.asarray(image), ((far, far), (far, far), (0, 0))[: 2 + (image.mode != "L")], mode="edge"))
-    origin = first - back * one + complex(far, far)
+    back = 1 / turn
+    origin = first - back * one
+    # What the result shows, and a margin for the filter; beyond the image its outermost pixels.
+    corners = [origin + back * complex(x, y) for x in (0, size[1]) for y in (0, size[0])]
+    left, right, top, bottom = (
+        int(limit(values)) + margin
+        for values in ([c.real for c in corners], [c.imag for c in corners])
+        for limit, margin in ((min, -4), (max, 4))
+    )
+    columns, rows = (np.arange(a, b).clip(0, n - 1) for a, b, n in ((left, right, image.width), (top, bottom, image.height)))
+    image = Image.fromarray(np.asarray(image)[rows[:, None], columns])
+    origin -= complex(left, top)
     coefficients = (back.real, -back.imag, origin.real, back.imag, back.real, origin.imag)
     return image.transform((size[1], size[0]), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
 

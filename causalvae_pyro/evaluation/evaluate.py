@@ -99,7 +99,8 @@ def evaluate(
           (``do``), of the counterfactuals. Those need not look like the images where labels depend on each other.
         - ``cf_score``, where ``data`` has true counterfactuals, as for the next two: per intervened concept (or ``"a+b"``
           pair, on 500 images at most) the counterfactual score, see :func:`~causalvae_pyro.metrics.cf_score`.
-        - ``ceiling``: what that score would be with the reconstruction's error alone, of which pixel noise takes its share.
+        - ``ceiling``: what that score would be with the reconstruction's error alone, of which pixel noise takes its share
+          (also where it fades: an upper end then).
         - ``cf_baselines``, where ``data`` has trivial answers (:class:`CounterfactualData`): by name their counterfactual scores.
           The image left alone has 0, by definition.
         - ``cf_r2``: the worst concept's R^2 of the counterfactual, encoded again, against the true counterfactual labels.

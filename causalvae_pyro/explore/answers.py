@@ -5,7 +5,6 @@ Abduction is done once for an image, so that the answer to a moved slider costs 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from causalvae_pyro.checkpoints.runs import Run
 from causalvae_pyro.evaluation.data import check_kinds, has_truth
+from causalvae_pyro.explore.concepts import Concept, concept_of
 from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.abduction import NOISE_SITES
 from causalvae_pyro.interventions.actions import InterventionSet
@@ -26,63 +26,12 @@ from causalvae_pyro.utils.images import as_images
 from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.random_state import kept_rng_state
 
-__all__ = ["FADE", "Answer", "Concept", "Explorer", "Factual", "Uncertainty"]
+__all__ = ["FADE", "Answer", "Explorer", "Factual", "Uncertainty"]
 
 #: A concept counts as moved from this share of its range on: less is not visible in an image.
 MOVED = 0.005
-#: Steps of a slider over the range of the data.
-STEPS = 200
 #: How far the image may change for its own detail to be kept; see :func:`~causalvae_pyro.counterfactual`.
 FADE = 0.03
-#: How far beyond the data a slider can go, as a share of the range, on either side.
-BEYOND = 0.2
-
-
-@dataclass(frozen=True)
-class Concept:
-    """A concept and the values that it takes in the data, in label units.
-
-    Attributes:
-        name: Its name in the graph.
-        unit: Unit of its label; empty where unknown.
-        low: Smallest label in the data.
-        high: Largest label in the data.
-        whole: Whether it is a category, whose values are whole numbers.
-    """
-
-    name: str
-    unit: str
-    low: float
-    high: float
-    whole: bool = False
-
-    @property
-    def step(self) -> float:
-        """Distance between two values of a slider: a round number, about a two-hundredth of the range."""
-        if self.whole:
-            return 1.0
-        rough = (self.high - self.low) / STEPS
-        power = 10.0 ** math.floor(math.log10(rough))
-        return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.7 * rough)
-
-    @property
-    def digits(self) -> int:
-        """Decimals that tell two neighbouring values of a slider apart."""
-        return max(0, -math.floor(math.log10(self.step) + 1e-9))
-
-    def ends(self, *, beyond: bool = False) -> tuple[float, float]:
-        """The values that a slider reaches: the range of the data, outwards to whole steps.
-
-        Args:
-            beyond: Go a fifth of the range further, on either side.
-        """
-        extra = BEYOND * (self.high - self.low) if beyond and not self.whole else 0.0
-        low, high = math.floor((self.low - extra) / self.step), math.ceil((self.high + extra) / self.step)
-        return round(low * self.step, self.digits), round(high * self.step, self.digits)
-
-    def describe(self, value: float) -> str:
-        """A value with its unit."""
-        return f"{value:.{self.digits}f} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -176,7 +125,7 @@ class Explorer:
         # The run may hold the concepts in another order than the data.
         self._order = [data.graph.index(name) for name in run.graph.names]
         units = units_of(data) or run.units
-        self.concepts = tuple(_concept(data, name, units.get(name, "")) for name in run.graph.names)
+        self.concepts = tuple(concept_of(data, name, units.get(name, "")) for name in run.graph.names)
         self._drawn: tuple[Factual, dict[str, Tensor]] | None = None
 
     @property
@@ -346,18 +295,3 @@ class Explorer:
         if not len(same):
             return None, None
         return as_images(self.data.images[same[:1]])[0], dict(zip(self.data.graph.names, labels[0].tolist(), strict=True))
-
-
-def _concept(data: Any, name: str, unit: str) -> Concept:
-    column = data.graph.index(name)
-    known = data.labels[:, column]
-    known = known[~known.isnan()]
-    if not len(known) or known.min() == known.max():
-        raise ValueError(f"data: the label of {name!r} does not vary over the test images, so that it has no range")
-    kinds = getattr(data, "kinds", {}).get(name)
-    if kinds is None:
-        return Concept(name, unit, known.min().item(), known.max().item())
-    count = kinds if isinstance(kinds, int) else len(kinds)
-    # What the numbers mean stands where the unit of another label does.
-    words = unit if isinstance(kinds, int) else ", ".join(f"{k} {word}" for k, word in enumerate(kinds))
-    return Concept(name, words, 0.0, count - 1.0, whole=True)

@@ -414,6 +414,8 @@ def test_counterfactual_of_a_face_of_ones_own(run, tmp_path, capsys, monkeypatch
     ):
         assert main(["counterfactual", str(path), *common, *eyes, *given]) == 2
         assert capsys.readouterr().err.startswith(f"causalvae: error: {said}")
+    assert main(["counterfactual", str(faces), *common, "--file", file, "--eyes", "26", "33", "12", "30"]) == 2
+    assert "--eyes: got 26 33 12 30; the left one first" in capsys.readouterr().err
 
 
 def test_eyes_of_aligned_faces():

@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -248,6 +249,16 @@ def test_a_face_is_turned_so_that_its_eyes_lie_where_they_shall(scale):
     corner = ((0.0, 0.0), (16.0 * scale, 0.0))
     image = read_image(file, (1, 32, 32), points=(corner, ((0.5, 0.5), (1.0, 0.5))))
     torch.testing.assert_close(image[:, :14, :14], image[:, :1, :1].expand(1, 14, 14), rtol=0, atol=0.01)
+
+
+def test_a_small_face_in_a_large_picture_takes_no_more_than_the_picture():
+    file = png(Image.new("RGB", (3000, 2000), "red"))
+    tracemalloc.start()
+    image = read_image(file, (3, 64, 64), points=(((1500, 900), (1510, 900)), ((0.35, 0.5), (0.65, 0.5))))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    torch.testing.assert_close(image, torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 64, 64))
+    assert peak < 3 * 3000 * 2000 * 3
 
 
 def test_errors_of_the_eyes():
