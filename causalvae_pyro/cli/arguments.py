@@ -133,7 +133,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "--validation-share",
         type=float,
         default=0.0,
-        help="hold out so many of the training images, for the history and to calibrate intervals",
+        help="hold out so many of the training images, for the history and to calibrate intervals; without, those rows of a "
+        "table of one's own whose column split says validation",
     )
     train.add_argument("--label-share", type=float, default=1.0, help="use the labels of so many images only, chosen at random")
     train.add_argument("--dim", type=int, default=RECIPE["dim"], help="dimensions of each concept")

@@ -82,13 +82,17 @@ def run(arguments: argparse.Namespace) -> None:
         count = min(limit, len(train_data))
         # Evenly spaced: the first scenes of the grid share one value of the first concept.
         chosen = evenly_spaced(count, len(train_data))
-        held = chosen.new_empty(0)
+        validation: tuple[Any, Tensor] | None = None
         if arguments.validation_share:
             chosen, held = _hold_out(chosen, arguments.validation_share, arguments.seed)
+            validation = train_data.images[held], train_data.labels[held]
+        elif getattr(train_data, "has_validation", False):
+            valid = load_dataset(description, "valid")
+            held = evenly_spaced(min(limit, len(valid)), len(valid))
+            validation = valid.images[held], valid.labels[held]
         # All of them as they are: they may be mapped from a file.
         images = train_data.images[chosen] if len(chosen) < len(train_data) else train_data.images
         labels = train_data.labels[chosen]
-        validation = (train_data.images[held], train_data.labels[held]) if len(held) else None
         note(f"{len(images)} images of {train_data!r}" if len(images) < len(train_data) else repr(train_data))
     if unnamed := getattr(train_data, "unnamed", ()):
         beside = f"{len(unnamed)} image{'s' if len(unnamed) > 1 else ''} beside them that the table does not name"
@@ -99,8 +103,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.data not in SIMULATORS and (shared := _check_test(load_dataset(description, "test"), train_data)):
         apart = f"--split-by {arguments.group_by} keeps them apart"
         stages.say(f"{shared} of {arguments.group_by!r} have images on both sides: scores say little of new ones ({apart})")
-    if len(held):
-        stages.say(f"{len(held)} images are held out for validation")
+    if validation is not None:
+        whose = "" if arguments.validation_share else ", as the table has it"
+        stages.say(f"{len(validation[1])} images are held out for validation{whose}")
     groups = getattr(train_data, "groups", None)
     groups = None if groups is None else groups[chosen]
     kinds = getattr(train_data, "kinds", None)
@@ -127,7 +132,7 @@ def run(arguments: argparse.Namespace) -> None:
             "seed": arguments.seed,
             "images": len(images),
             "device": str(device),
-            **({"validation": len(held)} if len(held) else {}),
+            **({} if validation is None else {"validation": len(validation[1])}),
             **semi,
         },
         **({"chosen": reason} if reason else {}),

@@ -76,6 +76,7 @@ class FolderDataset(LabelledImages):
         unnamed: Images under the folder, by their suffix, that the table does not name, and that are left out.
         kinds: For each concept that is a category its words, in the order of their numbers, or the number of its kinds.
         recoded: Concepts whose -1 and 1 have become 0 and 1.
+        has_validation: Whether the table has rows for validation.
 
     Raises:
         FileNotFoundError: If the folder, the table or an image is missing.
@@ -130,6 +131,7 @@ class FolderDataset(LabelledImages):
         found = LabelTable.from_rows(table, header, rows, folder, file_column, self.graph.names, others, categories)
         self.kinds, self.recoded = found.kinds, found.recoded
         splits = self._split(found, split_by, what)
+        self.has_validation = "valid" in splits
         index = splits[split]
         self.files = [found.files[i] for i in index.tolist()]
         self.labels = found.labels[index]

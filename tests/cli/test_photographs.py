@@ -96,6 +96,43 @@ def test_test_images_are_checked_before_the_training(faces, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_rows_for_validation_are_used_for_it(faces, tmp_path, capsys, monkeypatch):
+    given = {}
+
+    def spy(model, guide, data, **options):
+        given.update(options, data=data)
+        return fit(model, guide, data, **options)
+
+    monkeypatch.setattr("causalvae_pyro.cli.train.fit", spy)
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
+    header, *rows = (faces / "labels.csv").read_text().splitlines()
+    words = ["train"] * 6 + ["validation"] * 3 + ["test"]
+    rows = [f"{row},{words[i % 10]}" for i, row in enumerate(rows)]
+    (tmp_path / "labels.csv").write_text("\n".join([f"{header},split", *rows]) + "\n")
+    words = ["train", "--images", str(faces / "images"), "--labels", str(tmp_path / "labels.csv"), "--decoder", "conv"]
+    words += [
+        "--graph",
+        str(faces / "graph.json"),
+        "--size",
+        "16",
+        "--epochs",
+        "1",
+        "--overwrite",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main([*words, "--dim", "2"]) == 0
+    assert "90 images are held out for validation, as the table has it\n" in capsys.readouterr().out
+    assert [len(given[name][1]) for name in ("data", "validation")] == [180, 90]
+    valid = load_dataset(json.loads((tmp_path / "run" / "config.json").read_text())["data"], "valid")
+    assert torch.equal(torch.as_tensor(given["validation"][0]), torch.as_tensor(valid.images))
+    # A share of the training images in their place, and no more of them than asked for.
+    assert main([*words, "--validation-share", "0.1"]) == 0
+    assert "18 images are held out for validation\n" in capsys.readouterr().out
+    assert main([*words, "--limit", "40"]) == 0
+    assert "40 images are held out for validation, as the table has it\n" in capsys.readouterr().out
+
+
 def test_labels_that_are_hidden_say_nothing(faces, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
     words = ["train", *own(faces), "--size", "16", "--epochs", "1", "--label-share", "0.1", "--out", str(tmp_path / "run")]
