@@ -123,7 +123,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--reader-epochs", type=int, default=5)
     parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="of the training")
     parser.add_argument("--limit", type=int, help="train on the first so many images, and test on as many at most")
-    parser.add_argument("--pixel-noise", type=float, nargs="*", default=[1.0], help="ours: also with this share of it kept")
+    parser.add_argument("--pixel-noise", type=float, nargs="*", default=[1.0], help="also with this share of it kept")
+    parser.add_argument("--fade", type=float, nargs="*", default=[0.03], help="also with all of it kept, and this fade")
     parser.add_argument("--lpips", help="file with AlexNet's weights, as torchvision publishes them; without, LPIPS is left out")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=Path, default=Path("runs/protocol"), help="where judges and weights are kept")
@@ -137,8 +138,8 @@ def main(argv: list[str] | None = None) -> None:
         for method in args.methods:
             file = args.cells / args.data / f"{method}-{seed}.json"
             settings = {"source": args.source, "epochs": args.epochs, "judge_epochs": args.judge_epochs, "limit": args.limit}
-            settings |= {"reader_epochs": args.reader_epochs, "pixel_noise": args.pixel_noise, "lpips": args.lpips is not None}
-            settings["precision"] = args.precision
+            settings |= {"reader_epochs": args.reader_epochs, "pixel_noise": args.pixel_noise, "fade": args.fade}
+            settings |= {"lpips": args.lpips is not None, "precision": args.precision}
             if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
                 write_json(file, {"settings": settings, "seed": seed, **run(method, args, seed), **describe()})
             cells.setdefault(method, []).append(cell := json.loads(file.read_text()))
@@ -192,9 +193,11 @@ def run(method: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     seconds = time.process_time() - started
     torch.save({"model": model.state_dict(), "guide": guide.state_dict()}, folder / f"{method}.pt")
 
-    def answering(share: float) -> Answer:
+    def answering(share: float, fade: float | None = None) -> Answer:
+        kept: dict[str, Any] = {"pixel_noise": share, "fade": fade}
+
         def answer(images: Tensor, labels: Tensor, do: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            found, z = counterfactual(model, reading, images, do, labels, pixel_noise=share, return_latents=True)
+            found, z = counterfactual(model, reading, images, do, labels, **kept, return_latents=True)
             meant = model.prior.to_labels(z).cpu()
             # Of a binary effect what is meant is one of its labels.
             kinds = torch.tensor(source.kinds) > 0
@@ -206,13 +209,13 @@ def run(method: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     few, own = x[:_SHOWN], truth[:_SHOWN]
     shown = {name: answering(0.0)(few, own, {name: own[:, i].roll(1)})[0] for i, name in enumerate(test.graph.names)}
     torch.save({"factual": few.clone(), **shown}, folder / f"{method}_shown.pt")
-    shares = [0.0, *(args.pixel_noise if method == "ours" else [])]
+    answers = {"": answering(0.0)}
+    answers |= {f"pixel noise {share:g}": answering(share) for share in args.pixel_noise}
+    answers |= {f"pixel noise 1, fade {fade:g}": answering(1.0, fade) for fade in args.fade}
     options = {"truth": source.truth, "lpips_weights": args.lpips, "seed": seed}
     scores = {
-        "" if not share else f"pixel noise {share:g}": score(
-            answering(share), judges, test.graph, source.kinds, x, truth, truth, images, **options
-        )
-        for share in shares
+        variant: score(answer, judges, test.graph, source.kinds, x, truth, truth, images, **options)
+        for variant, answer in answers.items()
     }
     return {
         "scores": scores,
