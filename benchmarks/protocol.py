@@ -131,6 +131,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cells", type=Path, default=RESULTS / "protocol", help="where finished cells are kept")
     parser.add_argument("--out", type=Path, help="the summary (default: benchmarks/results/protocol_DATA.json)")
     args = parser.parse_args(argv)
+    if args.first_seed >= args.seeds:
+        parser.error(f"--seeds: got {args.seeds} with --first-seed {args.first_seed}; seeds run from the one up to the other")
     if args.lpips is None:
         print("LPIPS is left out: --lpips FILE takes AlexNet's weights")
     cells: dict[str, list[dict[str, Any]]] = {}
@@ -144,6 +146,9 @@ def main(argv: list[str] | None = None) -> None:
                 write_json(file, {"settings": settings, "seed": seed, **run(method, args, seed), **describe()})
             cells.setdefault(method, []).append(cell := json.loads(file.read_text()))
             print(method, seed, json.dumps(cell["scores"]), flush=True)
+    if args.out is None and (args.first_seed or set(args.methods) != set(ROWS)):
+        print("a part of the work: its cells are kept; the whole command, or --out FILE, writes the summary")
+        return
     out = RESULTS / f"protocol_{args.data}.json" if args.out is None else args.out
     seeds = list(range(args.first_seed, args.seeds))
     write_json(out, {"data": args.data, "seeds": seeds, "rows": summarise(cells), "settings": settings, **describe()})
@@ -161,9 +166,11 @@ def run(method: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     train, test = (source.open(args, seed, split) for split in ("train", "test"))
     images, labels = torch.as_tensor(train.images[: args.limit]), train.labels[: args.limit]
     x, truth = torch.as_tensor(test.images[: args.limit]).float() / 255, test.labels[: args.limit]
-    folder = args.runs / args.data / (f"{seed}" if args.limit is None else f"{seed}-{args.limit}")
-    judges = source.judges(images, labels, train.graph.names, args.judge_epochs, seed, folder / "judges.pt")
-    started = time.process_time()
+    # Of other images other judges and mechanisms.
+    of = [f"{seed}", *([args.source] if args.source != "t10k" else []), *([f"{args.limit}"] if args.limit else [])]
+    folder = args.runs / args.data / "-".join(of)
+    file = folder / f"judges-{args.judge_epochs}.pt"
+    judges = source.judges(images, labels, train.graph.names, args.judge_epochs, seed, file)
     torch.manual_seed(seed)
     prior = CategoricalPrior.from_labels(labels, source.kinds, std=_STD)
     scm = CategoricalSCM(SplineFlowSCM(train.graph, prior.dim), prior.kinds, width=_STD)
@@ -178,9 +185,11 @@ def run(method: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     mechanisms = folder / "mechanisms.pt"
     if not mechanisms.is_file():
         fit_mechanisms(METHODS["vae"](parts)[0], labels[:_LABELS], steps=_STEPS)
-        torch.save(scm.state_dict(), mechanisms)
+        torch.save(scm.state_dict(), part := mechanisms.with_suffix(".part"))
+        part.replace(mechanisms)
     scm.load_state_dict(torch.load(mechanisms, weights_only=True))
     scm.requires_grad_(False)
+    started = time.process_time()
     torch.manual_seed(seed)
     if method == "ours" and source.recipe is not None:
         model, guide, objective, reading = source.recipe(train.graph, images, labels)

@@ -1,5 +1,6 @@
 """The protocol's own parts: which values are set, what is scored, and that finished cells are not run again."""
 
+import dataclasses
 import json
 import sys
 
@@ -86,6 +87,56 @@ def test_discovery_refuses_categories():
     labels = torch.stack([torch.randn(30), torch.arange(30.0) % 3], 1)
     with raises("kinds", "got 'fruit', a category"):
         discover_graph(labels, ["size", "fruit"], kinds={"fruit": 3})
+
+
+def test_a_part_of_the_work_is_no_summary(tmp_path, monkeypatch, capsys):
+    import protocol
+
+    monkeypatch.setattr(protocol, "run", lambda method, args, seed: {"scores": {"": {}}})
+    monkeypatch.setattr(protocol, "RESULTS", tmp_path)
+    words = ["--data", "morphomnist", "--root", "here", "--cells", str(tmp_path / "cells"), "--seeds", "2"]
+    for part in (["--methods", "ours"], ["--first-seed", "1"]):
+        protocol.main([*words, *part])
+        assert "a part of the work: its cells are kept" in capsys.readouterr().out
+    assert sorted(file.stem for file in (tmp_path / "cells" / "morphomnist").iterdir()) == ["hvae-1", "ours-0", "ours-1", "vae-1"]
+    assert not list(tmp_path.glob("*.json"))
+    with pytest.raises(SystemExit):
+        protocol.main([*words, "--first-seed", "2"])
+    assert "--seeds: got 2 with --first-seed 2" in capsys.readouterr().err
+
+
+def test_other_images_have_other_judges(tmp_path, monkeypatch):
+    """Nothing of a run is taken up by one of other images or with other judges."""
+    import protocol
+
+    files = []
+
+    def stop(images, labels, names, epochs, seed, file):
+        files.append(file)
+        raise KeyboardInterrupt
+
+    class Data:
+        images, labels = torch.zeros(4, 1, 8, 8), torch.zeros(4, 3)
+        graph = CausalGraph(["thickness", "intensity", "digit"])
+
+    source = dataclasses.replace(protocol.SOURCES["morphomnist"], open=lambda *_: Data(), judges=stop)
+    monkeypatch.setitem(protocol.SOURCES, "morphomnist", source)
+    words = [
+        "--data",
+        "morphomnist",
+        "--root",
+        "here",
+        "--seeds",
+        "1",
+        "--runs",
+        str(tmp_path),
+        "--cells",
+        str(tmp_path / "cells"),
+    ]
+    for option in ([], ["--source", "train"], ["--judge-epochs", "2"], ["--limit", "3"]):
+        with pytest.raises(KeyboardInterrupt):
+            protocol.main([*words, *option])
+    assert len(set(files)) == 4
 
 
 @pytest.mark.slow
