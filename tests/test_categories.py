@@ -1,5 +1,6 @@
 """Categories from a table to a score card: recipes, terms of the loss, scores, figures, the page and the command line."""
 
+import copy
 import csv
 from types import SimpleNamespace
 
@@ -11,14 +12,17 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from causalvae_pyro import Recipe, counterfactual, fit, load
+from causalvae_pyro import Recipe, counterfactual, encode, fit, load
 from causalvae_pyro.cli.arguments import parse
 from causalvae_pyro.cli.data import describe
 from causalvae_pyro.cli.main import main
 from causalvae_pyro.datasets import FolderDataset
 from causalvae_pyro.evaluation import evaluate, train_photograph_predictor
+from causalvae_pyro.evaluation.scored_images import ScoredImages
 from causalvae_pyro.evaluation.tables import score_table
 from causalvae_pyro.explore import Explorer
+from causalvae_pyro.guides import LabelConditionedGuide
+from causalvae_pyro.interventions import pixel_effects
 from causalvae_pyro.objectives import PredictorConsistency
 from causalvae_pyro.objectives.classifier_fit import label_loss
 from causalvae_pyro.plots import plot_counterfactuals
@@ -103,6 +107,58 @@ def test_the_score_card_knows_kinds(trained, folder):
     read = evaluate(trained, test, predictor=lambda x: test.labels, intervals=False, axioms=False)["effectiveness"]
     assert read["factual"] == {"size": 0.0, "fruit": 0.0, "bright": 0.0}
     assert read["do"]["fruit"]["fruit"] == 1.0
+
+
+def test_labels_that_are_none_of_the_kinds_are_refused(trained, folder):
+    data = opened(folder, "test")
+    told, options = LabelConditionedGuide(trained.guide, trained.model), {"epochs": 1, "batch_size": 30, "progress": False}
+    for wrong in (3.0, -1.0, 0.5):
+        labels = data.labels.clone()
+        labels[2, 1] = wrong
+        words = f"got {wrong:g}; must be one of apple, pear, plum"
+        with raises("labels: the concept 'fruit'", words):
+            counterfactual(trained.model, told, data.images, {}, labels)
+        with raises("labels: the concept 'fruit'", words):
+            fit(trained.model, trained.guide, (data.images, labels), **options)
+        with raises("validation: labels: the concept 'fruit'", words):
+            fit(trained.model, trained.guide, data, validation=(data.images, labels), **options)
+
+
+class Kind(nn.Module):
+    """Draws nothing but the number of the second concept's kind."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.dim, self.noise_dim = decoder.dim, decoder.noise_dim
+
+    def forward(self, z, *_):
+        kind = z[..., 1, :].argmax(-1).to(z)
+        return kind[..., None, None, None].expand(*kind.shape, 3, 16, 16) / 2
+
+
+def test_the_effect_of_a_kind_is_that_of_another(trained, folder):
+    data, (model, guide) = opened(folder), copy.deepcopy((trained.model, trained.guide))
+    # As many of each kind, in any order.
+    rows = torch.stack([(data.labels[:, 1] == kind).nonzero().squeeze(1)[:8] for kind in range(3)], 1).flatten()
+    x, labels = data.images[rows], data.labels[rows]
+    model.decoder = Kind(model.decoder)
+    found = pixel_effects(model, LabelConditionedGuide(guide, model), x, labels)
+    # Half of all images on there is another kind: 1, 2, 1 away, each as often.
+    drawn = torch.stack([model.likelihood(torch.full((1, 3, 16, 16), kind / 2)).mean[0, 0, 0, 0] for kind in range(3)])
+    kinds = torch.arange(3).repeat_interleave(8)
+    expected = (drawn[kinds.roll(12)] - drawn[kinds]).square().mean().sqrt()
+    assert_close(found[1], expected.expand(3, 16, 16))
+    assert expected > 0.1
+    assert found[2].max() == 0
+
+
+def test_values_are_of_kinds_that_there_are(trained, folder):
+    data = opened(folder, "test")
+    # Of three kinds the images have two.
+    data.labels[:, 1] = torch.where(data.labels[:, 1] == 0, 2, data.labels[:, 1])
+    scored = ScoredImages(trained, data, data.images, data.labels, seed=0, intervals=False)
+    values = scored.values("fruit")
+    assert torch.equal(values, 3 - data.labels[:, 1])
 
 
 def test_words_with_other_numbers_are_refused(trained, folder):

@@ -113,7 +113,11 @@ def run(arguments: argparse.Namespace) -> None:
         labels = keep_labels(labels, arguments.label_share, seed=arguments.seed)
         if validation is not None:
             validation = validation[0], keep_labels(validation[1], arguments.label_share, seed=arguments.seed)
-    recipe, reason = choose(arguments, images, labels, groups, kind_counts(kinds or {}, train_data.graph.names))
+    counts = kind_counts(kinds or {}, train_data.graph.names)
+    for name, count, column in zip(train_data.graph.names, counts, labels.T, strict=True):
+        if missing := sorted(set(range(count)) - set(column[~column.isnan()].tolist())):
+            stages.say(f"no image to train on has {name} {', '.join(map(str, missing))}: counterfactuals with it are not learned")
+    recipe, reason = choose(arguments, images, labels, groups, counts)
     if reason:
         stages.say(reason)
     photographs = recipe.decoder == "hierarchical"

@@ -171,8 +171,13 @@ def _kinds(cells: Sequence[str], declared: bool, what: str) -> tuple[str, ...] |
     known = sorted({cell for cell in cells if cell.lower() not in MISSING})
     if not known or (not declared and any(_is_number(cell) for cell in known)):
         return None
-    if all(cell.isdecimal() and cell.isascii() for cell in known):
-        count = max(map(int, known)) + 1
+    if numbers := [cell for cell in known if _is_number(cell)]:
+        # As a word, 1 would be the name of a kind, and to ``do`` the place of another.
+        if words := [cell for cell in known if not _is_number(cell)]:
+            raise ValueError(f"{what}: got the word {words[0]!r} and the number {numbers[0]!r}; a category takes either")
+        if odd := [cell for cell in numbers if not float(cell).is_integer() or float(cell) < 0]:
+            raise ValueError(f"{what}: got {odd[0]!r}; a category takes words, or whole numbers from 0 to {_MOST_KINDS - 1}")
+        count = int(max(map(float, numbers))) + 1
         if not 1 < count <= _MOST_KINDS:
             raise ValueError(
                 f"{what}: got whole numbers up to {count - 1}; a category takes them from 0 to {_MOST_KINDS - 1} at most"

@@ -131,8 +131,10 @@ class ScoredImages:
             return 1 - column
         generator = torch.Generator().manual_seed(self.seed) if generator is None else generator
         if kinds:
-            # Another kind.
-            return (column + torch.randint(1, kinds, column.shape, generator=generator)) % kinds
+            # Another kind, of those that images have.
+            present = column.unique() if (column != column[0]).any() else torch.arange(kinds).to(column)
+            place = torch.searchsorted(present, column.contiguous())
+            return present[(place + torch.randint(1, len(present), column.shape, generator=generator)) % len(present)]
         return column[torch.randperm(len(self.x), generator=generator)]
 
     def _draw_true_rows(self, index: Tensor) -> Tensor | None:

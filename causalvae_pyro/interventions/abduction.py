@@ -13,9 +13,10 @@ from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from causalvae_pyro.distributions import mean_of
+from causalvae_pyro.scm.base import exogenous_mean
 from causalvae_pyro.utils.configurable import check_count
 from causalvae_pyro.utils.images import check_observations, pixels_of, scale_observations
+from causalvae_pyro.utils.label_columns import check_categories
 from causalvae_pyro.utils.local_params import local_params
 from causalvae_pyro.utils.modes import evaluation_mode, gradients
 from causalvae_pyro.utils.pyro_lock import one_at_a_time
@@ -98,10 +99,12 @@ def samples_plate(num_samples: int | None) -> Any:
     return nullcontext() if num_samples is None else pyro.plate("posterior_samples", num_samples, dim=-2)
 
 
-def check_rows(labels: Tensor | None, x: Tensor) -> None:
-    """Refuses labels of another number of images."""
+def check_rows(labels: Tensor | None, x: Tensor, model: Callable | None = None) -> None:
+    """Refuses labels of another number of images, and those that the model does not know."""
     if labels is not None and len(labels) != len(x):
         raise ValueError(f"labels: got {len(labels)} rows for {len(x)} images")
+    if model is not None:
+        check_categories(unwrap(model), labels)
 
 
 def _latents(guide: Callable, x: Tensor, labels: Tensor | None, samples: Any) -> dict[str, Tensor]:
@@ -116,7 +119,7 @@ class _AtMean(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if _is_latent(msg):
-            msg["value"], msg["done"] = mean_of(msg["fn"]), True
+            msg["value"], msg["done"] = exogenous_mean(msg["fn"]), True
 
 
 def _is_latent(site: Any) -> bool:

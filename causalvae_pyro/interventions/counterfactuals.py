@@ -264,7 +264,9 @@ def counterfactual_traces(
     check_pixel_noise(pixel_noise, fade)
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
-    check_rows(labels, x)
+    check_rows(labels, x, model)
+    if fade is not None and x.ndim != 4:
+        raise ValueError(f"fade: got {fade} for x of shape {list(x.shape)}; it is for images [N, C, H, W], and None for others")
     values = [value for do in dos if isinstance(do, Mapping) for change in do.values() for value in values_of(change)]
     grad = keeps_gradients(grad, x, labels, *values)
     with pyro_lock, torch.set_grad_enabled(grad):
@@ -312,7 +314,7 @@ def encode(model: Any, guide: Callable, x: Tensor, labels: Tensor | None = None,
         ValueError: If images or labels are not as stated, or a handler wraps the model.
     """
     check_observations(x, pixels_of(model))
-    check_rows(labels, x)
+    check_rows(labels, x, model)
     check_count("batch_size", batch_size)
     check_unwrapped(model)
     check_pair(model, guide)

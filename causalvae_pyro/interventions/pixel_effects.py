@@ -53,7 +53,7 @@ def pixel_effects(
     check_count("batch_size", batch_size)
     check_unwrapped(model)
     check_pair(model, guide)
-    check_rows(labels, x)
+    check_rows(labels, x, model)
     if len(x) < 2:
         raise ValueError(f"x: got {len(x)} image; must be at least 2, whose values are exchanged")
     names = model.graph.names  # type: ignore[attr-defined]
@@ -61,9 +61,12 @@ def pixel_effects(
     noise = [abduct_for(model, guide, x[part], None if labels is None else labels[part], grad=False) for part in parts]
     factual = [predict(model, each, pixel_noise=False, grad=False) for each in noise]
     z = torch.cat([_value(trace, "z") for trace in factual])
+    # One-hot vectors have no order, all means are alike: half of the images on, another kind.
+    kinds = getattr(model.prior, "kinds", (0,) * len(names))  # type: ignore[attr-defined]
+    place = torch.where(torch.tensor(kinds, device=z.device) > 0, z.argmax(-1), z.mean(-1))
     squares: list[Any] = [0.0] * len(names)
     for j, name in enumerate(names):
-        order = z[:, j].mean(-1).argsort()
+        order = place[:, j].argsort(stable=True)
         partner = torch.empty_like(order)
         partner[order] = order.roll(len(order) // 2)
         for part, each, trace in zip(parts, noise, factual, strict=True):

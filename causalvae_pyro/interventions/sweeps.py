@@ -67,7 +67,7 @@ def sweep(
     check_pair(model, guide)
     if num_samples is not None:
         check_count("num_samples", num_samples, ", or None for the posterior mean")
-    check_rows(labels, x)
+    check_rows(labels, x, model)
     if not latent and any(
         len(group) != 1 and name in do
         for name, group in zip(model.graph.names, label_columns(model.prior, len(model.graph)), strict=True)  # type: ignore[attr-defined]

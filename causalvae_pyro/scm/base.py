@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, TransformedDistribution, constraints
 from torch.distributions.transforms import Transform
 
+from causalvae_pyro.distributions import mean_of
 from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.scm.indexing import take
 from causalvae_pyro.scm.pairing import ANOTHER_LAYER
@@ -75,6 +76,14 @@ class CausalLayer(Configurable, nn.Module):
     @abstractmethod
     def to_exogenous(self, z: Tensor) -> Tensor:
         """The inverse ``eps = f^-1(z)``, ``[..., n, d]`` to ``[..., n, d]``."""
+
+    def settled(self, z: Tensor) -> Tensor:
+        """What an image whose concepts are read as ``z [..., n, d]`` is taken to have: of concepts that are of kinds, one kind.
+
+        Abduction at the posterior mean goes by it: read between two kinds, an image would lie on the threshold, and any change of
+        a cause would tip it over.
+        """
+        return z
 
     @abstractmethod
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
@@ -299,6 +308,13 @@ class CausalTransform(Transform):
 
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
         return self.scm.log_abs_det_jacobian(eps, z)
+
+
+def exogenous_mean(q: Any) -> Tensor:
+    """The mean of ``q(eps)``; of a guide over ``z`` the noise of its mean, settled."""
+    if isinstance(q, TransformedDistribution) and len(q.transforms) == 1 and isinstance(q.transforms[0].inv, CausalTransform):
+        return q.transforms[0](q.transforms[0].inv.scm.settled(mean_of(q.base_dist)))
+    return mean_of(q)
 
 
 def endogenous_base(q: Distribution, scm: Any) -> Distribution | None:

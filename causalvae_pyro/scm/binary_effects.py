@@ -39,7 +39,8 @@ class BinaryEffectSCM(AdditiveNoiseSCM):
 
     With the noise of an image whose label is 1 the label stays 1 where ``p`` rises, and with probability ``p' / p`` where it
     falls to ``p'``. At the posterior mean, ``z = b``, the noise is the median of what the label leaves open, and the
-    counterfactual label the more probable one.
+    counterfactual label the more probable one; an image that is read between the labels is taken to lie within one ``width`` of
+    the nearer there.
 
     Args:
         graph: See :class:`AdditiveNoiseSCM`.
@@ -135,6 +136,14 @@ class BinaryEffectSCM(AdditiveNoiseSCM):
         probability, sign, place = self._place(outputs, z)
         tail = (_beyond(place) / self.side).clamp(_TAIL, 1 - _margin(z))
         return self._choose(-sign * ndtri(probability * tail), residual)
+
+    def settled(self, z: Tensor) -> Tensor:
+        """As its label has it, each place within one ``width``."""
+        if not self.any_binary:
+            return z
+        sign = _signs(z > self.centre, z)
+        place = ((sign * (z - self.centre) / self.gap - 0.5) / self.width).clamp(-1, 1)
+        return self._choose(self.centre + sign * self.gap * (0.5 + self.width * place), z)
 
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
         if not self.any_binary:

@@ -41,7 +41,8 @@ class CategoricalSCM(CausalLayer):
     :class:`~causalvae_pyro.objectives.LabelFit` is softmax regression.
 
     Counterfactuals are stable (Oberst & Sontag 2019): a kind whose probability falls no more than its rivals' stays. At the
-    posterior mean, ``z = e_c``, every part of the noise is the median of what the kind leaves open.
+    posterior mean, ``z = e_c``, every part of the noise is the median of what the kind leaves open; an image that is read between
+    kinds is taken to lie within one ``width`` of the nearest there.
 
     Args:
         scm: The layer of the concepts that are numbers, e.g. :class:`~causalvae_pyro.scm.AdditiveNoiseSCM` or
@@ -102,6 +103,16 @@ class CategoricalSCM(CausalLayer):
         self._check_shape("z", z)
         concepts = list(range(len(self.graph)))
         return self._put(self.numbers.to_exogenous(z), concepts, lambda chosen: self._noise(self._weights(z, chosen), z, chosen))
+
+    def settled(self, z: Tensor) -> Tensor:
+        """As its kind has it, each place within one ``width``."""
+
+        def near(chosen: list[int]) -> Tensor:
+            own = take(z, chosen, -2)
+            kind = self._is(self._winner(own, chosen)).to(own)
+            return kind + (own - kind).clamp(-self.width, self.width)
+
+        return self._put(self.numbers.settled(z), list(range(len(self.graph))), near)
 
     def log_abs_det_jacobian(self, eps: Tensor, z: Tensor) -> Tensor:
         numbers = [i for i, k in enumerate(self.kinds) if not k]

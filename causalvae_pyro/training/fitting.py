@@ -32,7 +32,7 @@ from causalvae_pyro.training.resuming import TrainingCheckpoint
 from causalvae_pyro.training.schedules import cosine_schedule
 from causalvae_pyro.utils.configurable import check_count
 from causalvae_pyro.utils.images import pixels_of
-from causalvae_pyro.utils.label_columns import label_names
+from causalvae_pyro.utils.label_columns import check_categories, label_names
 from causalvae_pyro.utils.local_params import local_params
 
 __all__ = ["fit"]
@@ -173,6 +173,12 @@ def fit(
         held = None
         if validation is not None:
             held = _held_out(validation, batch_size, place, names, (accelerator.process_index, processes), pixels_of(model))
+        for argument, given in (("", batches), ("validation: ", held)):
+            if isinstance(given, TensorBatches):
+                try:
+                    check_categories(model, given.labels)
+                except ValueError as error:
+                    raise ValueError(f"{argument}{error}") from None
         for argument, given in (("labels", batches), ("validation: labels", held)):
             if isinstance(given, TensorBatches) and given.missing and any(getattr(m, "label_dim", 0) for m in guide.modules()):
                 cure = "but the guide's encoder reads them; give it label_dim=0, for q(eps | x)"
@@ -256,6 +262,8 @@ def _held_out(
     try:
         images = validation[0] if isinstance(validation, tuple) and validation else validation
         size = len(images) if hasattr(images, "__len__") else batch_size
+        if not size:
+            raise ValueError("got no images")
         return make_batches(validation, min(batch_size, max(size, 1)), 1, device, names, part, pixels)
     except ValueError as error:
         raise ValueError(f"validation: {error}") from None

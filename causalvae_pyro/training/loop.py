@@ -114,6 +114,8 @@ class Loop:
 
     def _run(self, resume: bool) -> History:
         state, loss = self.state, self.loss
+        if self.validation is not None:
+            self.validation.check()
         finished = resume and self._resume()
         if not resume and self.checkpoint is not None and self.accelerator.is_main_process:
             # The file there belongs to another training run.

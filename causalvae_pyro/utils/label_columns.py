@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "check_categories",
     "is_binary",
     "kind_counts",
     "known_concepts",
@@ -69,6 +70,22 @@ def label_names(model: Any) -> tuple[str, ...] | None:
         return None if graph is None else graph.names
     concepts = {column: name for name, group in zip(graph.names, label_columns(prior, 0), strict=True) for column in group}
     return tuple(concepts.get(column, f"covariate {column}") for column in range(prior.num_labels))  # type: ignore[union-attr]
+
+
+def check_categories(model: Any, labels: Tensor | None) -> None:
+    """Refuses labels ``[N, n]`` of which one is none of its concept's kinds, where the model's prior has categories.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    prior = getattr(model, "prior", None)
+    kinds = getattr(prior, "kinds", ())
+    if labels is None or not any(kinds) or labels.shape[-1] != len(kinds):
+        return
+    names = label_names(model) or range(len(kinds))
+    for i, (name, k) in enumerate(zip(names, kinds, strict=True)):
+        if k:
+            prior.codes(f"labels: the concept {name!r}", i, labels[..., i])  # type: ignore[union-attr]
 
 
 def label_widths(prior: Any, count: int) -> list[int]:

@@ -454,9 +454,11 @@ def test_numbers_are_a_category_where_that_is_said(tmp_path):
     assert plain.kinds == {}
     assert data.kinds == {"fruit": 4}
     torch.testing.assert_close(data.labels, plain.labels, equal_nan=True)
-    # What is no whole number from 0 on is a word.
-    graph = write_fruit(tmp_path, ["3", "b", "-1", "b", "3", "-1", "3", "b", "b", "3"])
-    assert load(tmp_path, graph, categories=["fruit"]).kinds == {"fruit": ("-1", "3", "b")}
+    # As other programs write whole numbers of a column with gaps.
+    graph = write_fruit(tmp_path, ["3.0", "0.0", "10.0", "", "3.0", "1.0", "3.0", "0.0", "1.0", "3.0"])
+    data = load(tmp_path, graph, categories=["fruit"])
+    assert data.kinds == {"fruit": 11}
+    assert data.labels[:, 1].nan_to_num(-1).tolist() == [3, 0, 10, -1, 3, 1, 3, 0, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -464,6 +466,9 @@ def test_numbers_are_a_category_where_that_is_said(tmp_path):
     [
         (["apple", "1", "pear", "2"], {}, "column 'fruit': 'apple' is not a number"),
         (["0", "1", "700", "2"], {"categories": ["fruit"]}, "whole numbers up to 700; a category takes them from 0 to 99"),
+        (["3", "b", "1", "b"], {"categories": ["fruit"]}, "got the word 'b' and the number '1'; a category takes either"),
+        (["-1", "1", "0", "1"], {"categories": ["fruit"]}, "got '-1'; a category takes words, or whole numbers from 0 to 99"),
+        (["0.5", "1", "0", "1"], {"categories": ["fruit"]}, "got '0.5'; a category takes words, or whole numbers from 0 to 99"),
         ([f"kind{i}" for i in range(101)], {}, "101 different words, e.g. 'kind0'; a category has at most 100 kinds"),
         (["a", "b", "a", "b"], {"categories": ["colour"]}, "categories: got 'colour'; the concepts are size, fruit"),
         (["a", "a", "a", "a"], {}, "column 'fruit' is constant"),

@@ -198,3 +198,13 @@ def test_errors_of_the_width(share, fade, x):
     with raises("fade", str(fade), "None") as error:
         counterfactual(*make(), x, {}, pixel_noise=share, fade=fade)
     check_one_line(error)
+
+
+def test_noise_of_vectors_does_not_fade():
+    likelihood = GaussianLikelihood(1.0, learn_scale=True, bounded=False, event_dim=1)
+    model, guide = make_pair(GRAPH, (5,), likelihood=likelihood)
+    x = torch.randn(3, 5)
+    assert_close(counterfactual(model, guide, x, {}, pixel_noise=1.0), x)
+    with raises("fade", "got 0.1 for x of shape [3, 5]", "None") as error:
+        counterfactual(model, guide, x, {}, pixel_noise=1.0, fade=0.1)
+    check_one_line(error)

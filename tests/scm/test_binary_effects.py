@@ -25,6 +25,7 @@ from causalvae_pyro.networks import MLPDecoder, MLPEncoder
 from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.recipes import fit_mechanisms
 from causalvae_pyro.scm import BinaryEffectSCM, CausalTransform
+from causalvae_pyro.scm.base import exogenous_mean
 from tests.builders import amortized, check_one_line, jitter, raises
 
 # Against the index order: root -> switch -> leaf, root -> number -> leaf; switch and leaf are binary.
@@ -193,6 +194,26 @@ def test_abduction_keeps_the_label_whatever_the_value(logit, dtype):
     finite = values.abs() < 1e4
     grads = torch.autograd.grad(eps[finite].sum() + log_det[finite].sum(), [values, scm.output_bias])
     assert all(torch.isfinite(grad).all() for grad in grads)
+
+
+def test_what_is_read_between_labels_is_not_on_the_threshold():
+    """An image read as 0.95 has the label 1, and keeps it where its cause hardly changes."""
+    scm = make(width=0.01)
+    z = scm.to_endogenous(noise(400))
+    for index, (a, b) in ENDS.items():
+        is_one = z[:, index] > (a + b) / 2
+        z[:, index] = torch.where(is_one, b - 0.05 * (b - a), a + 0.05 * (b - a))
+    settled, flips = scm.settled(z), []
+    assert_close(scm.to_endogenous(scm.to_exogenous(settled)), settled, rtol=0, atol=1e-6)
+    q = dist.TransformedDistribution(dist.Normal(z, 1e-3).to_event(2), [CausalTransform(scm).inv])
+    for eps in (exogenous_mean(q), scm.to_exogenous(z)):
+        moved = eps.clone()
+        moved[:, ROOT] += 0.001
+        before, after = (scm.to_endogenous(e)[:, [LEAF, SWITCH], 0] > torch.tensor([0.5, 0.25]) for e in (eps, moved))
+        assert torch.equal(before, z[:, [LEAF, SWITCH], 0] > torch.tensor([0.5, 0.25]))
+        flips.append((before != after).double().mean().item())
+    assert flips[0] == 0
+    assert flips[1] > 0.2
 
 
 def test_label_fit_is_logistic_regression():

@@ -1,5 +1,6 @@
 """Categories: the Gumbel-max model by its own definition, exact inverses and densities, interventions that give kinds."""
 
+import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
@@ -12,6 +13,7 @@ from causalvae_pyro.objectives import LabelFit
 from causalvae_pyro.priors import CategoricalPrior, FixedPrior
 from causalvae_pyro.recipes import fit_mechanisms
 from causalvae_pyro.scm import CategoricalSCM, CausalTransform, LinearSCM, MaskLayer, SplineFlowSCM
+from causalvae_pyro.scm.base import exogenous_mean
 from tests.builders import amortized, check_one_line, jitter, raises
 
 # Against the index order: root -> fruit -> leaf, root -> number -> leaf; fruit has four kinds, leaf three, root is a number.
@@ -195,6 +197,34 @@ def test_a_pair_is_saved_with_its_words(tmp_path):
     do = {"fruit": "fig", "root": 1.0}
     assert torch.equal(counterfactual(again.model, again.guide, x, do), counterfactual(model, guide, x, do))
     assert again.model.prior.words == {FRUIT: ("apple", "pear", "plum", "fig")}
+
+
+@pytest.mark.parametrize("width", [0.005, 0.05])
+def test_what_is_read_between_kinds_stays_of_its_kind(width):
+    """An image read as 0.9 of one kind and 0.1 of another has that kind, and no threshold is near."""
+    scm = make(width=width)
+    torch.manual_seed(1)
+    z = scm.to_endogenous(torch.randn(400, 4, DIM, dtype=torch.float64))
+    for index, k in ((LEAF, 3), (FRUIT, 4)):
+        kind = torch.nn.functional.one_hot(z[:, index].argmax(-1), DIM).to(z)
+        other = torch.nn.functional.one_hot((z[:, index].argmax(-1) + 1) % k, DIM).to(z)
+        z[:, index] = 0.9 * kind + 0.1 * other
+    settled = scm.settled(z)
+    assert_close(scm.to_endogenous(scm.to_exogenous(settled)), settled, rtol=0, atol=1e-3)
+    assert torch.equal(settled[:, [LEAF, FRUIT]].argmax(-1), z[:, [LEAF, FRUIT]].argmax(-1))
+    assert_close(settled[:, [NUMBER, ROOT]], z[:, [NUMBER, ROOT]])
+    flips = []
+    for taken in (z, settled):
+        q = dist.TransformedDistribution(dist.Normal(taken, 1e-3).to_event(2), [CausalTransform(scm).inv])
+        eps = exogenous_mean(q) if taken is z else scm.to_exogenous(z)
+        moved = eps.clone()
+        moved[:, ROOT] += 0.02
+        before, after = (scm.to_endogenous(e)[:, [LEAF, FRUIT]].argmax(-1) for e in (eps, moved))
+        assert taken is not z or torch.equal(before, z[:, [LEAF, FRUIT]].argmax(-1))
+        flips.append((before != after).double().mean().item())
+    # Without, the noise of most lies on the threshold.
+    assert flips[0] < 0.01
+    assert width > 0.01 or flips[1] > 0.2
 
 
 def test_missing_labels_and_null_interventions():
