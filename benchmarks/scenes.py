@@ -47,7 +47,7 @@ def main() -> None:
     args = parser.parse_args()
     settings = {name: getattr(args, name) for name in ("decoder", "count", "test", "epochs", "size")}
     for seed, name in product(range(args.seeds), args.scenes):
-        file = args.cells / f"{name}-{seed}.json"
+        file = cell_file(args, name, seed)
         if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
             found = run(SCENES[name], seed, picture=file.with_suffix(".png"), device=args.device, **settings)
             write_json(file, {"settings": settings, **found})
@@ -56,8 +56,12 @@ def main() -> None:
             name, seed, f"{cell['seconds']:.0f} s", cell["chosen"], {k: round(v, 3) for k, v in cell["score"].items()}, flush=True
         )
     result = {}
-    for name in args.scenes:
-        cells = [json.loads((args.cells / f"{name}-{seed}.json").read_text()) for seed in range(args.seeds)]
+    # Those of other calls too, so that two of them can share the work: the last to end writes all.
+    for name in SCENES:
+        files = [cell_file(args, name, seed) for seed in range(args.seeds)]
+        cells = [json.loads(file.read_text()) for file in files if file.is_file()]
+        if len(cells) < args.seeds or any(cell["settings"] != settings for cell in cells):
+            continue
         result[name] = {
             "must": SCENES[name].must,
             "chosen": [cell["chosen"] for cell in cells],
@@ -69,6 +73,11 @@ def main() -> None:
         }
     write_json(args.out, {"settings": {**settings, "seeds": args.seeds}, "scenes": result, **describe()})
     print("\n" + table(result))
+
+
+def cell_file(args: argparse.Namespace, name: str, seed: int) -> Path:
+    """Where a cell is kept; what another decoder makes of the same images is another cell."""
+    return args.cells / ("-".join([name, f"{seed}", *([args.decoder] if args.decoder else [])]) + ".json")
 
 
 def run(

@@ -80,7 +80,8 @@ class SceneData:
         self.images = self._draw(values, self._own)
         # One concept at least is continuous: labels tell which image they belong to, and so its noise.
         self._rows = {row.tobytes(): i for i, row in enumerate(self.labels.numpy())}
-        assert len(self._rows) == count
+        if len(self._rows) < count:
+            raise ValueError(f"count: got {count}; two of the images have equal labels with seed {seed}: fewer, or another seed")
 
     def counterfactual(self, labels: Tensor, do: Mapping[str, float | Tensor]) -> tuple[Tensor, Tensor]:
         """True counterfactual labels ``[N, n]`` and images in [0, 1], with all noise kept, of images of this data set.
