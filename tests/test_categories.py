@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from causalvae_pyro import Recipe, counterfactual, encode, fit, load
+from causalvae_pyro import Recipe, counterfactual, fit, load
 from causalvae_pyro.cli.arguments import parse
 from causalvae_pyro.cli.data import describe
 from causalvae_pyro.cli.main import main

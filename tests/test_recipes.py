@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from causalvae_pyro import ConvDecoder, ConvEncoder, counterfactual, fit
 from causalvae_pyro.datasets import Pendulum
@@ -18,6 +19,7 @@ from causalvae_pyro.networks import (
     SpriteDecoder,
 )
 from causalvae_pyro.recipes import Recipe, choose_recipe
+from causalvae_pyro.recipes.choice import _choose
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.trial import unusual
 from causalvae_pyro.recipes.views import VIEWS, misread_after, telling_changes, view
@@ -333,15 +335,15 @@ def test_the_data_choose(data):
         with pytest.raises(ValueError, match="^candidates: got .* valid: 'sprites', 'scene', 'conv'"):
             choose_recipe(data.images[:1000], labels, candidates=bad)
     x, own = photographs()
-    recipe, line = choose_recipe(x, own, mirror=False)
+    recipe, line = choose_recipe(x, own, mirror=False, candidates=("conv",))
     assert (recipe.decoder, recipe.mirror) == ("hierarchical", False)
     assert line.startswith("the labels leave 70 % of the pixels' variance unexplained: noise of the image's own at several")
     assert choose_recipe(x, own, decoder="conv")[0].decoder == "conv"
     # The patches are in opposite corners: mirrored images do not show them.
-    recipe, line = choose_recipe(x, own)
+    recipe, line = choose_recipe(x, own, candidates=("conv",))
     assert not recipe.mirror
     assert line.endswith("; mirrored images are read worse: they do not keep their labels (mirror False)")
-    assert choose_recipe(torch.cat([x, x.flip(-1)]), torch.cat([own, own]))[0].mirror
+    assert choose_recipe(torch.cat([x, x.flip(-1)]), torch.cat([own, own]), candidates=("conv",))[0].mirror
     recipe, line = choose_recipe(x[:100], own[:100])
     assert recipe.decoder == "conv"
     assert line.startswith("100 images with all labels are too few")
@@ -364,13 +366,45 @@ def test_a_trial_decides():
     recipe, line = choose_recipe(x, labels, dim=2)
     assert torch.equal(before, torch.get_rng_state())
     assert (recipe.decoder, recipe.dim) == ("scene", 2)
-    assert re.search(r"unusual images after a trial: sprites \S+, scene \S+, conv \S+ \(decoder 'scene'\)$", line)
+    assert re.search(
+        r"unusual images after a trial: sprites \S+, scene \S+, conv \S+; the first that no other .*\(decoder 'scene'\)$", line
+    )
     assert choose_recipe(x, labels, dim=2) == (recipe, line)
     place = torch.randint(0, 12, (400, 2), generator=torch.Generator().manual_seed(1))
     squares = torch.full((400, 3, 16, 16), 0.9)
     for picture, (column, row) in zip(squares, place.tolist(), strict=True):
         picture[0, row : row + 4, column : column + 4] = 0.1
     assert choose_recipe(squares, place.float())[0].decoder == "sprites"
+
+
+def rows_of_squares(count, own_background):
+    """Four squares, each of which slides along its own row."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(count, 4, generator=generator)
+    x = torch.full((count, 3, 32, 32), 0.1)
+    if own_background:
+        x = 0.6 * F.interpolate(torch.rand(count, 3, 4, 4, generator=generator), 32, mode="bilinear")
+    colours = torch.tensor([[0.9, 0.2, 0.2], [0.2, 0.9, 0.3], [0.3, 0.4, 0.95], [0.9, 0.9, 0.2]])
+    for row, colour in enumerate(colours):
+        for image, start in zip(x, (25 * labels[:, row]).round().long().tolist(), strict=True):
+            image[:, 8 * row : 8 * row + 7, start : start + 7] = colour[:, None, None]
+    return x, labels
+
+
+def test_sharp_parts_are_no_noise():
+    """Neighbours among few images differ as if by noise; a decoder that draws them says that it is none."""
+    recipe, line = choose_recipe(*rows_of_squares(300, False))
+    assert recipe.decoder in ("sprites", "scene")
+    found = re.search(r"^the labels leave (\d+) % .* unexplained by their neighbours, but a decoder (\d+) %: no noise", line)
+    assert int(found[1]) > 20
+    assert int(found[2]) < 5
+    # A background of each image's own no decoder explains.
+    assert choose_recipe(*rows_of_squares(300, True))[0].decoder == "backdrop"
+
+
+def test_a_trial_that_diverges_is_not_chosen():
+    assert _choose({"sprites": float("nan"), "scene": 1e-3, "conv": 1e-3}) == "scene"
+    assert _choose({"sprites": 1e-3, "scene": float("nan"), "conv": float("inf")}) == "sprites"
 
 
 def test_auto():
@@ -422,6 +456,12 @@ def test_parts_for_photographs():
     weight = objective.terms[2].weight
     assert (weight(0.05), weight(1.0)) == (0.0, recipe.consistency)
     assert build_photographs(x, labels, realism=0.0)[0].objective(run).terms[2].discriminator is None
+    # What reads the concepts that are to stay takes none of them from another.
+    assert objective.terms[1].balanced == [False, False]
+    priced = build_photographs(x, labels, preservation=0.5)[0].objective(run)
+    assert priced.terms[1].balanced == [False, False, True]
+    assert priced.terms[2].preservation == 0.5
+    fit(run.model, run.guide, (x, labels), objective=priced, epochs=1, batch_size=100, progress=False, device="cpu")
     fit(run.model, run.guide, (x, labels), objective=objective, epochs=1, batch_size=100, progress=False, device="cpu")
 
 
@@ -435,6 +475,7 @@ def build_photographs(x, labels, **options):
     [
         ({"realism": -1.0}, "^realism: got -1.0; must be >= 0"),
         ({"consistency": -1.0}, "^consistency: got -1.0; must be >= 0"),
+        ({"preservation": -1.0}, "^preservation: got -1.0; must be >= 0"),
         ({"cast": -0.1}, "^cast: got -0.1; must be >= 0"),
         ({"noise_dim": 4, "decoder": "hierarchical"}, "^noise_dim: got 4; must be at least 0, and 0 with decoder 'hierarchical'"),
     ],

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from causalvae_pyro.objectives.classifier_fit import check_classifiers, label_loss, reserved
 from causalvae_pyro.objectives.consistency import ramp
 from causalvae_pyro.objectives.label_support import LabelSupport
-from causalvae_pyro.utils.label_columns import label_features, one_label_each
+from causalvae_pyro.utils.label_columns import label_features, label_widths, one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
 from causalvae_pyro.utils.modes import frozen
+from causalvae_pyro.utils.random_state import kept_rng_state
 from causalvae_pyro.utils.unseen_pairs import asks_for
 
 __all__ = ["ClassifierConsistency"]
@@ -25,11 +26,18 @@ class ClassifierConsistency(nn.Module):
 
     ::
 
-        sum_i -log p_r(u'_i | view(x')) - a D(view(x'), u') + b |x' - x^|_1,    x' = decoder(z' ~ p(z | u'), eps_x)
+        sum_i -log p_r(u'_i | view(x')) - a D(view(x'), u') + b |x' - x^|_1
+            + c sum_(i: u'_i = u_i) |r_i(view(x')) - r_i(view(x^))|,
+        x' = decoder(z', eps_x),    z' ~ p(z | u'), or with c > 0 the image's own where u'_i = u_i
 
-    ``u'`` are the image's labels, some of them another's, and ``x^`` is the reconstruction. Each label comes, with probability
-    ``share``, from another image of the batch; the noise is the image's own. The gradient reaches the decoder only. Each step
-    uses one of the classifiers, chosen at random, on images changed by its augmentation.
+    ``u'`` are the image's labels ``u``, some of them another's, and ``x^`` is the reconstruction. Each label comes, with
+    probability ``share``, from another image of the batch; the noise is the image's own. The gradient reaches the decoder only.
+    Each step uses one of the classifiers, chosen at random, on images changed by its augmentation.
+
+    The last part (smooth near 0) keeps readings of what is to stay where they are. A classifier that is sure of a label has no
+    gradient left, while an intervention on another concept draws what usually goes with it: women's smiles are broader than
+    men's, and ``do(gender)`` draws them so, which turns faces between smile and none. It is paid for in what is set
+    (docs/notes.md), so that by default there is no such part.
 
     A decoder finds changes that satisfy a network and mean nothing to a person: blotches round the eyes that several classifiers,
     and a judge with them, take for the other sex. A discriminator ``D(x, u)``, trained in the same steps to tell images and
@@ -50,6 +58,10 @@ class ClassifierConsistency(nn.Module):
         realism: ``a``, its factor beside the classifiers', >= 0.
         minimality: ``b``, the price of a change of the image, summed over pixels, >= 0. With a price, effects stay where they are
             needed.
+        preservation: ``c``, the price of a change in what the classifier reads (logits of binary labels and categories,
+            standardised values of others) of labels that are the image's own, >= 0.
+        preserver: The classifier that reads them, by default the step's. One that reads a label from its own signs alone
+            (``ClassifierFit(balanced=)``): who reads smiles from open mouths calls them changed when the mouth is.
         share: Probability that a label comes from another image, in (0, 1].
         rows: Share of the batch that takes part, in (0, 1]: the first rows.
         names: Of the concepts, for ``unseen``.
@@ -73,6 +85,8 @@ class ClassifierConsistency(nn.Module):
         discriminator: nn.Module | None = None,
         realism: float = 1.0,
         minimality: float = 0.0,
+        preservation: float = 0.0,
+        preserver: nn.Module | None = None,
         share: float = 0.5,
         rows: float = 1.0,
         names: Sequence[str] = (),
@@ -86,14 +100,16 @@ class ClassifierConsistency(nn.Module):
         for argument, value in (("share", share), ("rows", rows)):
             if not 0 < value <= 1:
                 raise ValueError(f"{argument}: got {value}; must lie in (0, 1]")
-        for argument, value in (("realism", realism), ("minimality", minimality)):
+        for argument, value in (("realism", realism), ("minimality", minimality), ("preservation", preservation)):
             if not value >= 0:
                 raise ValueError(f"{argument}: got {value}; must be >= 0")
         # In a tuple: trained elsewhere, or not at all.
         self._classifiers = tuple(classifiers)
         self.augmentations, self.discriminator = list(augmentations), discriminator
         self.binary = None if binary is None else torch.tensor(list(binary), dtype=torch.bool)
-        self.realism, self.minimality, self.share, self.rows = realism, minimality, share, rows
+        self.realism, self.minimality, self.preservation = realism, minimality, preservation
+        self._preserver = None if preserver is None else (preserver,)
+        self.share, self.rows = share, rows
         self._names, self._unseen = tuple(names), [tuple(pair) for pair in unseen]
         self.weight = ramp if weight is None else weight
         # Where all labels are binary, the pairs say it.
@@ -122,18 +138,39 @@ class ClassifierConsistency(nn.Module):
             numbers = ~binary & (kinds == 0)
             shift, scale = model.prior.shift, model.prior.scale
             own, wanted = ((u - shift) / scale * numbers for u in (factual, target))
-            self.support.remember(own)
+            # Validation has no part in the training.
+            if self.training:
+                self.support.remember(own)
             target = torch.where(numbers, self.support.bring_near(wanted, own) * scale + shift, target)
-        drawn = model.likelihood(model.decoder(model.prior(target).rsample(), noise[rows])).mean
+        z, stays = model.prior(target).rsample(), target == factual
+        if self.preservation:
+            # The very values that the noise was inferred with.
+            own = trace.nodes["z"]["value"].detach()
+            z = torch.where(stays[..., None], own.reshape(-1, *own.shape[-3:])[0, rows], z)
+        drawn = model.likelihood(model.decoder(z, noise[rows])).mean
         # Critics have seen no pixel outside; what one says of them is no gradient to follow.
         images = drawn.clamp(0, 1)
         # Chosen on the CPU, which costs no device sync.
         which = int(torch.randint(len(self._classifiers), ()))
         classifier = self._classifiers[which].to(images.device)
-        with frozen(classifier):
-            read = classifier(self.augmentations[which](images))
-        total = label_loss(read, target, model.prior, binary).sum()
         reconstruction = trace.nodes["x"]["fn"].mean.detach().reshape(-1, *x.shape)[0, rows]
+        view = self.augmentations[which]
+        before = None
+        if self.preservation:
+            # Changed in the same way as the images.
+            with kept_rng_state(x.device), torch.no_grad():
+                before = view(reconstruction.clamp(0, 1))
+        seen = view(images)
+        with frozen(classifier):
+            total = label_loss(classifier(seen), target, model.prior, binary).sum()
+        if before is not None:
+            widths = torch.tensor(label_widths(model.prior, len(binary)), device=stays.device)
+            reader = classifier if self._preserver is None else self._preserver[0].to(images.device)
+            with frozen(reader):
+                with torch.no_grad():
+                    expected = reader(before)
+                change = F.smooth_l1_loss(reader(seen), expected, reduction="none")
+            total = total + self.preservation * (change * stays.repeat_interleave(widths, 1)).sum()
         if self.discriminator is not None:
             # Photographs are sharper than any mean image, which is told from them by that alone, and a decoder that has to look
             # as sharp draws edges that are not there. So half of what counts as real are reconstructions.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from causalvae_pyro.metrics.label_weights import LabelWeights
 from causalvae_pyro.objectives.terms import Weight
 from causalvae_pyro.utils.label_columns import label_widths, one_label_each
 from causalvae_pyro.utils.missing_labels import any_missing
@@ -27,12 +28,15 @@ class ClassifierFit(nn.Module):
 
     summed over the classifiers ``r``. A third of the images, chosen by their content (:func:`reserved`), is left out:
     classifiers and discriminators never see them, so that judges can be trained on them. Missing
-    labels (NaN) do not count.
+    labels (NaN) do not count. Labels that go together in the data help to read each other; to a balanced classifier each image
+    counts so often that they do not (:class:`~causalvae_pyro.metrics.LabelWeights`).
 
     Args:
         classifiers: Modules from images ``[N, C, H, W]`` to ``[N, n]``: logits for binary labels, standardised values for others.
         augmentations: Random changes of images that leave the labels as they are, one for each classifier.
         binary: Which labels are binary (0 or 1), ``n`` of them.
+        balanced: Which of the classifiers are balanced; by default none.
+        kinds: For each label the number of its kinds where it is a category, else 0; for balanced classifiers.
     """
 
     name = "classifier_fit"
@@ -45,9 +49,15 @@ class ClassifierFit(nn.Module):
         *,
         augmentations: Sequence[Callable[[Tensor], Tensor]],
         binary: Sequence[bool],
+        balanced: Sequence[bool] = (),
+        kinds: Sequence[int] = (),
     ) -> None:
         super().__init__()
         check_classifiers(classifiers, augmentations)
+        if balanced and len(balanced) != len(classifiers):
+            raise ValueError(f"balanced: got {len(balanced)} for {len(classifiers)} classifiers; need one for each")
+        self.balanced = list(balanced) or [False] * len(classifiers)
+        self.weights = LabelWeights(binary, kinds) if any(self.balanced) else None
         self.classifiers, self.augmentations = nn.ModuleList(classifiers), list(augmentations)
         self.register_buffer("binary", torch.tensor(list(binary), dtype=torch.bool))
 
@@ -60,9 +70,15 @@ class ClassifierFit(nn.Module):
         # One row has no batch statistics.
         if len(x) < 2:
             return trace.nodes["z"]["value"].new_zeros(())
-        loss = x.new_zeros(())
-        for classifier, view in zip(self.classifiers, self.augmentations, strict=True):
-            loss = loss + label_loss(classifier(view(x)), target, model.prior, self.binary).sum()
+        loss, weights = x.new_zeros(()), x.new_ones(())
+        if self.weights is not None:
+            # Validation has no part in the training.
+            if self.training:
+                self.weights.update(target)
+            weights = self.weights(target)
+        for classifier, view, balanced in zip(self.classifiers, self.augmentations, self.balanced, strict=True):
+            errors = label_loss(classifier(view(x)), target, model.prior, self.binary)
+            loss = loss + (errors * weights if balanced else errors).sum()
         return loss * (len(keep) / len(x))
 
 

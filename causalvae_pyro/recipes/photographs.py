@@ -124,17 +124,26 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
     n = sum(label_widths(run.model.prior, len(run.graph)))
     classifiers = [LabelPredictor(NormalisedEncoder(shape), n), LabelPredictor(ResidualEncoder(shape), n)]
     cast = recipe.cast if "light" in recipe.views else 0.0
-    views = [view(recipe.mirror, recipe.views, grain=_GRAIN, cast=cast) for _ in classifiers]
+    preserver = [LabelPredictor(NormalisedEncoder(shape), n)] if recipe.preservation else []
+    views = [view(recipe.mirror, recipe.views, grain=_GRAIN, cast=cast) for _ in [*classifiers, *preserver]]
     terms = [
         LabelFit(),
-        ClassifierFit(classifiers, augmentations=views, binary=binary),
-        ClassifierConsistency(
-            classifiers,
+        ClassifierFit(
+            [*classifiers, *preserver],
             augmentations=views,
             binary=binary,
+            balanced=[*(False for _ in classifiers), *(True for _ in preserver)],
+            kinds=getattr(run.model.prior, "kinds", ()),
+        ),
+        ClassifierConsistency(
+            classifiers,
+            augmentations=views[: len(classifiers)],
+            binary=binary,
+            preserver=preserver[0] if preserver else None,
             discriminator=ProjectionDiscriminator(shape, n) if recipe.realism else None,
             realism=recipe.realism,
             minimality=recipe.minimality,
+            preservation=recipe.preservation,
             share=_SWAPPED,
             names=run.graph.names,
             unseen=run.config.get("unseen", ()),

@@ -99,6 +99,8 @@ class Recipe:
             nor a discriminator.
         realism: For the hierarchical decoder, the discriminator's factor beside them, >= 0; 0 for none.
         minimality: For the hierarchical decoder, the price of a changed pixel beside them, >= 0.
+        preservation: For the hierarchical decoder, the price beside them of a reading that changes and should not, >= 0; 0 for
+            none. With 0.7 somewhat less changes that should not, and what is set is seen less often (docs/notes.md).
         cast: For the hierarchical decoder: the critics look through coloured light of so much, >= 0, in [0, 1] units of a colour,
             another one in each corner; not where ``views`` has no ``"light"``. Else colours at the edges of a face please them.
         mirror: For the hierarchical decoder: mirrored images keep their labels, for the classifiers and the encoder. Not where
@@ -129,6 +131,7 @@ class Recipe:
     consistency: float = 200.0
     realism: float = 2.0
     minimality: float = 0.0015
+    preservation: float = 0.0
     cast: float = 0.15
     mirror: bool = True
     views: tuple[str, ...] = VIEWS
@@ -150,7 +153,7 @@ class Recipe:
             raise ValueError(f"grouped: got True; with decoder {self.decoder!r} it must be False")
         if self.decoder == "bilinear" and not self.grouped:
             raise ValueError("grouped: got False; with decoder 'bilinear' it must be True: images of a group share their noise")
-        for name in ("consistency", "realism", "minimality", "cast"):
+        for name in ("consistency", "realism", "minimality", "preservation", "cast"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; must be >= 0")
         if isinstance(self.views, str) or not set(self.views) <= set(VIEWS):

@@ -205,6 +205,6 @@ def test_noise_of_vectors_does_not_fade():
     model, guide = make_pair(GRAPH, (5,), likelihood=likelihood)
     x = torch.randn(3, 5)
     assert_close(counterfactual(model, guide, x, {}, pixel_noise=1.0), x)
-    with raises("fade", "got 0.1 for x of shape [3, 5]", "None") as error:
+    with raises("fade", r"got 0.1 for x of shape \[3, 5\]", "None") as error:
         counterfactual(model, guide, x, {}, pixel_noise=1.0, fade=0.1)
     check_one_line(error)

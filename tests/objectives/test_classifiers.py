@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from causalvae_pyro import AdditiveNoiseSCM, CausalGraph, CausalVAE, FixedPrior, GaussianLikelihood, fit
 from causalvae_pyro.guides import HierarchicalGuide
+from causalvae_pyro.metrics import LabelWeights
 from causalvae_pyro.networks import (
     HierarchicalDecoder,
     LabelPredictor,
@@ -87,6 +88,30 @@ def test_classifiers_are_scored_on_what_is_not_reserved(data, pair):
     assert_close(value, expected * len(x) / keep.sum())
     value.backward()
     assert classifier.outputs.grad.abs().min() > 0
+
+
+def test_a_balanced_classifier_sees_labels_that_are_independent(data, pair):
+    (x, labels), (model, guide) = data, pair
+    x, labels = x.repeat(20, 1, 1, 1), labels.repeat(20, 1)
+    # Of two labels that go together in nine of ten images, few say what the other does not.
+    generator = torch.Generator().manual_seed(2)
+    labels[:, 1] = torch.where(torch.rand(len(x), generator=generator) < 0.9, labels[:, 0], 1 - labels[:, 0])
+    labels[:, 2] = torch.randn(len(x), generator=generator)
+    x = (x + 0.2 * torch.rand(x.shape, generator=generator)).clamp(0, 1)
+    plain, balanced = (Constant(torch.zeros(N)) for _ in range(2))
+    term = ClassifierFit([plain, balanced], augmentations=[lambda x: x] * 2, binary=[True, True, False], balanced=[False, True])
+    term(model, trace_of(model, guide, x, labels), labels).backward()
+    keep = ~reserved(x)
+    u, scale = labels[keep], len(x) / keep.sum()
+    weights = LabelWeights([True, True, False])
+    weights.update(u)
+    factor = weights(u)
+    assert factor[u[:, 0] != u[:, 1], :2].min() > 2 > 1 > factor[u[:, 0] == u[:, 1], :2].max()
+    slope = torch.where(torch.tensor([True, True, False]), 0.5 - u, -u)
+    assert_close(plain.outputs.grad, slope.sum(0) * scale, rtol=1e-4, atol=1e-3)
+    assert_close(balanced.outputs.grad, (slope * factor).sum(0) * scale, rtol=1e-4, atol=1e-3)
+    with pytest.raises(ValueError, match="^balanced: got 1 for 2 classifiers; need one for each"):
+        ClassifierFit([plain, balanced], augmentations=[lambda x: x] * 2, binary=[True], balanced=[True])
 
 
 def test_counterfactuals_are_judged_with_their_own_labels(data, pair):
@@ -230,6 +255,47 @@ def test_a_change_has_a_price(data, pair):
     assert_close(values[1] - values[0], 2 * change, rtol=1e-3, atol=1e-3)
 
 
+def test_readings_of_what_stays_have_a_price(data, pair):
+    (x, labels), (model, guide) = data, pair
+    jitter(0.3, model.decoder)
+    trace = trace_of(model, guide, x, labels)
+    rows, seen, concepts = ~reserved(x), [], []
+
+    class Reader(nn.Module):
+        """Reads the mean of each channel, up to random numbers that two readings of the same view share."""
+
+        def forward(self, images):
+            return images.mean((2, 3)) * 20
+
+    def view(images):
+        seen.append(images + torch.rand(len(images), 1, 1, 1))
+        return seen[-1]
+
+    model.decoder.register_forward_pre_hook(lambda _, inputs: concepts.append(inputs[0].detach()))
+    values = []
+    for price in (1e-9, 2.0):
+        torch.manual_seed(3)
+        term = ClassifierConsistency([Reader()], augmentations=[view], binary=[True, True, False], preservation=price, weight=1.0)
+        values.append(term(model, trace, labels))
+    _, before, after = (Reader()(images) for images in seen[:3])
+    own = trace.nodes["z"]["value"][rows].detach()
+    # A label that is drawn anew with the same value is the image's own too, and its concept the very same.
+    stays = (concepts[-1] == own).all(-1)
+    assert 0.3 < stays.double().mean() < 0.9
+    assert stays[:, :2].double().mean() > stays[:, 2].double().mean()
+    change = (after - before).abs()
+    # Another classifier may read what stays.
+    torch.manual_seed(3)
+    options = {"augmentations": [view], "binary": [True, True, False], "preservation": 2.0, "weight": 1.0}
+    assert_close(ClassifierConsistency([Reader()], preserver=Constant(torch.ones(N)), **options)(model, trace, labels), values[0])
+    smooth = torch.where(change < 1, 0.5 * change.square(), change - 0.5)
+    assert change.min() < 1 < change.max()
+    assert_close(values[1] - values[0], 2 * (smooth * stays).sum() * len(x) / rows.sum(), rtol=1e-3, atol=1e-3)
+    model.decoder.zero_grad()
+    (values[1] - values[0]).backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.decoder.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -237,6 +303,7 @@ def test_a_change_has_a_price(data, pair):
         ({"share": 0.0}, r"^share: got 0.0; must lie in \(0, 1\]"),
         ({"realism": -1.0}, "^realism: got -1.0; must be >= 0"),
         ({"minimality": -1.0}, "^minimality: got -1.0; must be >= 0"),
+        ({"preservation": -1.0}, "^preservation: got -1.0; must be >= 0"),
     ],
 )
 def test_errors(options, message):

@@ -70,7 +70,7 @@ class Steps(Callback):
 def photographs(data):
     """The recipe whose terms remember labels: with numbers among them, and a classifier that weighs them."""
     torch.manual_seed(1)
-    recipe = Recipe(decoder="hierarchical")
+    recipe = Recipe(decoder="hierarchical", preservation=0.5)
     run = recipe.build(Pendulum("test", size=16).graph, *data)
     return run.model, run.guide, recipe.objective(run)
 
