@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch.nn.functional as F
+from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, constraints
@@ -84,17 +86,17 @@ def check_pixel_noise(share: float, fade: float | None = None) -> None:
     Raises:
         ValueError: If ``share`` lies outside of [0, 1], ``fade`` is not positive, or there is no noise that could fade.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"pixel_noise: got {share}; must lie in [0, 1]")
-    if fade is not None and not fade > 0:
-        raise ValueError(f"fade: got {fade}; must be > 0, or None for pixel noise that does not fade")
+    if not isinstance(share, (Real, Tensor)) or not 0 <= share <= 1:
+        raise ValueError(f"pixel_noise: got {share!r}; must lie in [0, 1]")
+    if fade is not None and (not isinstance(fade, (Real, Tensor)) or not fade > 0):
+        raise ValueError(f"fade: got {fade!r}; must be > 0, or None for pixel noise that does not fade")
     if fade is not None and share == 0:
         raise ValueError(f"fade: got {fade} with pixel_noise 0; must be None where no pixel noise is kept that could fade")
 
 
 def _scale_of(likelihood: Any) -> Tensor:
     base = likelihood
-    while isinstance(base, Independent):
+    while isinstance(base, (Independent, MaskedDistribution)):
         base = base.base_dist
     # LogNormal and its like have those of their base, and are no family of locations: they are not over all real numbers.
     support = getattr(base, "support", None)

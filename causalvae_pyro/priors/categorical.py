@@ -110,6 +110,9 @@ class CategoricalPrior(FixedPrior):
         if not count:
             return value
         valid = f"one of {', '.join(words)}" if words else f"a whole number from 0 to {count - 1}"
+        if getattr(getattr(value, "dtype", None), "kind", "") in ("U", "S", "O"):
+            # NumPy's array of words.
+            value = value.tolist()
         given = value if isinstance(value, (list, tuple)) else [value]
         if any(isinstance(word, str) for word in given):
             if unknown := [word for word in given if word not in words]:

@@ -186,18 +186,29 @@ def test_error_of_a_likelihood_without_location_and_scale(likelihood, name, x):
     counterfactual(model, guide, x, {})
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), "abduct", None])
 def test_errors_of_the_share(share, x):
     with raises("pixel_noise", r"\[0, 1\]") as error:
         counterfactual(*make(), x, {}, pixel_noise=share)
     check_one_line(error)
 
 
-@pytest.mark.parametrize(("share", "fade"), [(1.0, 0.0), (1.0, -1.0), (1.0, float("nan")), (0.0, 0.1)])
+@pytest.mark.parametrize(("share", "fade"), [(1.0, 0.0), (1.0, -1.0), (1.0, float("nan")), (1.0, "slowly"), (0.0, 0.1)])
 def test_errors_of_the_width(share, fade, x):
     with raises("fade", str(fade), "None") as error:
         counterfactual(*make(), x, {}, pixel_noise=share, fade=fade)
     check_one_line(error)
+
+
+def test_noise_under_a_mask(x):
+    class Masked(nn.Module):
+        pixels = True
+
+        def forward(self, output):
+            return dist.Normal(output.sigmoid(), 0.1).mask(torch.ones(SHAPE, dtype=torch.bool)).to_event(3)
+
+    model, guide = make(Masked())
+    assert_close(counterfactual(model, guide, x, {}, pixel_noise=1.0), x)
 
 
 def test_noise_of_vectors_does_not_fade():

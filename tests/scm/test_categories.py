@@ -1,5 +1,6 @@
 """Categories: the Gumbel-max model by its own definition, exact inverses and densities, interventions that give kinds."""
 
+import numpy as np
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
@@ -136,6 +137,7 @@ def test_kinds_are_set_by_number_or_word():
     each = counterfactual(model, guide, x, {"fruit": ["apple", "fig", "plum"]})
     assert torch.equal(each, counterfactual(model, guide, x, {"fruit": torch.tensor([0.0, 3.0, 2.0])}))
     assert torch.equal(each[2], images[2])
+    assert torch.equal(each, counterfactual(model, guide, x, {"fruit": np.array(["apple", "fig", "plum"])}))
     left = counterfactual(model, guide, x, {"fruit": torch.tensor([torch.nan, 3.0, 2.0])})
     assert torch.equal(left[0], counterfactual(model, guide, x, {})[0])
     natural = model.prior.to_labels(counterfactual(model, guide, x, {}, return_latents=True)[1])[:, FRUIT]
