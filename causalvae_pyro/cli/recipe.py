@@ -63,7 +63,7 @@ def choose(
         decoder = "sprites" if arguments.label_share == 1 else "conv"
     if decoder in (None, "auto"):
         # With few labels the others are untried, and with patience they would always stop early.
-        few = arguments.label_share < 1 or arguments.patience is not None
+        few = arguments.label_share < 1 or arguments.patience is not None or Recipe().labelled_repeats(labels) > 1
         options["candidates"] = ("conv",) if few else CANDIDATES
     else:
         options["decoder"] = decoder

@@ -124,9 +124,12 @@ def run(arguments: argparse.Namespace) -> None:
     epochs, batch_size = schedule(arguments, recipe, len(images))
     precision = arguments.mixed_precision or ("bf16" if photographs and has_bf16(device) else None)
     semi: dict[str, Any] = {}
-    if arguments.label_share < 1:
+    repeats = 1 if recipe.grouped else recipe.labelled_repeats(labels)
+    # A table of one's own may lack most of them.
+    if arguments.label_share < 1 or repeats > 1:
         labelled = len(labels) - int(labels.isnan().any(1).sum())
-        semi = {"label_share": arguments.label_share, "labelled": labelled, "labelled_repeats": recipe.labelled_repeats(labels)}
+        share = arguments.label_share if arguments.label_share < 1 else round(labelled / len(labels), 4)
+        semi = {"label_share": share, "labelled": labelled, "labelled_repeats": repeats}
     config = {
         "data": description,
         "training": {

@@ -133,6 +133,29 @@ def test_rows_for_validation_are_used_for_it(faces, tmp_path, capsys, monkeypatc
     assert "40 images are held out for validation, as the table has it\n" in capsys.readouterr().out
 
 
+def test_a_table_that_lacks_most_labels_is_one_of_few(faces, tmp_path, capsys, monkeypatch):
+    given = {}
+
+    def spy(model, guide, data, **options):
+        given.update(options)
+        return fit(model, guide, data, **options)
+
+    monkeypatch.setattr("causalvae_pyro.cli.train.fit", spy)
+    monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
+    header, *rows = (faces / "labels.csv").read_text().splitlines()
+    # One in ten has labels: of 270 images to train on 27, shown twice.
+    rows = [row if i % 10 == 0 else row.partition(",")[0] + ",," for i, row in enumerate(rows)]
+    split = [f"{row},{'test' if i >= 270 else 'train'}" for i, row in enumerate(rows)]
+    (tmp_path / "labels.csv").write_text("\n".join([f"{header},split", *split]) + "\n")
+    words = ["train", "--images", str(faces / "images"), "--labels", str(tmp_path / "labels.csv"), "--decoder", "conv"]
+    words += ["--graph", str(faces / "graph.json"), "--size", "16", "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert "with the labels of 27 images, each shown 2 times an epoch\n" in capsys.readouterr().out
+    assert given["labelled_repeats"] == 2
+    training = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
+    assert (training["label_share"], training["labelled"]) == (0.1, 27)
+
+
 def test_labels_that_are_hidden_say_nothing(faces, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("causalvae_pyro.cli.train.score", lambda *args, **options: None)
     words = ["train", *own(faces), "--size", "16", "--epochs", "1", "--label-share", "0.1", "--out", str(tmp_path / "run")]
