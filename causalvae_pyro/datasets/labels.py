@@ -128,7 +128,7 @@ class LabelTable:
             _check_precision(known, f"{what}, column {column!r}")
         labels = torch.from_numpy(values).float()
         check_varies(labels, concepts, what)
-        signs = [column not in kinds and _is_signs(known) for column, known in zip(concepts, values.T, strict=True)]
+        signs = [not words.get(column) and _is_signs(known) for column, known in zip(concepts, values.T, strict=True)]
         labels = torch.where(torch.tensor(signs), (labels + 1) / 2, labels)
         splits = [SPLIT_WORDS[word.lower()] for word in columns[SPLIT]] if by_split else None
         recoded = tuple(column for column, sign in zip(concepts, signs, strict=True) if sign)
@@ -175,6 +175,9 @@ def _kinds(cells: Sequence[str], declared: bool, what: str) -> tuple[str, ...] |
         # As a word, 1 would be the name of a kind, and to ``do`` the place of another.
         if words := [cell for cell in known if not _is_number(cell)]:
             raise ValueError(f"{what}: got the word {words[0]!r} and the number {numbers[0]!r}; a category takes either")
+        if set(map(float, numbers)) == {-1.0, 1.0}:
+            # They become 0 and 1.
+            return 2
         if odd := [cell for cell in numbers if not float(cell).is_integer() or float(cell) < 0]:
             raise ValueError(f"{what}: got {odd[0]!r}; a category takes words, or whole numbers from 0 to {_MOST_KINDS - 1}")
         count = int(max(map(float, numbers))) + 1

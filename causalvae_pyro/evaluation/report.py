@@ -149,6 +149,7 @@ def _page(run: Run, metrics: dict[str, Any], figures: dict[str, bytes]) -> str:
         "causalvae_pyro.evaluation",
         "report.html",
         graph=run.graph,
+        chosen=run.config.get("chosen", ""),
         counterfactuals="cf_score" in metrics,
         sections=score_sections(metrics),
         figures=[(*_CAPTIONS[name], base64.b64encode(content).decode()) for name, content in figures.items()],

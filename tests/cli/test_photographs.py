@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from markupsafe import escape
 from PIL import Image
 
 from causalvae_pyro import fit, load
@@ -56,6 +57,7 @@ def test_photographs_are_recognised(faces, tmp_path, capsys, monkeypatch):
     run = load(out)
     assert isinstance(run.model.decoder, HierarchicalDecoder)
     assert "(decoder 'hierarchical')" in run.config["chosen"]
+    assert f"<p>Chosen by the data: {escape(run.config['chosen'])}.</p>" in (out / "report.html").read_text()
     assert run.config["training"]["batch_size"] == 32
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics["predicted"]["do"]["smile"]["set"]) == {"accuracy", "f1", "auc"}

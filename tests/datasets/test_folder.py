@@ -110,10 +110,10 @@ def test_signs_become_0_and_1(tmp_path):
     data = load(tmp_path, split="train")
     assert data.recoded == ()
     assert data.labels[:3, 1].tolist()[1:] == [-1, 1]
-    # A category has its own numbers.
+    # Of a category too.
     rows_of(lambda i: f"{i % 2 * 2 - 1},x,{i}")(tmp_path)
     data = load(tmp_path, categories=["shade"])
-    assert (data.recoded, data.kinds) == ((), {"shade": ("-1", "1")})
+    assert (data.recoded, data.kinds) == (("shade",), {"shade": 2})
     assert data.labels[:, 1].tolist() == [i % 2 for i in range(10)]
 
 
