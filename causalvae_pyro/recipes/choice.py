@@ -145,7 +145,7 @@ def _decoder(
     if tried and share <= _DOUBTFUL:
         errors = _try(candidates, Recipe(**options), images[complete], labels[complete])
     if share > _OWN_NOISE and errors:
-        left = min(errors.values()) / _variance(images[complete])
+        left = min(filter(math.isfinite, errors.values()), default=math.inf) / _variance(images[complete])
         if left < share:
             said, share = f"{said} by their neighbours, but a decoder {100 * left:.0f} %", left
     if share > _OWN_NOISE:
