@@ -14,6 +14,7 @@ def test_html_is_escaped_in_the_report():
     values = {
         "graph": CausalGraph(["a", "b"], [("a", "b")]),
         "counterfactuals": True,
+        "chosen": BAD,
         "sections": [Section(BAD, [BAD], [[BAD]])],
         "figures": [(BAD, BAD, BAD)],
         "config": BAD,
@@ -22,7 +23,7 @@ def test_html_is_escaped_in_the_report():
     # The picture is the template's own.
     assert page.count("<img") == 1
     assert "<img src=x" not in page
-    assert page.count("&lt;img src=x onerror=alert(1)&gt; &amp; &#34;&#39;") == 8
+    assert page.count("&lt;img src=x onerror=alert(1)&gt; &amp; &#34;&#39;") == 9
     assert "<p>Concepts: a, b. Edges: a → b.</p>" in page
     # A name that the template needs and does not get is an error.
     with pytest.raises(jinja2.UndefinedError, match="config"):
