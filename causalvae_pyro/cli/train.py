@@ -154,7 +154,7 @@ def run(arguments: argparse.Namespace) -> None:
     with stages.stage("start") as note:
         pair = recipe.build(train_data.graph, images, labels, config, kinds=kinds, groups=groups)
         parameters = sum(p.numel() for module in (pair.model, pair.guide) for p in module.parameters())
-        note(f"{parameters / 1e6:.2f} million parameters, on {device}")
+        note(f"{parameters / 1e6:.2f} million parameters, on {device}{_parts_seen(pair.config.get('start', {}))}")
     if unseen := pair.config.get("unseen"):
         stages.say(f"hardly any image has {', '.join(map(pair_text, unseen))}: counterfactuals of that kind are not learned")
     checkpoint = TrainingCheckpoint(
@@ -246,6 +246,14 @@ def _calibrate(run: Run, images: Tensor, labels: Tensor, out: Path) -> bool:
     guide = run.guide.guide if isinstance(run.guide, CalibratedGuide) else run.guide
     save(Run(run.model, calibrate(run.model, guide, images, labels), run.config), out)
     return True
+
+
+def _parts_seen(start: dict[str, Any]) -> str:
+    """What a decoder of parts has to say on its start."""
+    if start.get("unexplained") is None:
+        return ""
+    explained = max(0.0, 1 - start["unexplained"])
+    return f"; {start['sprites']} parts seen in the images explain {100 * explained:.0f} % of their variance before training"
 
 
 def _hold_out(rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

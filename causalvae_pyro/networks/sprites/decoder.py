@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from causalvae_pyro.networks.decoders import _Decoder
 from causalvae_pyro.networks.shapes import check_at_least, check_image_shape
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE, Sprites, composite, render_layers
 from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
-from causalvae_pyro.networks.sprites.start import Start, check_concepts, find_start
+from causalvae_pyro.networks.sprites.start import Start, best_start, check_concepts, find_start
 from causalvae_pyro.utils.images import check_images
 
 __all__ = ["SpriteDecoder"]
@@ -103,6 +103,12 @@ class SpriteDecoder(_Decoder):
     pixels_y: Tensor
 
     _fewest = 1
+    # Where nothing is seen.
+    _usual = 6
+
+    unexplained_at_start: float | None = None
+    """The share of the pixels' variance that the parts found by :meth:`from_images` leave before any training; None where no
+    concepts said where they are."""
 
     lr_factor = 4.0
     """Steps of :func:`~causalvae_pyro.fit` are so many times longer: there are few parameters, each with a meaning of its own."""
@@ -122,9 +128,26 @@ class SpriteDecoder(_Decoder):
         """
         check_images(images, "images")
         cls(tuple(images.shape[1:]), num_concepts, dim, **{**kwargs, "sprites": 1})._check_images(images)  # type: ignore[arg-type]
-        start = find_start(images)
-        kwargs.setdefault("sprites", len(start.parts) or 6)
-        decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **kwargs)  # type: ignore[arg-type]
+        return cls._best(images, num_concepts, dim, concepts, kwargs)[0]
+
+    @classmethod
+    def _best(
+        cls, images: Tensor, num_concepts: int, dim: int, concepts: Tensor | None, kwargs: Mapping[str, object]
+    ) -> tuple[Self, Start]:
+        if concepts is not None:
+            check_concepts(concepts, len(images), num_concepts, dim)
+        decoder, start, unexplained = best_start(
+            images, concepts, lambda start: cls._begun(start, images, num_concepts, dim, concepts, kwargs)
+        )
+        decoder.unexplained_at_start = unexplained
+        return decoder, start
+
+    @classmethod
+    def _begun(
+        cls, start: Start, images: Tensor, num_concepts: int, dim: int, concepts: Tensor | None, kwargs: Mapping[str, object]
+    ) -> Self:
+        widths = {"sprites": len(start.parts) or cls._usual, **kwargs}
+        decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **widths)  # type: ignore[arg-type]
         decoder.begin(start, concepts)
         return decoder
 

@@ -10,7 +10,6 @@ from typing_extensions import Self
 
 from causalvae_pyro.networks.fields import Fields
 from causalvae_pyro.networks.sprites.decoder import _GAIN, SpriteDecoder, _AdditiveEffects
-from causalvae_pyro.networks.sprites.start import find_start
 from causalvae_pyro.utils.images import check_images, scale_images
 
 __all__ = ["SceneDecoder"]
@@ -24,6 +23,8 @@ _SLOPE = 0.05
 # Parts that start with so much of the error of a regression of the pixels have not been seen right.
 _BETTER = 0.1
 _FEWEST = 50
+# Each layer is left out in turn, on so many images.
+_ASKED = 100
 
 
 class SceneDecoder(SpriteDecoder):
@@ -66,6 +67,7 @@ class SceneDecoder(SpriteDecoder):
         self.tints_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden, self.image_shape[0] + 1)
 
     _fewest = 0
+    _usual = 0
 
     @classmethod
     def from_images(  # type: ignore[override]
@@ -81,24 +83,23 @@ class SceneDecoder(SpriteDecoder):
             **kwargs: Passed on to the class.
         """
         check_images(images, "images")
-        shape = tuple(images.shape[1:])
         if "sprites" in kwargs:
-            decoder = cls(shape, num_concepts, dim, **kwargs)  # type: ignore[arg-type]
+            decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **kwargs)  # type: ignore[arg-type]
             decoder.initialise(images, concepts)
             return decoder
-        start = find_start(images)
-        while True:
-            decoder = cls(shape, num_concepts, dim, **{**kwargs, "sprites": len(start.parts)})  # type: ignore[arg-type]
-            decoder.begin(start, concepts)
-            if concepts is None or not start.parts:
-                return decoder
+        decoder, start = cls._best(images, num_concepts, dim, concepts, kwargs)
+        while concepts is not None and start.parts:
             sample = concepts[start.chosen.to(concepts.device)].to(decoder.base)
             known = ~sample.isnan().flatten(1).any(1)
             seen = scale_images(images[start.chosen.to(images.device)]).to(decoder.base)[known]
             kept = decoder._useful(seen, sample[known])
             if len(kept) == len(start.parts):
-                return decoder
+                break
             start.parts = [start.parts[k] for k in kept]
+            decoder = cls._begun(start, images, num_concepts, dim, concepts, kwargs)
+            variance = (seen - seen.mean(0)).square().mean().clamp(min=1e-12)
+            decoder.unexplained_at_start = decoder._error(seen, sample[known]) / variance.item()
+        return decoder
 
     def effects(self, z: Tensor) -> Tensor:
         """Each concept's effect on each layer, ``[K, N, n, 6 + C + 1]``: as :class:`SpriteDecoder` has it, colour and opacity."""
@@ -121,10 +122,10 @@ class SceneDecoder(SpriteDecoder):
         if len(images) < _FEWEST:
             return every
         with torch.no_grad():
-            error, opacity = self._error(images, concepts), self.opacity.clone()
-            if _error_of_regression(images, concepts) < _BETTER * error:
+            if _error_of_regression(images, concepts) < _BETTER * self._error(images, concepts):
                 return []
-            without = []
+            images, concepts = images[:_ASKED], concepts[:_ASKED]
+            error, opacity, without = self._error(images, concepts), self.opacity.clone(), []
             for k in every:
                 self.opacity[k] = -1.0
                 without.append(self._error(images, concepts))

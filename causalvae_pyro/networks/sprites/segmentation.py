@@ -11,10 +11,18 @@ from torch import Tensor
 
 from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
 
-__all__ = ["Part", "find_background", "find_moving_parts", "find_parts"]
+__all__ = ["Part", "find_background", "find_moving_parts", "find_parts", "find_steady_background"]
 
 # Pixels whose colours are closer than this, in [0, 1] units, may belong to one part.
 _BANDWIDTH = 0.35
+
+# Pixels differ from the background by more than this, on average over the colours.
+_CONTRAST = 1 / 6
+
+# Colours at one place that are closer than this are one colour; so many images are asked which of theirs is the most common.
+_ALIKE = 0.08
+_ASKED = 60
+_PLACES = 256
 
 # What is seen at a place in this share of the images can lie behind what is seen there in the others; what is seen in fewer
 # than the second share is no part of its own.
@@ -79,7 +87,26 @@ def find_background(images: Tensor) -> Tensor:
     return result.T.reshape(colours, height, width)
 
 
-def find_parts(images: Tensor, background: Tensor) -> list[Part]:
+def find_steady_background(images: Tensor) -> Tensor:
+    """What most images show at each place, ``[C, H, W]``, whatever lies elsewhere.
+
+    For backgrounds with a texture, whose colours say nothing of what lies behind what. What rises and falls, and is at a place
+    more often than what is behind it, is taken for the background here; :func:`find_background` knows better.
+
+    Args:
+        images: ``[N, C, H, W]`` in [0, 1], on the CPU.
+    """
+    result = []
+    for pixels in images.flatten(2).permute(2, 0, 1).split(_PLACES):
+        asked = pixels[:, :: max(1, len(images) // _ASKED)]
+        alike = torch.cdist(asked, pixels) < _ALIKE
+        most = alike.sum(2).argmax(1)
+        shown = alike[torch.arange(len(alike)), most]
+        result.append(torch.where(shown[..., None], pixels, torch.nan).nanmedian(1).values)
+    return torch.cat(result).T.reshape(images.shape[1:])
+
+
+def find_parts(images: Tensor, background: Tensor, contrast: float = _CONTRAST) -> list[Part]:
     """The parts of scenes over a fixed background, largest first.
 
     Pixels unlike the background are grouped by colour (mean shift) and, within each image, into connected regions. A colour
@@ -90,9 +117,10 @@ def find_parts(images: Tensor, background: Tensor) -> list[Part]:
     Args:
         images: ``[N, C, H, W]`` in [0, 1], on the CPU.
         background: ``[C, H, W]``.
+        contrast: By how much pixels of a part differ from the background at least, on average over the colours.
     """
     count, _, height, width = images.shape
-    different = (images - background).abs().mean(1) > 1 / 6
+    different = (images - background).abs().mean(1) > contrast
     pixels = images.movedim(1, -1)[different]
     if len(pixels) < max(10, count // 10):
         return []

@@ -1,4 +1,4 @@
-"""Small scenes before backgrounds of their own."""
+"""Small scenes before backgrounds of their own, and before one of all colours."""
 
 import torch
 
@@ -19,3 +19,20 @@ def before_backgrounds(count=200, side=16, seed=1):
     masks = (line - x[:, None, None]) ** 2 + (line[:, None] - y[:, None, None]) ** 2 < 0.3**2
     images = torch.where(masks[:, None], torch.tensor([0.9, 0.05, 0.05])[:, None, None], images)
     return images, z[..., None], masks
+
+
+def before_a_texture(count=200, side=24, seed=1):
+    """A red and a blue square that a concept each moves along a row, before pixels of any colour, the same in all images.
+
+    Returns:
+        Images ``[N, 3, side, side]``, concepts ``[N, 2, 1]`` in [-1, 1], and the background ``[3, side, side]``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    background = torch.rand(3, side, side, generator=generator)
+    images = background.repeat(count, 1, 1, 1)
+    z = 2 * torch.rand(count, 2, generator=generator) - 1
+    columns = ((z + 1) / 2 * (side - 7)).round().long().tolist()
+    for image, starts in zip(images, columns, strict=True):
+        for row, start, colour in zip((2, side - 9), starts, ([0.9, 0.1, 0.1], [0.1, 0.1, 0.9]), strict=True):
+            image[:, row : row + 7, start : start + 7] = torch.tensor(colour)[:, None, None]
+    return images, z[..., None], background
