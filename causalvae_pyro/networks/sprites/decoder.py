@@ -105,6 +105,8 @@ class SpriteDecoder(_Decoder):
     _fewest = 1
     # Where nothing is seen.
     _usual = 6
+    # Whether it can draw what changes where it is.
+    _in_place = False
 
     unexplained_at_start: float | None = None
     """The share of the pixels' variance that the parts found by :meth:`from_images` leave before any training; None where no
@@ -137,7 +139,7 @@ class SpriteDecoder(_Decoder):
         if concepts is not None:
             check_concepts(concepts, len(images), num_concepts, dim)
         decoder, start, unexplained = best_start(
-            images, concepts, lambda start: cls._begun(start, images, num_concepts, dim, concepts, kwargs)
+            images, concepts, lambda start: cls._begun(start, images, num_concepts, dim, concepts, kwargs), in_place=cls._in_place
         )
         decoder.unexplained_at_start = unexplained
         return decoder, start

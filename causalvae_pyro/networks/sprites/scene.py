@@ -20,8 +20,6 @@ _LOGITS = 0.25
 # Black and white have no slope, and yet fields change them.
 _SLOPE = 0.05
 
-# Parts that start with so much of the error of a regression of the pixels have not been seen right.
-_BETTER = 0.1
 _FEWEST = 50
 # Each layer is left out in turn, on so many images.
 _ASKED = 100
@@ -68,6 +66,7 @@ class SceneDecoder(SpriteDecoder):
 
     _fewest = 0
     _usual = 0
+    _in_place = True
 
     @classmethod
     def from_images(  # type: ignore[override]
@@ -117,13 +116,11 @@ class SceneDecoder(SpriteDecoder):
         return self.fields(concepts), self.tints_of_concepts(concepts).sum(2)
 
     def _useful(self, images: Tensor, concepts: Tensor) -> list[int]:
-        """The layers to keep: none where all is better seen as change in place, else all but the one that only does harm."""
+        """The layers to keep: all but the one that only does harm."""
         every = list(range(self.sprites))
         if len(images) < _FEWEST:
             return every
         with torch.no_grad():
-            if _error_of_regression(images, concepts) < _BETTER * self._error(images, concepts):
-                return []
             images, concepts = images[:_ASKED], concepts[:_ASKED]
             error, opacity, without = self._error(images, concepts), self.opacity.clone(), []
             for k in every:
@@ -135,15 +132,3 @@ class SceneDecoder(SpriteDecoder):
 
     def _error(self, images: Tensor, concepts: Tensor) -> float:
         return (self(concepts).sigmoid() - images).square().mean().item()
-
-
-def _error_of_regression(images: Tensor, concepts: Tensor) -> float:
-    """What a regression of each pixel on the concepts, their squares and products leaves: of half of the images on the others."""
-    z = concepts.flatten(1)
-    first, second = torch.tril_indices(z.shape[1], z.shape[1])
-    features = torch.cat([torch.ones_like(z[:, :1]), z, z[:, first] * z[:, second]], 1).double()
-    pixels, half = images.flatten(1).double(), len(images) // 2
-    seen = features[:half]
-    ridge = 1e-2 * half * torch.eye(seen.shape[1], dtype=seen.dtype, device=seen.device)
-    coefficients = torch.linalg.solve(seen.T @ seen + ridge, seen.T @ pixels[:half])
-    return (features[half:] @ coefficients - pixels[half:]).square().mean().item()
