@@ -52,7 +52,7 @@ def test_parts(data):
     assert isinstance(run.guide, IterativeGuide)
     assert type(run.guide.guide.encoder) is SpatialEncoder
     assert run.config["recipe"]["decoder"] == "sprites"
-    assert run.config["start"]["sprites"] == run.model.decoder.sprites
+    assert run.config["start"]["parts"] == run.model.decoder.sprites
     assert 0 < run.config["start"]["unexplained"] < 1
     objective = recipe.objective(run)
     assert objective.teacher_forcing == 1.0

@@ -250,10 +250,12 @@ def _calibrate(run: Run, images: Tensor, labels: Tensor, out: Path) -> bool:
 
 def _parts_seen(start: dict[str, Any]) -> str:
     """What a decoder of parts has to say on its start."""
+    if start.get("parts") == 0:
+        return "; no parts are seen in the images"
     if start.get("unexplained") is None:
         return ""
     explained = max(0.0, 1 - start["unexplained"])
-    return f"; parts seen in the images ({start['sprites']}) explain {100 * explained:.0f} % of their variance before training"
+    return f"; parts seen in the images ({start['parts']}) explain {100 * explained:.0f} % of their variance before training"
 
 
 def _hold_out(rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -60,14 +60,13 @@ def choose_recipe(
 ) -> tuple[Recipe, str]:
     """The recipe that fits the data.
 
-    Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`, less what falls as images
-    grow in number), and none of the decoders
-    below explains it, it is the one for images with much of their own. If more than half of the concepts move parts of one
-    colour, these lie before a background of each image's own. Else it is chosen whether mirrored images keep their labels, which
-    small changes of an image do (:func:`~causalvae_pyro.recipes.views.telling_changes` and
-    :func:`~causalvae_pyro.recipes.views.misread_after`) and, with groups, whether images of one group share what the labels do
-    not say. If they do, and a basis of some groups' images says more of another group than the mean image of its labels, the
-    decoder is the bilinear one.
+    Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`, less what falls as
+    images grow in number), and none of the decoders below explains it, it is the one for images with much of their own. If more
+    than half of the concepts move parts of one colour, these lie before a background of each image's own. Else it is chosen
+    whether mirrored images keep their labels, which small changes of an image do
+    (:func:`~causalvae_pyro.recipes.views.telling_changes` and :func:`~causalvae_pyro.recipes.views.misread_after`) and, with
+    groups, whether images of one group share what the labels do not say. If they do, and a basis of some groups' images says
+    more of another group than the mean image of its labels, the decoder is the bilinear one.
 
     Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and compared on images held
     out whose effects their causes predict least: of all images they are the most like interventions. The first of sprites, scene

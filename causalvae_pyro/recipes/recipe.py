@@ -227,7 +227,7 @@ class Recipe:
         if self.decoder in ("sprites", "scene"):
             kind = SpriteDecoder if self.decoder == "sprites" else SceneDecoder
             decoder: nn.Module = kind.from_images(images, n, self.dim, concepts=label_concepts(prior, labels))
-            config["start"] = {"sprites": decoder.sprites, "unexplained": decoder.unexplained_at_start}
+            config["start"] = {"parts": decoder.parts_at_start, "unexplained": decoder.unexplained_at_start}
             # From the error of an image without sprites, as fast as the image improves: the sparsity weight is relative to it.
             spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor
             likelihood = GaussianLikelihood(spread, learn_scale=True, min_scale=_GREY_LEVEL, lr_factor=faster)

@@ -112,6 +112,9 @@ class SpriteDecoder(_Decoder):
     """The share of the pixels' variance that the parts found by :meth:`from_images` leave before any training; None where no
     concepts said where they are."""
 
+    parts_at_start = 0
+    """How many parts :meth:`from_images` has found; where it finds none there may be layers all the same."""
+
     lr_factor = 4.0
     """Steps of :func:`~causalvae_pyro.fit` are so many times longer: there are few parameters, each with a meaning of its own."""
 
@@ -141,7 +144,7 @@ class SpriteDecoder(_Decoder):
         decoder, start, unexplained = best_start(
             images, concepts, lambda start: cls._begun(start, images, num_concepts, dim, concepts, kwargs), in_place=cls._in_place
         )
-        decoder.unexplained_at_start = unexplained
+        decoder.unexplained_at_start, decoder.parts_at_start = unexplained, len(start.parts)
         return decoder, start
 
     @classmethod

@@ -98,6 +98,7 @@ class SceneDecoder(SpriteDecoder):
             decoder = cls._begun(start, images, num_concepts, dim, concepts, kwargs)
             variance = (seen - seen.mean(0)).square().mean().clamp(min=1e-12)
             decoder.unexplained_at_start = decoder._error(seen, sample[known]) / variance.item()
+            decoder.parts_at_start = len(start.parts)
         return decoder
 
     def effects(self, z: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def test_a_poor_start_is_noticed_and_another_way_is_taken(kind):
         # Worse than the mean image: the background's colours were taken for parts.
         assert (first(z).sigmoid() - images).square().mean() > variance
     decoder = kind.from_images(images, 2, concepts=z, canvas=16)
-    assert decoder.sprites == 2
+    assert decoder.sprites == decoder.parts_at_start == 2
     with torch.no_grad():
         left = (decoder(z).sigmoid() - images).square().mean() / variance
     assert left < 0.4
@@ -32,3 +32,10 @@ def test_without_concepts_nothing_is_known_of_a_start():
     assert SpriteDecoder.from_images(images, 2, canvas=4).unexplained_at_start is None
     few = torch.where(torch.arange(60)[:, None, None] < 30, z, torch.nan)
     assert SpriteDecoder.from_images(images, 2, canvas=4, concepts=few).unexplained_at_start is None
+
+
+def test_layers_without_parts_are_not_called_parts():
+    # Nothing moves.
+    images, z = torch.rand(1, 3, 16, 16).repeat(60, 1, 1, 1), torch.rand(60, 2, 1)
+    decoder = SpriteDecoder.from_images(images, 2, canvas=4, concepts=z)
+    assert (decoder.sprites, decoder.parts_at_start) == (6, 0)
