@@ -14,6 +14,9 @@ from causalvae_pyro.utils.progress import tracked
 
 __all__ = ["Predictor"]
 
+# Of the correction of the output layer, in units of the features' mean variance.
+_RIDGE = 1e-3
+
 
 class Predictor(nn.Module):
     """A small convolutional network for regression or classification, the judge of *effectiveness*.
@@ -132,6 +135,40 @@ class Predictor(nn.Module):
                 optimizer.step()
                 schedule.step()
         self.eval()
+        if not self.classify:
+            self._calibrate(images, targets, augment, augment_pairs)
+
+    @torch.no_grad()
+    def _calibrate(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        augment: Callable[[Tensor], Tensor] | None,
+        augment_pairs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
+    ) -> None:
+        """Ridge regression of what the output layer leaves, in evaluation mode.
+
+        Means over a batch and running means differ by more than they should for numbers: readings were off by a constant.
+        """
+        features, left = [], []
+        for x, target in zip(images.split(512), targets.split(512), strict=True):
+            x, target = self._scaled(x), target.to(self.shift.device)
+            x = x if augment is None else augment(x)
+            x, target = (x, target) if augment_pairs is None else augment_pairs(x, target)
+            # In double precision, which not every device has.
+            features.append(self._features(x).cpu().double())
+            left.append(((target - self(x)) / self.scale).cpu().double())
+        inputs, residuals = torch.cat(features), torch.cat(left)
+        for i, residual in enumerate(residuals.T):
+            known = ~residual.isnan()
+            own, residual = inputs[known], residual[known]
+            mean, centred = own.mean(0), own - own.mean(0)
+            gram = centred.T @ centred
+            # The constant is free; the rest has to be worth its size.
+            penalty = _RIDGE * gram.trace() / len(gram) + torch.finfo(gram.dtype).eps
+            weight = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype), centred.T @ residual)
+            self.output.weight[i] += weight.to(self.output.weight)
+            self.output.bias[i] += (residual.mean() - mean @ weight).to(self.output.bias)
 
     def _squared_error(self, output: Tensor, target: Tensor) -> Tensor:
         """The mean over the known targets of a batch, standardised."""

@@ -83,3 +83,12 @@ def test_a_target_without_any_value_is_refused():
     labels[:, 2] = torch.nan
     with pytest.raises(ValueError, match=r"^targets: all values of column 2 are missing"):
         Predictor((1, 8, 8), 3).fit(torch.rand(20, 1, 8, 8), labels)
+
+
+def test_numbers_are_read_without_a_bias():
+    """Running means of the batch normalisation used to shift what is read in evaluation mode."""
+    images, targets = squares(400)
+    predictor = Predictor((1, 12, 12), 2)
+    predictor.fit(images, targets, epochs=4, batch_size=16)
+    found = predictor.predict(images)
+    assert ((found - targets).mean(0).abs() < 1e-3 * targets.std(0)).all()
