@@ -190,16 +190,16 @@ class SpriteDecoder(_Decoder):
         with torch.no_grad():
             self.background.copy_(torch.logit(start.background.clamp(4e-3, 1 - 4e-3)) / _GAIN)
             for k, part in enumerate(start.parts[: self.sprites]):
-                poses = find_poses(part.masks, self.opacity.shape[-1])
+                z = None if chosen is None else chosen[part.images]
+                poses = find_poses(part.masks, self.opacity.shape[-1], z)
                 position, size, rotation = np.split(poses.values.mean(0), [2, 4])
                 self.colour[k] = torch.logit(torch.as_tensor(part.colour).clamp(0.02, 0.98)) / _GAIN
                 self.opacity[k, 0] = torch.logit(torch.as_tensor(poses.shape).clamp(5e-3, 1 - 5e-3)) / _GAIN
                 self.base[k, 0, :2] = torch.as_tensor(position)
                 self.size[k, 0] = torch.as_tensor(size).clamp(0.06, 1.0)
                 self.base[k, 0, 4:5] = torch.as_tensor(rotation)
-                if chosen is None:
+                if z is None:
                     continue
-                z = chosen[part.images]
                 complete = ~np.isnan(z).any((1, 2))
                 for number, target in enumerate(poses.values[complete].T if complete.sum() > 10 * n * d else ()):
                     effect = sparse_regression(z[complete], target)

@@ -17,6 +17,14 @@ _SIZE_OF_SPREAD = 3.5
 # Turned poses have to make the mean shape so much sharper than upright ones.
 _SHARPER = 0.8
 
+# What turns with a concept: axes, turned back by it, have a mean of so much (1 where all are the same). It turns at most this
+# often from a standard deviation below the concept's mean to one above.
+_TURNED_BACK = 0.8
+_MOST_TURNS, _TURNS = 1.5, 300
+# A part turns about a point if its angle spreads by so much, in radians, and the point stays where it is but for this share of
+# the variance of the part's place.
+_TURNING, _STAYS = 0.3, 0.1
+
 
 @dataclass(frozen=True)
 class Poses:
@@ -36,21 +44,24 @@ class Poses:
         return float((self.shape * (1 - self.shape)).sum() / self.shape.sum())
 
 
-def find_poses(masks: NDArray, side: int) -> Poses:
+def find_poses(masks: NDArray, side: int, concepts: NDArray | None = None) -> Poses:
     """Poses in which a part looks much the same in all images.
 
     Things that grow and shrink are the same once stretched onto each other, things that turn once turned. Both are tried,
-    by the mean and the covariance of the pixels, and turning has to pay.
+    by the mean and the covariance of the pixels, and turning has to pay. The canvas of what turns about a point, as a clock's
+    hand does, is centred there.
 
     Args:
         masks: Pixels of the part, ``[M, H, W]``, at least one in each image.
         side: Pixels of the canvas along each side.
+        concepts: ``[M, n, d]``, NaN where missing. An axis has no direction; where axes turn with a concept, angles beyond a
+            quarter turn of their mean are told by it.
     """
-    upright, turned = (_poses(masks, side, turn) for turn in (False, True))
+    upright, turned = (_poses(masks, side, turn, concepts) for turn in (False, True))
     return turned if turned.blur < _SHARPER * upright.blur else upright
 
 
-def _poses(masks: NDArray, side: int, turn: bool) -> Poses:
+def _poses(masks: NDArray, side: int, turn: bool, concepts: NDArray | None) -> Poses:
     count, height, width = masks.shape
     grids = np.meshgrid(*((2 * np.arange(n) + 1) / n - 1 for n in (width, height)), indexing="xy")
     places = np.stack([grid.ravel() for grid in grids], 1)
@@ -64,13 +75,51 @@ def _poses(masks: NDArray, side: int, turn: bool) -> Poses:
     angle = np.zeros(count)
     if turn:
         angle = np.arctan2(2 * xy, xx - yy) / 2
-        # An axis has no direction: all within a quarter turn of their mean.
-        middle = np.angle(np.exp(2j * angle).mean()) / 2
-        angle = middle + (angle - middle + np.pi / 2) % np.pi - np.pi / 2
+        angle = _unwrapped(angle, concepts)
         around, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
         xx, yy = around + half, np.maximum(around - half, within.min())
     sizes = _SIZE_OF_SPREAD * np.sqrt(np.stack([xx, yy], 1))
+    if turn:
+        arm = _arm(centres, angle)
+        centres, sizes = centres + _rotated(arm, angle), sizes + np.abs(arm)
     return Poses(np.concatenate([centres, sizes, angle[:, None]], 1), _mean_shape(masks, centres, sizes, angle, side))
+
+
+def _unwrapped(angles: NDArray, concepts: NDArray | None) -> NDArray:
+    """Directions ``[M]`` of axes at these angles: within a quarter turn of their mean, or of what one concept says."""
+    expected = np.zeros_like(angles)
+    known = np.ones(len(angles), bool) if concepts is None else ~np.isnan(concepts).any((1, 2))
+    if concepts is not None and known.any():
+        columns = concepts.reshape(len(concepts), -1)[known]
+        z = (columns - columns.mean(0)) / np.maximum(columns.std(0), 1e-12)
+        rates = np.linspace(-np.pi * _MOST_TURNS, np.pi * _MOST_TURNS, _TURNS + 1)
+        axes = np.exp(2j * angles[known])
+        # [rates, columns]
+        means = np.abs(np.einsum("m,rmj->rj", axes, np.exp(-2j * rates[:, None, None] * z))) / len(z)
+        rate, column = np.unravel_index(means.argmax(), means.shape)
+        if means.max() > _TURNED_BACK:
+            expected[known] = rates[rate] * z[:, column]
+    middle = np.angle(np.exp(2j * (angles - expected)[known]).mean()) / 2 if known.any() else 0.0
+    expected = expected + middle
+    return expected + (angles - expected + np.pi / 2) % np.pi - np.pi / 2
+
+
+def _arm(centres: NDArray, angles: NDArray) -> NDArray:
+    """From the centre of a part to the point that it turns about, in its own directions, ``[2]``; 0 where it has none."""
+    if angles.std() < _TURNING:
+        return np.zeros(2)
+    cos, sin, one, nil = np.cos(angles), np.sin(angles), np.ones(len(angles)), np.zeros(len(angles))
+    # centre = point - R(angle) arm
+    x, y = np.stack([one, nil, -cos, sin], 1), np.stack([nil, one, -sin, -cos], 1)
+    both, target = np.concatenate([x, y]), np.concatenate(centres.T)
+    solution = np.linalg.lstsq(both, target, rcond=None)[0]
+    left = np.square(target - both @ solution).sum() / max(np.square(centres - centres.mean(0)).sum(), 1e-12)
+    return solution[2:] if left < _STAYS else np.zeros(2)
+
+
+def _rotated(v: NDArray, angles: NDArray) -> NDArray:
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.stack([cos * v[0] - sin * v[1], sin * v[0] + cos * v[1]], 1)
 
 
 def _mean_shape(masks: NDArray, centres: NDArray, sizes: NDArray, angle: NDArray, side: int) -> NDArray:

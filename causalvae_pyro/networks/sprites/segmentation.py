@@ -169,7 +169,7 @@ def find_moving_parts(images: Tensor, concepts: NDArray) -> list[Part]:
 
 def _follows(part: Part, concepts: NDArray) -> NDArray:
     found = np.zeros(concepts.shape[1], bool)
-    for number in find_poses(part.masks, _CANVAS).values.T:
+    for number in find_poses(part.masks, _CANVAS, concepts).values.T:
         if number.std() > _STILL:
             found |= sparse_regression(concepts, number).any(1)
     return found

@@ -49,6 +49,30 @@ def test_turned_boxes(around):
     assert turned == pytest.approx(np.full(60, round(turned.mean() / np.pi) * np.pi), abs=0.06)
 
 
+@pytest.mark.parametrize("turns", [0.3, 0.8, 2.0])
+def test_hands_turn_about_a_point_as_far_as_their_concept_says(turns):
+    """A clock's hand, whose axis is the same after half a turn: it used to have no rotation that follows anything."""
+    rng = np.random.default_rng(0)
+    z = rng.uniform(-1, 1, (200, 3, 1))
+    angles = 0.7 + np.pi * turns * z[:, 1, 0]
+    centres = np.array([0.2, -0.1]) + 0.3 * np.stack([np.cos(angles), np.sin(angles)], 1)
+    poses = find_poses(boxes(centres, np.tile([0.3, 0.04], (200, 1)), angles), 64, z)
+    assert poses.values[:, :2] == pytest.approx(np.tile([0.2, -0.1], (200, 1)), abs=0.06)
+    turned = poses.values[:, 4] - angles
+    assert turned == pytest.approx(np.full(200, round(turned.mean() / np.pi) * np.pi), abs=0.1)
+    assert sparse_regression(z, poses.values[:, 4])[:, 0] == pytest.approx([0, np.pi * turns, 0], abs=0.05)
+    # The hand is on one side of the canvas' middle.
+    halves = sorted([poses.shape[:, :32].sum(), poses.shape[:, 32:].sum()])
+    assert halves[0] < 0.05 * halves[1]
+
+
+def test_what_turns_where_it_is_has_no_other_point():
+    rng = np.random.default_rng(0)
+    angles, centres = rng.uniform(-0.9, 0.9, 60), rng.uniform(-0.3, 0.3, (60, 2))
+    poses = find_poses(boxes(centres, np.tile([0.5, 0.1], (60, 1)), angles), 32, np.full((60, 2, 1), np.nan))
+    assert poses.values[:, :2] == pytest.approx(centres, abs=0.02)
+
+
 def test_what_looks_the_same_when_turned_is_upright():
     centres = np.random.default_rng(0).uniform(-0.4, 0.4, (40, 2))
     discs = ((GRID - centres[:, None, None]) ** 2).sum(-1) < 0.2**2
