@@ -124,8 +124,13 @@ def _make_parser() -> argparse.ArgumentParser:
         help=f"a look in half a minute: {QUICK[0]} images, 3 epochs, scored on {QUICK[1]} images; "
         "--limit and --epochs override it",
     )
-    train.add_argument("--epochs", type=int, help="passes over the images (default: 12; pendulum 6, the bilinear decoder 3)")
-    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for backdrop and photographs' decoders)")
+    train.add_argument(
+        "--epochs",
+        type=int,
+        help="passes over the images (default: flow 12, pendulum 6, faces 8, the bilinear decoder 3; of your own as many as make "
+        "2,500 steps, or 1,000 with the decoder 'hierarchical', at least 12)",
+    )
+    train.add_argument("--batch-size", type=int, help="images per step (default: 32; simulators 64, pendulum's sprites 32)")
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--limit", type=int, help="train on so many images only, evenly spaced")

@@ -9,20 +9,18 @@ from typing import Any
 from torch import Tensor
 
 from causalvae_pyro.datasets.registry import SIMULATORS
-from causalvae_pyro.recipes import CANDIDATES, Recipe, choose_recipe
+from causalvae_pyro.recipes import CANDIDATES, Recipe, choose_recipe, usual_schedule
 
 __all__ = ["choose", "schedule"]
 
-#: Epochs of the presets, and images per step of the decoders.
+#: Epochs of the presets: of images of one's own at least so many.
 _EPOCHS = {"fast": 12, "best": 30}
-_BATCH_SIZES = {"conv": 64, "sprites": 64, "scene": 64, "backdrop": 32, "hierarchical": 32}
-#: Faces are measured with eight (docs/results.md). Half of the epochs in steps of half the images serve Pendulum as well, and
-#: cost Flow's thin jet some of its effect (docs/notes.md).
-_FAST = {("pendulum", "sprites"): {"epochs": 6, "batch_size": 32}, ("celeba", "hierarchical"): {"epochs": 8}}
-#: Basis, noise and reading have closed forms.
-_BILINEAR = {"epochs": 3, "batch_size": 32}
+#: Half of the epochs in steps of half the images serve Pendulum as well, and cost Flow's thin jet some of its effect
+#: (docs/notes.md). Faces are measured with eight (docs/results.md).
+_FAST = {("pendulum", "sprites"): (6, 32), ("celeba", "hierarchical"): (8, 32)}
+_SIMULATOR_BATCH_SIZE = 64
 #: Of --quick, which has few images: more steps than batches of 64 give.
-_QUICK = {"epochs": 3, "batch_size": 32}
+_QUICK = 3, 32
 
 
 def choose(
@@ -84,14 +82,15 @@ def schedule(arguments: argparse.Namespace, recipe: Recipe, count: int) -> tuple
         recipe: That is trained.
         count: Training images; where they are fewer than those of a step, a step takes all of them (an even number, for pairs).
     """
-    usual = _BILINEAR
-    if recipe.decoder != "bilinear":
-        usual = {"epochs": _EPOCHS[arguments.preset], "batch_size": _BATCH_SIZES[recipe.decoder]}
+    epochs, batch_size = _EPOCHS[arguments.preset], _SIMULATOR_BATCH_SIZE
+    if arguments.data not in SIMULATORS or recipe.decoder not in CANDIDATES:
+        epochs, batch_size = usual_schedule(recipe.decoder, count, epochs=epochs, batch_size=arguments.batch_size)
     if arguments.preset == "fast":
-        usual |= _FAST.get((arguments.data, recipe.decoder), {})
+        epochs, batch_size = _FAST.get((arguments.data, recipe.decoder), (epochs, batch_size))
     if arguments.quick:
-        usual = _QUICK
-    usual = usual | {"batch_size": min(usual["batch_size"], max(count - count % 2, 1))}
-    given = {name: getattr(arguments, name) for name in usual if getattr(arguments, name) is not None}
-    chosen = usual | given
-    return chosen["epochs"], chosen["batch_size"]
+        epochs, batch_size = _QUICK
+    batch_size = min(batch_size, max(count - count % 2, 1))
+    return (
+        epochs if arguments.epochs is None else arguments.epochs,
+        batch_size if arguments.batch_size is None else arguments.batch_size,
+    )

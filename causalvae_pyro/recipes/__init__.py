@@ -3,5 +3,6 @@
 from causalvae_pyro.recipes.choice import CANDIDATES, choose_recipe
 from causalvae_pyro.recipes.mechanisms import fit_mechanisms
 from causalvae_pyro.recipes.recipe import Recipe
+from causalvae_pyro.recipes.schedule import usual_schedule
 
-__all__ = ["CANDIDATES", "Recipe", "choose_recipe", "fit_mechanisms"]
+__all__ = ["CANDIDATES", "Recipe", "choose_recipe", "fit_mechanisms", "usual_schedule"]
