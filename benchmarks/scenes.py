@@ -25,9 +25,10 @@ from scenes.scoring import PARTS, score, strip
 from causalvae_pyro import fit
 from causalvae_pyro.metrics import seeds_interval
 from causalvae_pyro.plots import plot_comparison, save_figure
-from causalvae_pyro.recipes import Recipe, choose_recipe
+from causalvae_pyro.recipes import Recipe, choose_recipe, usual_schedule
 from causalvae_pyro.training import resolve_device
 from causalvae_pyro.utils.compat import has_bf16
+from causalvae_pyro.utils.label_columns import kind_counts
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--count", type=int, default=4000, help="images to train on")
     parser.add_argument("--test", type=int, default=300, help="images to score on")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, help="by default as many as the command takes")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--device", default="auto")
     parser.add_argument(
@@ -87,7 +88,7 @@ def run(
     decoder: str | None,
     count: int,
     test: int,
-    epochs: int,
+    epochs: int | None,
     size: int,
     device: str = "auto",
     picture: Path | None = None,
@@ -96,17 +97,20 @@ def run(
     train, held = SceneData(scene, count, 2 * seed + 1, size), SceneData(scene, test, 2 * seed + 2, size)
     torch.manual_seed(seed)
     start = time.perf_counter()
-    recipe = choose_recipe(train.images, train.labels)[0] if decoder is None else Recipe(decoder=decoder)
-    pair = recipe.build(scene.graph, train.images, train.labels)
+    recipe = Recipe(decoder=decoder or "auto")
+    if decoder is None:
+        recipe = choose_recipe(train.images, train.labels, kinds=kind_counts(scene.kinds, scene.graph.names))[0]
+    pair = recipe.build(scene.graph, train.images, train.labels, kinds=scene.kinds)
     # As the command does.
     photographs = recipe.decoder == "hierarchical"
+    usual, batch_size = usual_schedule(recipe.decoder, count)
     fit(
         pair.model,
         pair.guide,
         (train.images, train.labels),
         objective=recipe.objective(pair),
-        epochs=epochs,
-        batch_size=32 if photographs or recipe.decoder == "backdrop" else 64,
+        epochs=usual if epochs is None else epochs,
+        batch_size=batch_size,
         mixed_precision="bf16" if photographs and has_bf16(resolve_device(device)) else None,
         seed=seed,
         device=device,

@@ -67,4 +67,5 @@ CATEGORIES = Scene(
     },
     _sign,
     0.8,
+    kinds={"kind": 3},
 )

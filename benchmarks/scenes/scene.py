@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Scene:
             ``[side, side, C]`` in [0, 1].
         must: The CF-score that each concept has to reach.
         own: Numbers of noise that no concept describes.
+        kinds: How many kinds there are of the concepts that are categories, by name.
     """
 
     graph: CausalGraph
@@ -46,6 +47,7 @@ class Scene:
     draw: Callable[[Mapping[str, float], NDArray, int], NDArray]
     must: float
     own: int = 0
+    kinds: Mapping[str, int] = field(default_factory=dict)
 
     def values(self, noise: NDArray, do: Mapping[str, NDArray] | None = None) -> NDArray:
         """Values ``[N, n]`` of all concepts from their noise ``[N, n]``, under interventions."""

@@ -94,7 +94,7 @@ def choose_recipe(
     reasons = []
     by_the_data = "decoder" not in options
     if by_the_data:
-        options["decoder"], line = _decoder(images, labels, candidates, options, groups is not None)
+        options["decoder"], line = _decoder(images, labels, candidates, options, groups is not None, any(kinds))
         reasons.append(line)
     if options["decoder"] == "bilinear":
         options.setdefault("grouped", True)
@@ -134,7 +134,7 @@ def _known(labels: Tensor) -> int:
 
 
 def _decoder(
-    images: Tensor, labels: Tensor, candidates: Sequence[str], options: dict[str, Any], has_groups: bool
+    images: Tensor, labels: Tensor, candidates: Sequence[str], options: dict[str, Any], has_groups: bool, categories: bool
 ) -> tuple[str, str]:
     if (known := _known(labels)) < _FEWEST:
         return "conv", f"{known} images with all labels are too few to tell what they leave unexplained: decoder 'conv'"
@@ -164,6 +164,8 @@ def _decoder(
     # Convolutions alone can have noise in one vector.
     only = "conv" if options.get("noise_dim") else candidates[0]
     if options.get("noise_dim") or len(candidates) == 1:
+        # As where decoders are tried; with few labels it is untried.
+        options.setdefault("teacher_forcing", categories and only == "conv" and not options.get("noise_dim"))
         return only, f"{line} (decoder {only!r})"
     if not errors:
         errors = _try(candidates, Recipe(**options), images[complete], labels[complete])
