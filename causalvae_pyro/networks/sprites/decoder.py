@@ -190,19 +190,20 @@ class SpriteDecoder(_Decoder):
         with torch.no_grad():
             self.background.copy_(torch.logit(start.background.clamp(4e-3, 1 - 4e-3)) / _GAIN)
             for k, part in enumerate(start.parts[: self.sprites]):
-                z = None if chosen is None else chosen[part.images]
-                poses = find_poses(part.masks, self.opacity.shape[-1], z)
+                masks, z = part.masks, None
+                if chosen is not None:
+                    complete = ~np.isnan(chosen[part.images]).any((1, 2))
+                    if complete.sum() > 10 * n * d:
+                        masks, z = masks[complete], chosen[part.images][complete]
+                poses = find_poses(masks, self.opacity.shape[-1], z)
                 position, size, rotation = np.split(poses.values.mean(0), [2, 4])
                 self.colour[k] = torch.logit(torch.as_tensor(part.colour).clamp(0.02, 0.98)) / _GAIN
                 self.opacity[k, 0] = torch.logit(torch.as_tensor(poses.shape).clamp(5e-3, 1 - 5e-3)) / _GAIN
                 self.base[k, 0, :2] = torch.as_tensor(position)
                 self.size[k, 0] = torch.as_tensor(size).clamp(0.06, 1.0)
                 self.base[k, 0, 4:5] = torch.as_tensor(rotation)
-                if z is None:
-                    continue
-                complete = ~np.isnan(z).any((1, 2))
-                for number, target in enumerate(poses.values[complete].T if complete.sum() > 10 * n * d else ()):
-                    effect = sparse_regression(z[complete], target)
+                for number, target in enumerate([] if z is None else poses.values.T):
+                    effect = sparse_regression(z, target)
                     self.effects_of_concepts.linear[k, :, :, number] += torch.as_tensor(effect).to(self.base)
 
     def effects(self, z: Tensor) -> Tensor:

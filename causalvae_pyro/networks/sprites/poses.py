@@ -21,9 +21,12 @@ _SHARPER = 0.8
 # often from a standard deviation below the concept's mean to one above.
 _TURNED_BACK = 0.8
 _MOST_TURNS, _TURNS = 1.5, 300
-# A part turns about a point if its angle spreads by so much, in radians, and the point stays where it is but for this share of
-# the variance of the part's place.
-_TURNING, _STAYS = 0.3, 0.1
+# Few values turn alike at many rates: of those that are as good, the slowest.
+_AS_GOOD = 0.01
+# A part turns about a point if its angle spreads by so much, in radians; if the point stays where it is but for this share of the
+# part's half width; and if it is no farther from the part's centre than this share of its half length. What slides as it tilts
+# has such a point far away.
+_TURNING, _STAYS, _NEAR = 0.3, 0.5, 1.5
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ def find_poses(masks: NDArray, side: int, concepts: NDArray | None = None) -> Po
     Args:
         masks: Pixels of the part, ``[M, H, W]``, at least one in each image.
         side: Pixels of the canvas along each side.
-        concepts: ``[M, n, d]``, NaN where missing. An axis has no direction; where axes turn with a concept, angles beyond a
-            quarter turn of their mean are told by it.
+        concepts: ``[M, n, d]``, all known. An axis has no direction; where axes turn with a concept, angles beyond a quarter
+            turn of their mean are told by it.
     """
     upright, turned = (_poses(masks, side, turn, concepts) for turn in (False, True))
     return turned if turned.blur < _SHARPER * upright.blur else upright
@@ -80,41 +83,46 @@ def _poses(masks: NDArray, side: int, turn: bool, concepts: NDArray | None) -> P
         xx, yy = around + half, np.maximum(around - half, within.min())
     sizes = _SIZE_OF_SPREAD * np.sqrt(np.stack([xx, yy], 1))
     if turn:
-        arm = _arm(centres, angle)
-        centres, sizes = centres + _rotated(arm, angle), sizes + np.abs(arm)
+        arm = _arm(centres, angle, sizes.mean(0) / _SIZE_OF_SPREAD * np.sqrt(3))
+        if (sizes.mean(0) + np.abs(arm)).max() <= 1:
+            centres, sizes = centres + _rotated(arm, angle), sizes + np.abs(arm)
     return Poses(np.concatenate([centres, sizes, angle[:, None]], 1), _mean_shape(masks, centres, sizes, angle, side))
 
 
 def _unwrapped(angles: NDArray, concepts: NDArray | None) -> NDArray:
     """Directions ``[M]`` of axes at these angles: within a quarter turn of their mean, or of what one concept says."""
     expected = np.zeros_like(angles)
-    known = np.ones(len(angles), bool) if concepts is None else ~np.isnan(concepts).any((1, 2))
-    if concepts is not None and known.any():
-        columns = concepts.reshape(len(concepts), -1)[known]
+    if concepts is not None:
+        columns = concepts.reshape(len(concepts), -1)
         z = (columns - columns.mean(0)) / np.maximum(columns.std(0), 1e-12)
         rates = np.linspace(-np.pi * _MOST_TURNS, np.pi * _MOST_TURNS, _TURNS + 1)
-        axes = np.exp(2j * angles[known])
         # [rates, columns]
-        means = np.abs(np.einsum("m,rmj->rj", axes, np.exp(-2j * rates[:, None, None] * z))) / len(z)
-        rate, column = np.unravel_index(means.argmax(), means.shape)
+        means = np.abs(np.einsum("m,rmj->rj", np.exp(2j * angles), np.exp(-2j * rates[:, None, None] * z))) / len(z)
         if means.max() > _TURNED_BACK:
-            expected[known] = rates[rate] * z[:, column]
-    middle = np.angle(np.exp(2j * (angles - expected)[known]).mean()) / 2 if known.any() else 0.0
-    expected = expected + middle
+            good = means >= means.max() - _AS_GOOD
+            rate, column = np.unravel_index(np.where(good, np.abs(rates)[:, None], np.inf).argmin(), means.shape)
+            expected = rates[rate] * z[:, column]
+    expected = expected + np.angle(np.exp(2j * (angles - expected)).mean()) / 2
     return expected + (angles - expected + np.pi / 2) % np.pi - np.pi / 2
 
 
-def _arm(centres: NDArray, angles: NDArray) -> NDArray:
-    """From the centre of a part to the point that it turns about, in its own directions, ``[2]``; 0 where it has none."""
+def _arm(centres: NDArray, angles: NDArray, halves: NDArray) -> NDArray:
+    """From the centre of a part to the point that it turns about, in its own directions, ``[2]``; 0 where it has none.
+
+    Args:
+        centres: ``[M, 2]``.
+        angles: ``[M]``.
+        halves: Half length and half width of the part, ``[2]``.
+    """
     if angles.std() < _TURNING:
         return np.zeros(2)
     cos, sin, one, nil = np.cos(angles), np.sin(angles), np.ones(len(angles)), np.zeros(len(angles))
     # centre = point - R(angle) arm
     x, y = np.stack([one, nil, -cos, sin], 1), np.stack([nil, one, -sin, -cos], 1)
     both, target = np.concatenate([x, y]), np.concatenate(centres.T)
-    solution = np.linalg.lstsq(both, target, rcond=None)[0]
-    left = np.square(target - both @ solution).sum() / max(np.square(centres - centres.mean(0)).sum(), 1e-12)
-    return solution[2:] if left < _STAYS else np.zeros(2)
+    arm = (solution := np.linalg.lstsq(both, target, rcond=None)[0])[2:]
+    moves = np.sqrt(np.square(target - both @ solution).sum() / len(centres))
+    return arm if moves < _STAYS * halves.min() and np.hypot(*arm) < _NEAR * halves.max() else np.zeros(2)
 
 
 def _rotated(v: NDArray, angles: NDArray) -> NDArray:

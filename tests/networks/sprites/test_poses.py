@@ -69,8 +69,26 @@ def test_hands_turn_about_a_point_as_far_as_their_concept_says(turns):
 def test_what_turns_where_it_is_has_no_other_point():
     rng = np.random.default_rng(0)
     angles, centres = rng.uniform(-0.9, 0.9, 60), rng.uniform(-0.3, 0.3, (60, 2))
-    poses = find_poses(boxes(centres, np.tile([0.5, 0.1], (60, 1)), angles), 32, np.full((60, 2, 1), np.nan))
+    poses = find_poses(boxes(centres, np.tile([0.5, 0.1], (60, 1)), angles), 32, rng.normal(size=(60, 2, 1)))
     assert poses.values[:, :2] == pytest.approx(centres, abs=0.02)
+
+
+@pytest.mark.parametrize("slide", [0.3, 0.5])
+def test_what_slides_as_it_tilts_has_no_point_far_away(slide):
+    z = np.random.default_rng(0).uniform(-1, 1, (100, 1, 1))
+    centres = np.stack([0 * z[:, 0, 0], slide * z[:, 0, 0]], 1)
+    poses = find_poses(boxes(centres, np.tile([0.3, 0.05], (100, 1)), 0.6 * z[:, 0, 0]), 32, z)
+    assert poses.values[:, 2:4].max() < 0.75
+    assert poses.values[:, 4] == pytest.approx(0.6 * z[:, 0, 0], abs=0.06)
+
+
+@pytest.mark.parametrize("values", [2, 3, 5])
+def test_few_values_turn_no_farther_than_is_seen(values):
+    """Equally spaced values are turned back by many rates alike; the fastest used to be as good as any."""
+    z = np.random.default_rng(0).integers(0, values, (100, 1, 1)) / (values - 1.0)
+    angles = 0.8 * z[:, 0, 0]
+    poses = find_poses(boxes(np.zeros((100, 2)), np.tile([0.4, 0.08], (100, 1)), angles), 32, z)
+    assert poses.values[:, 4] == pytest.approx(angles, abs=0.06)
 
 
 def test_what_looks_the_same_when_turned_is_upright():
