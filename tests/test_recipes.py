@@ -247,7 +247,26 @@ def test_categories_are_columns_of_their_kinds():
     x = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.5])[kind][:, None, None, None].expand(-1, 1, 16, 16)
     recipe, line = choose_recipe(x, kind[:, None].float(), kinds=[5])
     assert recipe.decoder == "conv"
+    assert recipe.teacher_forcing
     assert line.startswith("the labels leave 0 % of the pixels' variance unexplained")
+
+
+def test_what_is_asked_for_beside_auto_is_had():
+    """Noise in one vector was refused where the images have noise, and groups where labels say all: with decoders never named."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(240, 1, generator=generator)
+    noisy = (255 * torch.rand(240, 1, 16, 16, generator=generator)).byte()
+    recipe, line = choose_recipe(noisy, labels, noise_dim=4)
+    assert (recipe.decoder, recipe.noise_dim, recipe.teacher_forcing) == ("conv", 4, False)
+    assert "noise in one vector, as asked for" in line
+    clear = (255 * labels[..., None, None].expand(-1, 1, 16, 16)).byte()
+    recipe, line = choose_recipe(clear, labels, grouped=True)
+    assert (recipe.decoder, recipe.grouped) == ("hierarchical", True)
+    assert Recipe(decoder="auto", grouped=True).grouped
+    # Too few to tell: what is known is learned from all the same.
+    assert choose_recipe(clear[:50], labels[:50])[0].teacher_forcing
+    few = torch.where(torch.arange(240)[:, None] < 100, labels, torch.nan)
+    assert not choose_recipe(clear, few)[0].teacher_forcing
 
 
 def test_training_leaves_out_changes_that_labels_tell_of():

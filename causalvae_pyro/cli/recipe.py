@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,10 @@ _EPOCHS = {"fast": 12, "best": 30}
 #: (docs/notes.md). Faces are measured with eight (docs/results.md).
 _FAST = {("pendulum", "sprites"): (6, 32), ("celeba", "hierarchical"): (8, 32)}
 _SIMULATOR_BATCH_SIZE = 64
-#: Of --quick, which has few images: more steps than batches of 64 give.
-_QUICK = 3, 32
+#: Of --quick: epochs, images per step, and at least so many steps.
+_QUICK, _QUICK_STEPS = (3, 32), 180
+#: What only these decoders have a use for.
+_OF_PHOTOGRAPHS = {"mirror": ("hierarchical", "bilinear"), "views": ("hierarchical",)}
 
 
 def choose(
@@ -70,6 +73,9 @@ def choose(
         raise ValueError(
             "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
         )
+    idle = [f"--{name}" for name, decoders in _OF_PHOTOGRAPHS.items() if name in options and recipe.decoder not in decoders]
+    if idle:
+        reason = "; ".join(filter(None, [reason, f"not used with decoder {recipe.decoder!r}: {', '.join(idle)}"]))
     named = ", ".join(f"--{option}" for option in ("decoder", "mirror", "views", "grouped") if f"({option} " in reason)
     return recipe, f"{reason} (options: {named})" if named else reason
 
@@ -89,6 +95,7 @@ def schedule(arguments: argparse.Namespace, recipe: Recipe, count: int) -> tuple
         epochs, batch_size = _FAST.get((arguments.data, recipe.decoder), (epochs, batch_size))
     if arguments.quick:
         epochs, batch_size = _QUICK
+        epochs = max(epochs, math.ceil(_QUICK_STEPS / max(count // batch_size, 1)))
     batch_size = min(batch_size, max(count - count % 2, 1))
     return (
         epochs if arguments.epochs is None else arguments.epochs,

@@ -94,7 +94,7 @@ def choose_recipe(
     reasons = []
     by_the_data = "decoder" not in options
     if by_the_data:
-        options["decoder"], line = _decoder(images, labels, candidates, options, groups is not None, any(kinds))
+        options["decoder"], line = _decoder(images, labels, candidates, options, groups is not None)
         reasons.append(line)
     if options["decoder"] == "bilinear":
         options.setdefault("grouped", True)
@@ -134,9 +134,15 @@ def _known(labels: Tensor) -> int:
 
 
 def _decoder(
-    images: Tensor, labels: Tensor, candidates: Sequence[str], options: dict[str, Any], has_groups: bool, categories: bool
+    images: Tensor, labels: Tensor, candidates: Sequence[str], options: dict[str, Any], has_groups: bool
 ) -> tuple[str, str]:
-    if (known := _known(labels)) < _FEWEST:
+    if options.get("grouped"):
+        return "hierarchical", f"images of a group share noise, as asked for: noise of the image's own{_SEVERAL}"
+    known = _known(labels)
+    # As where decoders are tried. With few labels, or noise, it is untried.
+    learns_from_labels = 2 * known > len(labels) and not options.get("noise_dim")
+    if known < _FEWEST:
+        options.setdefault("teacher_forcing", learns_from_labels)
         return "conv", f"{known} images with all labels are too few to tell what they leave unexplained: decoder 'conv'"
     near, share = _unexplained(images, labels, known)
     said, many = f"the labels leave {100 * share:.0f} % of the pixels' variance unexplained", ""
@@ -147,25 +153,24 @@ def _decoder(
         candidates = [name for name in candidates if name != "scene"]
     complete, errors = ~labels.isnan().any(1), dict[str, float]()
     # What a group's images share is asked below.
-    tried = len(candidates) > 1 and not (options.get("noise_dim") or options.get("grouped") or has_groups)
+    tried = len(candidates) > 1 and not (options.get("noise_dim") or has_groups)
     if tried and share <= _DOUBTFUL:
         errors = _try(candidates, Recipe(**options), images[complete], labels[complete])
     if share > _OWN_NOISE and errors:
         left = min(filter(math.isfinite, errors.values()), default=math.inf) / _variance(images[complete])
         if left < share:
             said, share = f"{said} by their neighbours, but a decoder {100 * left:.0f} %", left
-    if share > _OWN_NOISE:
-        alone = "sprites" in candidates and not options.get("grouped")
-        if alone and (moved := _move_parts(images, labels)) > labels.shape[1] / 2:
+    if share > _OWN_NOISE and not options.get("noise_dim"):
+        if "sprites" in candidates and (moved := _move_parts(images, labels)) > labels.shape[1] / 2:
             line = f"{said}, and {moved} of {labels.shape[1]} concepts move parts of one colour"
             return "backdrop", f"{line}: before a background of each image's own (decoder 'backdrop')"
         return "hierarchical", f"{said}: noise of the image's own{_SEVERAL}"
-    line = f"{said}: no noise of the image's own"
+    what = "noise in one vector, as asked for" if options.get("noise_dim") else "no noise of the image's own"
+    line = f"{said}: {what}"
     # Convolutions alone can have noise in one vector.
     only = "conv" if options.get("noise_dim") else candidates[0]
     if options.get("noise_dim") or len(candidates) == 1:
-        # As where decoders are tried; with few labels it is untried.
-        options.setdefault("teacher_forcing", categories and only == "conv" and not options.get("noise_dim"))
+        options.setdefault("teacher_forcing", learns_from_labels and only == "conv")
         return only, f"{line} (decoder {only!r})"
     if not errors:
         errors = _try(candidates, Recipe(**options), images[complete], labels[complete])

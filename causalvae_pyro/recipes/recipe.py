@@ -149,7 +149,7 @@ class Recipe:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
         if self.noise_dim < 0 or (self.noise_dim and self.decoder not in ("conv", "auto")):
             raise ValueError(f"noise_dim: got {self.noise_dim}; must be at least 0, and 0 with decoder {self.decoder!r}")
-        if self.grouped and self.decoder not in ("hierarchical", "bilinear"):
+        if self.grouped and self.decoder not in ("hierarchical", "bilinear", "auto"):
             raise ValueError(f"grouped: got True; with decoder {self.decoder!r} it must be False")
         if self.decoder == "bilinear" and not self.grouped:
             raise ValueError("grouped: got False; with decoder 'bilinear' it must be True: images of a group share their noise")

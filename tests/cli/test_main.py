@@ -135,7 +135,7 @@ def test_train_leaves_a_whole_run(finished):
     assert "effectiveness" not in metrics
 
 
-def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
+def test_presets_give_what_is_not_given(tmp_path, monkeypatch, capsys):
     given = []
 
     def spy(model, guide, *args, epochs, batch_size, **options):
@@ -150,9 +150,12 @@ def test_presets_give_what_is_not_given(tmp_path, monkeypatch):
     for options in (*given_options, ["--batch-size", "16"], ["--decoder", "conv"], ["--quick"], ["--quick", "--epochs", "5"]):
         assert main([*small, *options]) == 0
     assert given[:5] == [(6, 32, 1), (30, 64, 2), (3, 64, 2), (30, 64, 0), (6, 32, 3)]
-    assert given[5:] == [(6, 16, 1), (12, 64, None), (3, 32, 1), (5, 32, 1)]
+    assert given[5:] == [(6, 16, 1), (12, 64, None), (90, 32, 1), (5, 32, 1)]
     assert main(["train", "flow", *small[2:]]) == 0
     assert given[-1] == (12, 64, 1)
+    capsys.readouterr()
+    assert main([*small, "--mirror"]) == 0
+    assert "not used with decoder 'sprites': --mirror" in "".join(capsys.readouterr())
 
 
 def test_a_quick_look(tmp_path, monkeypatch, capsys):

@@ -202,7 +202,9 @@ class SpriteDecoder(_Decoder):
                 self.base[k, 0, :2] = torch.as_tensor(position)
                 self.size[k, 0] = torch.as_tensor(size).clamp(0.06, 1.0)
                 self.base[k, 0, 4:5] = torch.as_tensor(rotation)
-                for number, target in enumerate([] if z is None else poses.values.T):
+                if z is None:
+                    continue
+                for number, target in enumerate(poses.values.T):
                     effect = sparse_regression(z, target)
                     self.effects_of_concepts.linear[k, :, :, number] += torch.as_tensor(effect).to(self.base)
 
