@@ -99,7 +99,7 @@ def find_steady_background(images: Tensor) -> Tensor:
     result = []
     for pixels in images.flatten(2).permute(2, 0, 1).split(_PLACES):
         asked = pixels[:, :: max(1, len(images) // _ASKED)]
-        alike = torch.cdist(asked, pixels) < _ALIKE
+        alike = torch.cdist(asked, pixels) < _of_channels(_ALIKE, pixels)
         most = alike.sum(2).argmax(1)
         shown = alike[torch.arange(len(alike)), most]
         result.append(torch.where(shown[..., None], pixels, torch.nan).nanmedian(1).values)
@@ -112,7 +112,7 @@ def find_parts(images: Tensor, background: Tensor, contrast: float = _CONTRAST) 
     Pixels unlike the background are grouped by colour (mean shift) and, within each image, into connected regions. A colour
     that an image usually has ``m`` regions of makes ``m`` parts; which region is which part is matched from image to image by
     place (k-means in which no two regions of one image are the same part). Colours that lie between the background's and
-    another's are taken for blurred edges, and parts seen in less than a fifth of the images are left out.
+    another's, along whose pixels they lie, are taken for blurred edges, and parts seen in less than a fifth of the images are left out.
 
     Args:
         images: ``[N, C, H, W]`` in [0, 1], on the CPU.
@@ -132,7 +132,8 @@ def find_parts(images: Tensor, background: Tensor, contrast: float = _CONTRAST) 
     around = background.flatten(1).median(1).values.numpy()
     parts: list[Part] = []
     for m, mode in enumerate(modes):
-        if not any(_is_between(mode, around, modes[o]) for o in range(len(modes)) if sizes[o] > sizes[m]):
+        larger = (o for o in range(len(modes)) if sizes[o] > sizes[m])
+        if not any(_is_between(mode, around, modes[o]) and _lies_along(which == m, which == o) for o in larger):
             parts += _parts_of_one_colour(mode, which == m)
     return sorted((part for part in parts if len(part.images) >= _OFTEN * count), key=lambda part: -part.pixels)
 
@@ -179,6 +180,7 @@ def _colours(pixels: Tensor, enough: int, bandwidth: float = _BANDWIDTH) -> NDAr
     """The colours ``[m, C]`` that many of the pixels ``[P, C]`` have; a sample of them is enough, and there can be millions."""
     from sklearn.cluster import MeanShift  # slow to import
 
+    bandwidth = _of_channels(bandwidth, pixels)
     sample = pixels[torch.randperm(len(pixels))[:enough]].double().numpy()
     # Its seeds are the cells of a grid with so many pixels; without any it raises an error.
     fewest = max(1, len(sample) // 500)
@@ -193,7 +195,7 @@ def _nearest(pixels: Tensor, colours: NDArray, bandwidth: float = _BANDWIDTH) ->
     modes = torch.as_tensor(colours).to(pixels)
     if not len(modes):
         return torch.full(pixels.shape[:-1], -1)
-    parts = []
+    bandwidth, parts = _of_channels(bandwidth, pixels), []
     for part in pixels.reshape(-1, pixels.shape[-1]).split(1 << 20):
         distance, nearest = torch.cdist(part, modes).min(-1)
         nearest[distance > bandwidth] = -1
@@ -201,10 +203,23 @@ def _nearest(pixels: Tensor, colours: NDArray, bandwidth: float = _BANDWIDTH) ->
     return torch.cat(parts).reshape(pixels.shape[:-1])
 
 
+def _of_channels(distance: float, pixels: Tensor) -> float:
+    """What a distance of colours of three channels is of so many: greys are as far apart as they would be in colour."""
+    return distance * (pixels.shape[-1] / 3) ** 0.5
+
+
 def _is_between(mode: NDArray, one: NDArray, other: NDArray) -> bool:
     way = other - one
     share = float(np.clip((mode - one) @ way / (way @ way + 1e-9), 0, 1))
     return 0.1 < share < 0.9 and float(np.linalg.norm(one + share * way - mode)) < 0.15
+
+
+def _lies_along(mask: NDArray, other: NDArray) -> bool:
+    """Whether most pixels of a mask ``[M, H, W]`` are next to another's, as edges are."""
+    from scipy import ndimage  # slow to import
+
+    near = ndimage.binary_dilation(other, np.ones((1, 3, 3), bool))
+    return bool((mask & near).sum() > 0.5 * mask.sum())
 
 
 def _parts_of_one_colour(colour: NDArray, mask: NDArray) -> list[Part]:

@@ -48,6 +48,18 @@ def test_edges_specks_and_rare_parts_are_left_out():
     assert [round(float(part.colour[2]), 1) for part in parts] == [0.1, 0.0, 0.0]
 
 
+def test_parts_of_different_greys():
+    """A shadow's grey lies between those of the wall and of what throws it: it used to be taken for an edge, or for the same."""
+    images = torch.full((60, 1, 32, 32), 0.9)
+    for image in images:
+        for row, level in ((4, 0.1), (20, 0.5)):
+            column = int(torch.randint(0, 26, ()))
+            image[:, row : row + 6, column : column + 6] = level
+    parts = find_parts(images, torch.full((1, 32, 32), 0.9))
+    assert sorted(float(part.colour[0]) for part in parts) == pytest.approx([0.1, 0.5], abs=0.02)
+    assert all(part.pixels == 60 * 36 for part in parts)
+
+
 @pytest.mark.parametrize("change", [0.0, 0.1])
 def test_images_alike_have_no_parts(change):
     images = torch.rand(1, 3, 16, 16).expand(20, -1, -1, -1) * (1 - change * torch.rand(20, 1, 1, 1))
