@@ -112,7 +112,8 @@ def find_parts(images: Tensor, background: Tensor, contrast: float = _CONTRAST) 
     Pixels unlike the background are grouped by colour (mean shift) and, within each image, into connected regions. A colour
     that an image usually has ``m`` regions of makes ``m`` parts; which region is which part is matched from image to image by
     place (k-means in which no two regions of one image are the same part). Colours that lie between the background's and
-    another's, along whose pixels they lie, are taken for blurred edges, and parts seen in less than a fifth of the images are left out.
+    another's, along whose pixels they lie, are taken for blurred edges, and parts seen in less than a fifth of the images are
+    left out.
 
     Args:
         images: ``[N, C, H, W]`` in [0, 1], on the CPU.
