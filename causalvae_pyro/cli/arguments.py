@@ -128,7 +128,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--epochs",
         type=int,
         help="passes over the images (default: flow 12, pendulum 6, faces 8, the bilinear decoder 3; of your own as many as make "
-        "2,500 steps, or 1,000 with the decoder 'hierarchical', at least 12)",
+        "2,500 steps, or 1,000 where images have much of their own, at least 12 and, for that, at most 400)",
     )
     train.add_argument("--batch-size", type=int, help="images per step (default: 32; simulators 64, pendulum's sprites 32)")
     train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of Adam")
