@@ -15,7 +15,7 @@ from causalvae_pyro.graph import GraphLike, as_graph
 from causalvae_pyro.guides import AmortizedGuide, IterativeGuide, PosteriorGuide
 from causalvae_pyro.likelihoods import GaussianLikelihood
 from causalvae_pyro.model import CausalVAE
-from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SceneDecoder, SpatialEncoder, SpriteDecoder
+from causalvae_pyro.networks import ConvDecoder, ConvEncoder, SpatialEncoder, SpriteDecoder
 from causalvae_pyro.objectives.elbo import CausalELBO
 from causalvae_pyro.objectives.sleep_phase import SleepPhase
 from causalvae_pyro.objectives.sparsity import EffectSparsity
@@ -23,6 +23,7 @@ from causalvae_pyro.objectives.terms import LabelFit, Term, warm_up
 from causalvae_pyro.priors import CategoricalPrior, FixedPrior, LabelPrior
 from causalvae_pyro.recipes import backdrop, photographs
 from causalvae_pyro.recipes.concepts import label_concepts
+from causalvae_pyro.recipes.growth import grow_scene
 from causalvae_pyro.recipes.views import VIEWS
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
@@ -225,8 +226,12 @@ class Recipe:
             scm = CategoricalSCM(scm, prior.kinds, width=min(std, WIDEST))
         likelihood = GaussianLikelihood(learn_scale=True)
         if self.decoder in ("sprites", "scene"):
-            kind = SpriteDecoder if self.decoder == "sprites" else SceneDecoder
-            decoder: nn.Module = kind.from_images(images, n, self.dim, concepts=label_concepts(prior, labels))
+            concepts = label_concepts(prior, labels)
+            decoder: nn.Module = (
+                grow_scene(images, n, self.dim, concepts=concepts, weight=self.sparsity_weight)
+                if self.decoder == "scene"
+                else SpriteDecoder.from_images(images, n, self.dim, concepts=concepts)
+            )
             config["start"] = {"parts": decoder.parts_at_start, "unexplained": decoder.unexplained_at_start}
             # From the error of an image without sprites, as fast as the image improves: the sparsity weight is relative to it.
             spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor

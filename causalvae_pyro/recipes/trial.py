@@ -9,17 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.distributions import prior_mean
-from causalvae_pyro.networks import SpriteDecoder
-from causalvae_pyro.objectives.sparsity import EffectSparsity
 from causalvae_pyro.priors import FixedPrior
-from causalvae_pyro.training.optimizers import parameter_groups
+from causalvae_pyro.recipes.decoder_training import train_decoder
 from causalvae_pyro.utils.images import scale_images
 
 __all__ = ["try_decoders", "unusual"]
 
 # Of the images: as many as interventions are scored on, and enough to train on are left.
 _HELD = 0.2
-_BATCH = 32
 
 
 def unusual(labels: Tensor, share: float = _HELD) -> Tensor:
@@ -65,7 +62,7 @@ def try_decoders(
         images: ``[N, C, H, W]``, uint8 or in [0, 1].
         concepts: ``[N, n, d]``.
         held: Which images are held out, ``[N]`` bool.
-        steps: Of 32 images each.
+        steps: Of 32 images each. Where a decoder's start has taken some, the others take as many more.
         lr: See :func:`~causalvae_pyro.fit`.
         weight: See :class:`~causalvae_pyro.recipes.Recipe`, for decoders that have effects.
         growth: See :class:`~causalvae_pyro.recipes.Recipe`.
@@ -74,27 +71,10 @@ def try_decoders(
         Mean squared error per pixel and channel, in [0, 1] units, by name.
     """
     rows, out = (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
-    errors = {}
+    errors, most = {}, max(getattr(decoder, "steps_at_start", 0) for decoder in decoders.values())
     for name, decoder in decoders.items():
-        sparsity = EffectSparsity(weight)
-        groups = parameter_groups([decoder], list(decoder.parameters()), lr)
-        adam = torch.optim.Adam(groups)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(adam, [group["lr"] for group in groups], total_steps=steps, pct_start=0.1)
-        # As the likelihood's: the error so far, above a grey level.
-        error = torch.tensor(0.01)
-        for step in range(steps):
-            batch = rows[torch.randint(len(rows), (_BATCH,))]
-            x, z = scale_images(images[batch]).float(), concepts[batch].float()
-            squares = (decoder(z).sigmoid() - x).square().flatten(1).sum(1)
-            error = 0.9 * error + 0.1 * squares.detach().mean() / x[0].numel()
-            loss = squares.mean() / (2 * (error + 255.0**-2))
-            if isinstance(decoder, SpriteDecoder):
-                sizes = decoder.effect_sizes(z)
-                loss = loss + weight * growth ** (step / steps) * sparsity.scale * torch.log1p(sizes / sparsity.scale).sum()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            schedule.step()
+        more = steps + most - getattr(decoder, "steps_at_start", 0)
+        train_decoder(decoder, images, concepts, rows, steps=more, lr=lr, weight=weight, growth=growth)
         with torch.no_grad():
             parts = [
                 (decoder(concepts[part].float()).sigmoid() - scale_images(images[part]).float()).square().flatten(1).mean(1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -21,6 +22,14 @@ __all__ = ["SpriteDecoder"]
 
 # Adam's steps are about as long as its learning rate whatever the gradient. Pixels, in logits, have further to go than weights.
 _GAIN = 20.0
+
+# Attributes whose first dimension numbers the layers.
+_PER_LAYER = frozenset(
+    (
+        *("opacity", "texture", "colour", "base", "level", "size", "slide"),
+        *("effects_of_concepts", "effects_of_noise", "tints_of_concepts", "slides_of_concepts"),
+    )
+)
 
 
 class SpriteDecoder(_Decoder):
@@ -115,6 +124,9 @@ class SpriteDecoder(_Decoder):
     parts_at_start = 0
     """How many parts :meth:`from_images` has found; where it finds none there may be layers all the same."""
 
+    steps_at_start = 0
+    """How many steps of training a recipe has spent on the start."""
+
     lr_factor = 4.0
     """Steps of :func:`~causalvae_pyro.fit` are so many times longer: there are few parameters, each with a meaning of its own."""
 
@@ -133,28 +145,56 @@ class SpriteDecoder(_Decoder):
         """
         check_images(images, "images")
         cls(tuple(images.shape[1:]), num_concepts, dim, **{**kwargs, "sprites": 1})._check_images(images)  # type: ignore[arg-type]
-        return cls._best(images, num_concepts, dim, concepts, kwargs)[0]
+        return cls.started(images, num_concepts, dim, concepts=concepts, **kwargs)[0]
 
     @classmethod
-    def _best(
-        cls, images: Tensor, num_concepts: int, dim: int, concepts: Tensor | None, kwargs: Mapping[str, object]
+    def started(
+        cls, images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Tensor | None = None, **kwargs: object
     ) -> tuple[Self, Start]:
+        """:meth:`from_images`, and what it has seen in them."""
         if concepts is not None:
             check_concepts(concepts, len(images), num_concepts, dim)
+        shape = tuple(images.shape[1:])
         decoder, start, unexplained = best_start(
-            images, concepts, lambda start: cls._begun(start, images, num_concepts, dim, concepts, kwargs), in_place=cls._in_place
+            images,
+            concepts,
+            lambda start: cls.from_start(start, shape, num_concepts, dim, concepts=concepts, **kwargs),
+            in_place=cls._in_place,
         )
         decoder.unexplained_at_start, decoder.parts_at_start = unexplained, len(start.parts)
         return decoder, start
 
     @classmethod
-    def _begun(
-        cls, start: Start, images: Tensor, num_concepts: int, dim: int, concepts: Tensor | None, kwargs: Mapping[str, object]
+    def from_start(
+        cls,
+        start: Start,
+        image_shape: Sequence[int],
+        num_concepts: int,
+        dim: int = 1,
+        *,
+        concepts: Tensor | None = None,
+        **kwargs: object,
     ) -> Self:
+        """A decoder that starts from what has been seen; without ``sprites`` it gets one for each part."""
         widths = {"sprites": len(start.parts) or cls._usual, **kwargs}
-        decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **widths)  # type: ignore[arg-type]
+        decoder = cls(image_shape, num_concepts, dim, **widths)  # type: ignore[arg-type]
         decoder.begin(start, concepts)
         return decoder
+
+    def take_layers(self, other: SpriteDecoder, kept: Sequence[int]) -> None:
+        """Becomes like another decoder, which differs in the number of its layers.
+
+        Args:
+            other: Made with the same arguments but for ``sprites``.
+            kept: Which of its layers become the first ones here, at most as many as there are; those beyond stay as they are.
+        """
+        own = self.state_dict()
+        with torch.no_grad():
+            for name, value in other.state_dict().items():
+                if name.split(".")[0] in _PER_LAYER:
+                    own[name][: len(kept)] = value[list(kept)]
+                else:
+                    own[name].copy_(value)
 
     def initialise_background(self, images: Tensor) -> None:
         """:meth:`initialise` without concepts."""
@@ -195,18 +235,26 @@ class SpriteDecoder(_Decoder):
                     complete = ~np.isnan(chosen[part.images]).any((1, 2))
                     if complete.sum() > 10 * n * d:
                         masks, z = masks[complete], chosen[part.images][complete]
-                poses = find_poses(masks, self.opacity.shape[-1], z)
-                position, size, rotation = np.split(poses.values.mean(0), [2, 4])
                 self.colour[k] = torch.logit(torch.as_tensor(part.colour).clamp(0.02, 0.98)) / _GAIN
-                self.opacity[k, 0] = torch.logit(torch.as_tensor(poses.shape).clamp(5e-3, 1 - 5e-3)) / _GAIN
-                self.base[k, 0, :2] = torch.as_tensor(position)
-                self.size[k, 0] = torch.as_tensor(size).clamp(0.06, 1.0)
-                self.base[k, 0, 4:5] = torch.as_tensor(rotation)
-                if z is None:
-                    continue
-                for number, target in enumerate(poses.values.T):
-                    effect = sparse_regression(z, target)
-                    self.effects_of_concepts.linear[k, :, :, number] += torch.as_tensor(effect).to(self.base)
+                self._begin_layer(k, masks, z)
+
+    def _begin_layer(self, k: int, masks: NDArray, z: NDArray | None) -> None:
+        poses = find_poses(masks, self.opacity.shape[-1], z)
+        position, size, rotation = np.split(poses.values.mean(0), [2, 4])
+        self._shape_layer(k, poses.shape, size)
+        self.base[k, 0, :2] = torch.as_tensor(position)
+        self.base[k, 0, 4:5] = torch.as_tensor(rotation)
+        if z is None:
+            return
+        for number, target in enumerate(poses.values.T):
+            effect = sparse_regression(z, target)
+            self.effects_of_concepts.linear[k, :, :, number] += torch.as_tensor(effect).to(self.base)
+            # What is seen in some images only has concepts whose mean is not zero.
+            self.base[k, 0, number] -= float((effect * z.mean(0)).sum())
+
+    def _shape_layer(self, k: int, shape: NDArray, size: NDArray) -> None:
+        self.opacity[k, 0] = torch.logit(torch.as_tensor(shape).clamp(5e-3, 1 - 5e-3)) / _GAIN
+        self.size[k, 0] = torch.as_tensor(size).clamp(0.06, 1.0)
 
     def effects(self, z: Tensor) -> Tensor:
         """What each concept does to each layer, ``[K, N, n, 6]`` for ``z [N, n, d]``.
@@ -252,6 +300,7 @@ class SpriteDecoder(_Decoder):
         placement = self.base + self.effects_of_concepts(concepts).sum(2)
         if self.effects_of_noise is not None:
             placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
+        placement = self._slid(concepts, placement)
         fields, tint = self._appearance(concepts)
         behind = self.background * _GAIN
         if background is not None:
@@ -264,6 +313,10 @@ class SpriteDecoder(_Decoder):
         image = composite(behind.sigmoid().flatten(-2), (self.frame * _GAIN).flatten(), layers)
         # The likelihood takes logits.
         return torch.logit(image, eps=1e-6).reshape(*lead, *self.image_shape)
+
+    def _slid(self, concepts: Tensor, placement: Tensor) -> Tensor:
+        """Where the layers lie, ``[K, N, 6]``, after they have slid along their own axes."""
+        return placement
 
     def _appearance(self, concepts: Tensor) -> tuple[Tensor | float, Tensor | None]:
         """What concepts do to the look of the background, in logits, and of the layers, as :class:`Sprites` holds it."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["Poses", "find_poses", "sparse_regression"]
+__all__ = ["Poses", "find_poses", "mean_shape", "moments", "sparse_regression", "turned_size"]
 
 # A uniform line's half length is 1.7 times its pixels' standard deviation; a canvas of twice that has a margin around it.
 _SIZE_OF_SPREAD = 3.5
@@ -65,6 +65,23 @@ def find_poses(masks: NDArray, side: int, concepts: NDArray | None = None) -> Po
 
 
 def _poses(masks: NDArray, side: int, turn: bool, concepts: NDArray | None) -> Poses:
+    centres, (xx, yy, xy), least = moments(masks)
+    angle = np.zeros(len(masks))
+    if turn:
+        angle = np.arctan2(2 * xy, xx - yy) / 2
+        angle = _unwrapped(angle, concepts)
+        around, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+        xx, yy = around + half, np.maximum(around - half, least)
+    sizes = _SIZE_OF_SPREAD * np.sqrt(np.stack([xx, yy], 1))
+    if turn:
+        arm = _arm(centres, angle, sizes.mean(0) / _SIZE_OF_SPREAD * np.sqrt(3))
+        if (sizes.mean(0) + np.abs(arm)).max() <= 1:
+            centres, sizes = centres + _rotated(arm, angle), sizes + np.abs(arm)
+    return Poses(np.concatenate([centres, sizes, angle[:, None]], 1), mean_shape(masks, centres, sizes, angle, side))
+
+
+def moments(masks: NDArray) -> tuple[NDArray, NDArray, float]:
+    """Centres of masks ``[M, H, W]`` in half image sides, ``[M, 2]``, their moments xx, yy and xy, ``[3, M]``, and a pixel's."""
     count, height, width = masks.shape
     grids = np.meshgrid(*((2 * np.arange(n) + 1) / n - 1 for n in (width, height)), indexing="xy")
     places = np.stack([grid.ravel() for grid in grids], 1)
@@ -75,18 +92,16 @@ def _poses(masks: NDArray, side: int, turn: bool, concepts: NDArray | None) -> P
     within = np.array([width, height], float) ** -2.0 / 3
     xx, yy = (weights @ products[:, :2] - centres**2 + within).T
     xy = weights @ products[:, 2] - centres[:, 0] * centres[:, 1]
-    angle = np.zeros(count)
-    if turn:
-        angle = np.arctan2(2 * xy, xx - yy) / 2
-        angle = _unwrapped(angle, concepts)
-        around, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-        xx, yy = around + half, np.maximum(around - half, within.min())
-    sizes = _SIZE_OF_SPREAD * np.sqrt(np.stack([xx, yy], 1))
-    if turn:
-        arm = _arm(centres, angle, sizes.mean(0) / _SIZE_OF_SPREAD * np.sqrt(3))
-        if (sizes.mean(0) + np.abs(arm)).max() <= 1:
-            centres, sizes = centres + _rotated(arm, angle), sizes + np.abs(arm)
-    return Poses(np.concatenate([centres, sizes, angle[:, None]], 1), _mean_shape(masks, centres, sizes, angle, side))
+    return centres, np.stack([xx, yy, xy]), float(within.min())
+
+
+def turned_size(masks: NDArray, angles: NDArray) -> NDArray:
+    """Half width and height of a canvas that lies at these angles over masks ``[M, H, W]``, ``[2]``; see :func:`find_poses`."""
+    _, (xx, yy, xy), least = moments(masks)
+    cos, sin = np.cos(angles), np.sin(angles)
+    both = 2 * cos * sin * xy
+    along = np.stack([cos**2 * xx + both + sin**2 * yy, sin**2 * xx - both + cos**2 * yy])
+    return _SIZE_OF_SPREAD * np.sqrt(np.maximum(along.mean(1), least))
 
 
 def _unwrapped(angles: NDArray, concepts: NDArray | None) -> NDArray:
@@ -130,7 +145,8 @@ def _rotated(v: NDArray, angles: NDArray) -> NDArray:
     return np.stack([cos * v[0] - sin * v[1], sin * v[0] + cos * v[1]], 1)
 
 
-def _mean_shape(masks: NDArray, centres: NDArray, sizes: NDArray, angle: NDArray, side: int) -> NDArray:
+def mean_shape(masks: NDArray, centres: NDArray, sizes: NDArray, angle: NDArray, side: int) -> NDArray:
+    """How often each pixel of canvases that lie so over masks ``[M, H, W]`` is on them, ``[S, S]``."""
     line = (2 * np.arange(side) + 1) / side - 1
     canvas = np.stack(np.meshgrid(line, line, indexing="xy"), -1)
     stretched = canvas * sizes[:, None, None]

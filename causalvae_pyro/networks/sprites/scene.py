@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from typing_extensions import Self
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from causalvae_pyro.networks.fields import Fields
 from causalvae_pyro.networks.sprites.decoder import _GAIN, SpriteDecoder, _AdditiveEffects
-from causalvae_pyro.utils.images import check_images, scale_images
+from causalvae_pyro.networks.sprites.orbits import find_orbit
 
 __all__ = ["SceneDecoder"]
 
@@ -19,10 +19,6 @@ _LOGITS = 0.25
 
 # Black and white have no slope, and yet fields change them.
 _SLOPE = 0.05
-
-_FEWEST = 50
-# Each layer is left out in turn, on so many images.
-_ASKED = 100
 
 
 class SceneDecoder(SpriteDecoder):
@@ -46,6 +42,8 @@ class SceneDecoder(SpriteDecoder):
         sprites: Number of layers, >= 0.
         canvas: Pixels of a sprite along each side.
         hidden: Width of the layers' networks.
+        slides: Whether layers also slide along their own axes, as a bead on an arm that swings: where they lie is
+            ``t + R(r) u``, and ``u`` is a sum of functions of the concepts as ``t`` and ``r`` are.
     """
 
     def __init__(
@@ -59,51 +57,25 @@ class SceneDecoder(SpriteDecoder):
         sprites: int = 6,
         canvas: int = 32,
         hidden: int = 16,
+        slides: bool = False,
     ) -> None:
         super().__init__(image_shape, num_concepts, dim, sprites=sprites, canvas=canvas, hidden=hidden)
         self.fields = Fields(self.image_shape, num_concepts, dim, fields=fields, pair_fields=pair_fields)
+        self.slides_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden, 2) if slides else None
+        self.slide = nn.Parameter(torch.zeros(sprites, 1, 2)) if slides else None
         self.tints_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden, self.image_shape[0] + 1)
 
     _fewest = 0
     _usual = 0
     _in_place = True
 
-    @classmethod
-    def from_images(  # type: ignore[override]
-        cls, images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Tensor | None = None, **kwargs: object
-    ) -> Self:
-        """Makes a decoder for such images, with a sprite on each part found that makes their reconstruction better.
-
-        Args:
-            images: Training images ``[N, C, H, W]`` in [0, 1] or uint8.
-            num_concepts: Number of concepts ``n``.
-            dim: Dimensions of each concept.
-            concepts: See :meth:`SpriteDecoder.initialise`.
-            **kwargs: Passed on to the class.
-        """
-        check_images(images, "images")
-        if "sprites" in kwargs:
-            decoder = cls(tuple(images.shape[1:]), num_concepts, dim, **kwargs)  # type: ignore[arg-type]
-            decoder.initialise(images, concepts)
-            return decoder
-        decoder, start = cls._best(images, num_concepts, dim, concepts, kwargs)
-        while concepts is not None and start.parts:
-            sample = concepts[start.chosen.to(concepts.device)].to(decoder.base)
-            known = ~sample.isnan().flatten(1).any(1)
-            seen = scale_images(images[start.chosen.to(images.device)]).to(decoder.base)[known]
-            kept = decoder._useful(seen, sample[known])
-            if len(kept) == len(start.parts):
-                break
-            start.parts = [start.parts[k] for k in kept]
-            decoder = cls._begun(start, images, num_concepts, dim, concepts, kwargs)
-            variance = (seen - seen.mean(0)).square().mean().clamp(min=1e-12)
-            decoder.unexplained_at_start = decoder._error(seen, sample[known]) / variance.item()
-            decoder.parts_at_start = len(start.parts)
-        return decoder
-
     def effects(self, z: Tensor) -> Tensor:
-        """Each concept's effect on each layer, ``[K, N, n, 6 + C + 1]``: as :class:`SpriteDecoder` has it, colour and opacity."""
-        return torch.cat([super().effects(z), _LOGITS * self.tints_of_concepts(z)], -1)
+        """Each concept's effect on each layer, ``[K, N, n, 6 + C + 1]``: as :class:`SpriteDecoder` has it, colour and opacity.
+
+        Two more along the layer's own axes where it slides, in half image sides.
+        """
+        found = [super().effects(z), _LOGITS * self.tints_of_concepts(z)]
+        return torch.cat(found if self.slides_of_concepts is None else [*found, self.slides_of_concepts(z)], -1)
 
     def field_sizes(self, z: Tensor) -> Tensor:
         """How much each concept alone and each pair changes each pixel of the background, ``[n + pairs, C * H * W]``.
@@ -113,23 +85,27 @@ class SceneDecoder(SpriteDecoder):
         bright = (self.background.detach() * _GAIN).sigmoid().flatten()
         return self.fields.sizes(z) * (bright * (1 - bright)).clamp(min=_SLOPE)
 
+    def _begin_layer(self, k: int, masks: NDArray, z: NDArray | None) -> None:
+        orbit = None
+        if self.slides_of_concepts is not None and self.slide is not None and z is not None:
+            orbit = find_orbit(masks, self.opacity.shape[-1], z)
+        if orbit is None or self.slides_of_concepts is None or self.slide is None:
+            super()._begin_layer(k, masks, z)
+            return
+        self._shape_layer(k, orbit.shape, orbit.size)
+        self.base[k, 0, :2] = torch.as_tensor(orbit.point)
+        self.base[k, 0, 4] = orbit.angle
+        self.slide[k, 0] = torch.as_tensor(orbit.arm)
+        self.effects_of_concepts.linear[k, :, :, 4] += torch.as_tensor(orbit.turns).to(self.base)
+        self.slides_of_concepts.linear[k] += torch.as_tensor(orbit.slides).to(self.base)
+
+    def _slid(self, concepts: Tensor, placement: Tensor) -> Tensor:
+        if self.slides_of_concepts is None or self.slide is None:
+            return placement
+        along, across = (self.slide + self.slides_of_concepts(concepts).sum(2)).split(1, -1)
+        cos, sin = placement[..., 4:5].cos(), placement[..., 4:5].sin()
+        moved = torch.cat([cos * along - sin * across, sin * along + cos * across], -1)
+        return torch.cat([placement[..., :2] + moved, placement[..., 2:]], -1)
+
     def _appearance(self, concepts: Tensor) -> tuple[Tensor | float, Tensor | None]:
         return self.fields(concepts), self.tints_of_concepts(concepts).sum(2)
-
-    def _useful(self, images: Tensor, concepts: Tensor) -> list[int]:
-        """The layers to keep: all but the one that only does harm."""
-        every = list(range(self.sprites))
-        if len(images) < _FEWEST:
-            return every
-        with torch.no_grad():
-            images, concepts = images[:_ASKED], concepts[:_ASKED]
-            error, opacity, without = self._error(images, concepts), self.opacity.clone(), []
-            for k in every:
-                self.opacity[k] = -1.0
-                without.append(self._error(images, concepts))
-                self.opacity.copy_(opacity)
-        worst = min(every, key=lambda k: without[k])
-        return every if without[worst] >= error else [k for k in every if k != worst]
-
-    def _error(self, images: Tensor, concepts: Tensor) -> float:
-        return (self(concepts).sigmoid() - images).square().mean().item()

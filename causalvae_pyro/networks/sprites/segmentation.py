@@ -11,7 +11,7 @@ from torch import Tensor
 
 from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
 
-__all__ = ["Part", "find_background", "find_moving_parts", "find_parts", "find_steady_background"]
+__all__ = ["Part", "find_background", "find_missed_parts", "find_moving_parts", "find_parts", "find_steady_background"]
 
 # Pixels whose colours are closer than this, in [0, 1] units, may belong to one part.
 _BANDWIDTH = 0.35
@@ -32,6 +32,9 @@ _OFTEN = 0.2
 # Of colours before a background of all colours. At the width above one of the background's swallows those of the parts.
 _FINE = 0.12
 _FINE_SAMPLE = 20000
+
+# Of colours where something is drawn wrong; and the image's side in units of the gaps that are closed.
+_FINER, _CLOSED = 0.2, 32
 
 # What is told to move has been seen in so many images, and so many for each coefficient of its regression on two concepts. Its
 # place, size (in half image sides) or angle (in radians) spreads by so much: half a pixel of 32.
@@ -167,6 +170,37 @@ def find_moving_parts(images: Tensor, concepts: NDArray) -> list[Part]:
     given = np.flatnonzero(complete)
     moving = (replace(part, images=given[part.images]) for part in often if part.follows.any())
     return sorted(moving, key=lambda part: -part.pixels)
+
+
+def find_missed_parts(images: Tensor, drawn: Tensor, light: Tensor, concepts: NDArray) -> list[Part]:
+    """Regions that a decoder does not draw right, and that follow the concepts.
+
+    Pixels whose difference is explained neither by the decoder nor by ``light`` are grouped by colour and, within each image,
+    into regions. These are closed over what lies between their pieces: what is seen of a thing on both sides of another of its
+    colour is one thing. Regions are matched from image to image as in :func:`find_parts`.
+
+    Args:
+        images: ``[N, C, H, W]`` in [0, 1], on the CPU.
+        drawn: What the decoder draws of their concepts.
+        light: What a regression of the difference on the concepts says; it explains what changes where it is.
+        concepts: ``[N, n, d]``, all known.
+    """
+    from scipy import ndimage  # slow to import
+
+    left = images - drawn
+    different = ((left - light).abs().mean(1) > _CONTRAST) & (left.abs().mean(1) > _CONTRAST)
+    pixels = images.movedim(1, -1)[different]
+    if len(pixels) < max(10, len(images) // 10):
+        return []
+    modes = _colours(pixels, 3000, _FINER)
+    nearest = torch.full(different.shape, -1)
+    nearest[different] = _nearest(pixels, modes, _FINER)
+    side = 2 * max(1, round(min(different.shape[1:]) / _CLOSED)) + 1
+    masks = [ndimage.binary_closing((nearest == m).numpy(), np.ones((1, side, side), bool)) for m in range(len(modes))]
+    parts = [part for mode, mask in zip(modes, masks, strict=True) for part in _parts_of_one_colour(mode, mask)]
+    often = [part for part in parts if len(part.images) >= max(_FEWEST, _OFTEN * len(images))]
+    found = [replace(part, follows=_follows(part, concepts[part.images])) for part in often]
+    return [part for part in found if part.follows.any()]
 
 
 def _follows(part: Part, concepts: NDArray) -> NDArray:

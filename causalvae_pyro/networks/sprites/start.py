@@ -19,7 +19,15 @@ from causalvae_pyro.networks.sprites.segmentation import (
 )
 from causalvae_pyro.utils.images import scale_images
 
-__all__ = ["Start", "best_start", "check_concepts", "find_moving_start", "find_start"]
+__all__ = [
+    "Start",
+    "best_start",
+    "check_concepts",
+    "error_of_regression",
+    "find_moving_start",
+    "find_start",
+    "regress_pixels",
+]
 
 _SAMPLE, _FEWEST = 300, 40
 
@@ -92,7 +100,7 @@ def best_start(
             return (begun(z).sigmoid() - seen).square().mean().item() / variance
 
     best = left(decoder)
-    if in_place and len(seen) >= _FEWEST_IN_PLACE and _error_of_regression(seen, z) / variance < _IN_PLACE * best:
+    if in_place and len(seen) >= _FEWEST_IN_PLACE and error_of_regression(seen, z) / variance < _IN_PLACE * best:
         start = replace(start, parts=[])
         decoder = begin(start)
         return decoder, start, left(decoder)
@@ -157,13 +165,25 @@ def _of_sample(concepts: Tensor, chosen: Tensor) -> NDArray:
     return concepts.detach()[chosen.to(concepts.device)].double().cpu().numpy()
 
 
-def _error_of_regression(images: Tensor, concepts: Tensor) -> float:
+def error_of_regression(images: Tensor, concepts: Tensor) -> float:
     """What a regression of each pixel on the concepts, their squares and products leaves: of half of the images on the others."""
-    z = concepts.flatten(1)
+    half = len(images) // 2
+    return (_regression(images[:half], concepts[:half], concepts[half:]) - images[half:]).square().mean().item()
+
+
+def regress_pixels(images: Tensor, concepts: Tensor) -> Tensor:
+    """What a regression of each pixel on the concepts, their squares and products says of ``images [N, C, H, W]``."""
+    return _regression(images, concepts, concepts)
+
+
+def _regression(images: Tensor, concepts: Tensor, asked: Tensor) -> Tensor:
+    features, pixels = _squares_and_products(concepts), images.flatten(1).double()
+    ridge = 1e-2 * len(images) * torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
+    coefficients = torch.linalg.solve(features.T @ features + ridge, features.T @ pixels)
+    return (_squares_and_products(asked) @ coefficients).to(images).unflatten(1, images.shape[1:])
+
+
+def _squares_and_products(concepts: Tensor) -> Tensor:
+    z = concepts.flatten(1).double()
     first, second = torch.tril_indices(z.shape[1], z.shape[1])
-    features = torch.cat([torch.ones_like(z[:, :1]), z, z[:, first] * z[:, second]], 1).double()
-    pixels, half = images.flatten(1).double(), len(images) // 2
-    seen = features[:half]
-    ridge = 1e-2 * half * torch.eye(seen.shape[1], dtype=seen.dtype, device=seen.device)
-    coefficients = torch.linalg.solve(seen.T @ seen + ridge, seen.T @ pixels[:half])
-    return (features[half:] @ coefficients - pixels[half:]).square().mean().item()
+    return torch.cat([torch.ones_like(z[:, :1]), z, z[:, first] * z[:, second]], 1)

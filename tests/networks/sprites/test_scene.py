@@ -137,3 +137,49 @@ def test_checkpoint(tmp_path):
     save(Run(model, guide, {}), tmp_path)
     again = load(tmp_path)
     assert_close(reconstruct(again.model, again.guide, x), reconstruct(model, guide, x))
+
+
+def test_slides_are_along_the_layers_own_axes():
+    """A layer that is turned by r and slides by u lies where one does that was moved by R(r) u."""
+    slid = SceneDecoder((1, 24, 24), 2, sprites=1, canvas=8, hidden=4, slides=True).double()
+    moved_there = SceneDecoder((1, 24, 24), 2, sprites=1, canvas=8, hidden=4).double()
+    moved_there.load_state_dict({k: v for k, v in slid.state_dict().items() if "slide" not in k})
+    angle = torch.tensor(0.7).double()
+    with torch.no_grad():
+        for decoder in (slid, moved_there):
+            decoder.opacity[0, 0, :, :4] = -0.5
+            decoder.size.fill_(0.4)
+            decoder.base[0, 0, 4] = angle
+            decoder.effects_of_concepts.linear.zero_()
+        slid.slides_of_concepts.linear.zero_()
+        slid.slide[0, 0] = torch.tensor([0.1, -0.2])
+        slid.slides_of_concepts.linear[0, 1, 0] = torch.tensor([0.0, 0.3])
+        z = torch.tensor([[[0.5], [1.0]]]).double()
+        along, across = 0.1, -0.2 + 0.3
+        moved_there.base[0, 0, :2] = torch.stack(
+            [angle.cos() * along - angle.sin() * across, angle.sin() * along + angle.cos() * across]
+        )
+    assert_close(slid(z), moved_there(z))
+    # Only the slide of the second concept has a size.
+    sizes = slid.effect_sizes(torch.randn(50, 2, 1).double())
+    assert sizes.shape == (1, 2, 6 + 2 + 2)
+    assert (sizes > 0.01).nonzero().tolist() == [[0, 1, 9]]
+
+
+@pytest.mark.parametrize("slides", [False, True])
+def test_layers_taken_over(slides):
+    torch.manual_seed(0)
+    options = {"canvas": 4, "hidden": 3, "slides": slides}
+    other = moved(SceneDecoder((3, 8, 8), 2, sprites=3, **options))
+    z = torch.randn(5, 2, 1)
+    shuffled = SceneDecoder((3, 8, 8), 2, sprites=3, **options)
+    shuffled.take_layers(other, [2, 0, 1])
+    assert_close(shuffled(z).sigmoid(), other(z).sigmoid())
+    fewer = SceneDecoder((3, 8, 8), 2, sprites=2, **options)
+    fewer.take_layers(other, [2, 0])
+    assert torch.equal(fewer.effects(z), other.effects(z)[[2, 0]])
+    assert torch.equal(fewer.fields(z), other.fields(z))
+    more = SceneDecoder((3, 8, 8), 2, sprites=4, **options)
+    own = more.colour[2:].clone()
+    more.take_layers(other, [1, 2])
+    assert torch.equal(more.colour, torch.cat([other.colour[1:], own]))

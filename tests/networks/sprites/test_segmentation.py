@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.networks.sprites.poses import find_poses
-from causalvae_pyro.networks.sprites.segmentation import find_background, find_moving_parts, find_parts
-from tests.networks.sprites.scenes import before_backgrounds
+from causalvae_pyro.networks.sprites.segmentation import find_background, find_missed_parts, find_moving_parts, find_parts
+from tests.networks.sprites.scenes import bead_on_an_arm, before_backgrounds
 
 RED, BLACK, PINK = (0.9, 0.1, 0.1), (0.0, 0.0, 0.0), (0.95, 0.55, 0.55)
 
@@ -163,3 +164,22 @@ def test_what_grows_is_found_too():
         image[:, 2 : 6 + round(3 * value), 1:4] = 0.02
     parts = find_moving_parts(images, z.double().numpy())
     assert [part.colour.max() < 0.1 for part in parts].count(True) == 1
+
+
+def test_what_is_drawn_wrong_and_follows_the_concepts_is_missed():
+    """A bead whose middle lies on an arm of its colour is one part, and not one on each side of it."""
+    images, z, bead = bead_on_an_arm()
+    drawn = torch.where(bead[:, None], 0.8, images)
+    nothing, concepts = torch.zeros_like(images), z.double().numpy()
+    torch.manual_seed(0)
+    (part,) = find_missed_parts(images, drawn, nothing, concepts)
+    assert len(part.images) > 190
+    assert part.follows.all()
+    assert_allclose(part.colour, [0.05], atol=0.02)
+    covered = torch.as_tensor(part.masks)
+    of_bead = bead[torch.as_tensor(part.images)]
+    assert (covered & of_bead).sum() > 0.9 * of_bead.sum()
+    # Light explains it, it is drawn right, or nothing says where it is.
+    assert not find_missed_parts(images, drawn, images - drawn, concepts)
+    assert not find_missed_parts(images, images, nothing, concepts)
+    assert not find_missed_parts(images, drawn, nothing, torch.randn_like(z).double().numpy())

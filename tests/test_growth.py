@@ -1,0 +1,87 @@
+"""Scenes that grow what their start has missed."""
+
+import pytest
+import torch
+
+from causalvae_pyro.networks import SceneDecoder
+from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.recipes.growth import grow_scene
+from causalvae_pyro.recipes.trial import try_decoders
+from tests.networks.sprites.scenes import bead_on_an_arm, before_a_texture
+
+
+def error(decoder, images, z):
+    with torch.no_grad():
+        return (decoder(z).sigmoid() - images).square().mean().item()
+
+
+def test_what_touches_another_of_its_colour_is_found_and_slides():
+    images, z, _ = bead_on_an_arm()
+    torch.manual_seed(0)
+    started = SceneDecoder.from_images(images, 2, concepts=z)
+    decoder = grow_scene(images, 2, concepts=z)
+    variance = (images - images.mean(0)).square().mean().item()
+    assert error(started, images, z) / variance > 0.4
+    assert error(decoder, images, z) / variance < 0.1
+    assert decoder.unexplained_at_start == pytest.approx(error(decoder, images, z) / variance, abs=0.03)
+    # Parts are told from layers; every parameter learns from here on.
+    assert decoder.parts_at_start == decoder.sprites
+    assert all(p.requires_grad for p in decoder.parameters())
+    # At the ends of both concepts too, where the sum of what each does would be wrong.
+    corner = (z.squeeze(-1).abs().sum(1) > 1.5).nonzero().squeeze(1)
+    assert error(decoder, images[corner], z[corner]) / variance < 0.2
+    # Some layer slides with the second concept.
+    assert decoder.effect_sizes(z)[:, 1, -2:].max() > 0.05
+
+
+def test_layers_that_make_no_difference_go():
+    images, z, _ = before_a_texture()
+    torch.manual_seed(0)
+    decoder = grow_scene(images, 2, concepts=z)
+    assert decoder.sprites == 2
+    assert error(decoder, images, z) < 0.1 * (images - images.mean(0)).square().mean().item()
+
+
+def test_few_known_concepts_train_nothing():
+    images, z, _ = before_a_texture(60)
+    z = torch.where(torch.arange(60)[:, None, None] < 30, z, torch.nan)
+    torch.manual_seed(0)
+    decoder = grow_scene(images, 2, concepts=z)
+    torch.manual_seed(0)
+    started = SceneDecoder.started(images, 2, concepts=z, slides=True)[0]
+    assert decoder.steps_at_start == 0
+    assert all(torch.equal(a, b) for a, b in zip(decoder.state_dict().values(), started.state_dict().values(), strict=True))
+
+
+def test_missing_labels_do_not_count():
+    images, z, _ = bead_on_an_arm(300)
+    z = torch.where(torch.arange(300)[:, None, None] % 3 == 0, torch.nan, z)
+    torch.manual_seed(0)
+    decoder = grow_scene((images * 255).to(torch.uint8), 2, concepts=z)
+    assert all(p.isfinite().all() for p in decoder.parameters())
+    known = ~z.isnan().flatten(1).any(1)
+    assert error(decoder, images[known], z[known]) < 0.2 * (images - images.mean(0)).square().mean().item()
+
+
+def test_a_trial_gives_all_as_many_steps(monkeypatch):
+    steps = {}
+    monkeypatch.setattr(
+        "causalvae_pyro.recipes.trial.train_decoder", lambda decoder, *_, **options: steps.update({decoder: options["steps"]})
+    )
+    one, other = (SceneDecoder((1, 8, 8), 2, sprites=0) for _ in range(2))
+    one.steps_at_start = 230
+    images, z = torch.rand(10, 1, 8, 8), torch.rand(10, 2, 1)
+    try_decoders({"one": one, "other": other}, images, z, torch.arange(10) < 4, steps=100)
+    assert steps == {one: 100, other: 330}
+
+
+def test_the_recipe_grows_scenes():
+    images, z, _ = bead_on_an_arm(side=32)
+    torch.manual_seed(0)
+    run = Recipe(decoder="scene").build({"a": [], "b": []}, images, z.squeeze(-1))
+    assert run.model.decoder.steps_at_start >= 150
+    assert run.config["start"] == {
+        "parts": run.model.decoder.sprites,
+        "unexplained": run.model.decoder.unexplained_at_start,
+    }
+    assert run.config["start"]["unexplained"] < 0.15
