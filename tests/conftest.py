@@ -15,6 +15,13 @@ import torch
 
 
 @pytest.fixture(autouse=True)
+def short_growth(monkeypatch):
+    """Scenes whose start is hardly trained; tests of the growth itself override this."""
+    monkeypatch.setattr("causalvae_pyro.recipes.growth._FIRST", 2)
+    monkeypatch.setattr("causalvae_pyro.recipes.growth._MORE", 1)
+
+
+@pytest.fixture(autouse=True)
 def _clean_state():
     pyro.clear_param_store()
     pyro.set_rng_seed(0)

@@ -10,6 +10,11 @@ from causalvae_pyro.recipes.trial import try_decoders
 from tests.networks.sprites.scenes import bead_on_an_arm, before_a_texture
 
 
+@pytest.fixture(autouse=True)
+def short_growth():
+    """Here it is as long as it is."""
+
+
 def error(decoder, images, z):
     with torch.no_grad():
         return (decoder(z).sigmoid() - images).square().mean().item()
@@ -70,9 +75,12 @@ def test_a_trial_gives_all_as_many_steps(monkeypatch):
     )
     one, other = (SceneDecoder((1, 8, 8), 2, sprites=0) for _ in range(2))
     one.steps_at_start = 230
+    third = SceneDecoder((1, 8, 8), 2, sprites=0)
     images, z = torch.rand(10, 1, 8, 8), torch.rand(10, 2, 1)
     try_decoders({"one": one, "other": other}, images, z, torch.arange(10) < 4, steps=100)
-    assert steps == {one: 100, other: 330}
+    assert steps == {one: 50, other: 280}
+    try_decoders({"other": other, "third": third}, images, z, torch.arange(10) < 4, steps=100)
+    assert steps == {one: 50, other: 100, third: 100}
 
 
 def test_the_recipe_grows_scenes():

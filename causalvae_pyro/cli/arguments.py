@@ -152,7 +152,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "photographs; bilinear: photographs of groups (--group-by), such as persons, that differ by what the labels "
         "say; auto: the data choose, the default for all but simulators",
     )
-    train.add_argument("--noise-dim", type=int, help="conv: dimensions of the image's own noise, in one vector (default: 0)")
+    train.add_argument(
+        "--noise-dim", type=int, help="conv, scene: dimensions of the image's own noise, in one vector (default: 0)"
+    )
     train.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,

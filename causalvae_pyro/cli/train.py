@@ -255,7 +255,7 @@ def _parts_seen(start: dict[str, Any]) -> str:
     if start.get("unexplained") is None:
         return ""
     explained = max(0.0, 1 - start["unexplained"])
-    return f"; parts seen in the images ({start['parts']}) explain {100 * explained:.0f} % of their variance before training"
+    return f"; parts seen in the images ({start['parts']}) explain {100 * explained:.0f} % of their variance at the start"
 
 
 def _hold_out(rows: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

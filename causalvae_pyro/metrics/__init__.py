@@ -13,7 +13,7 @@ from causalvae_pyro.metrics.intervals import bootstrap_interval, seeds_interval,
 from causalvae_pyro.metrics.kinds import kind_scores
 from causalvae_pyro.metrics.label_weights import LabelWeights
 from causalvae_pyro.metrics.lpips import lpips
-from causalvae_pyro.metrics.noise import noise_share
+from causalvae_pyro.metrics.noise import linear_noise_share, noise_share
 from causalvae_pyro.metrics.photograph_predictor import PhotographPredictor
 from causalvae_pyro.metrics.predictor import Predictor
 from causalvae_pyro.metrics.regression import r2_score
@@ -44,6 +44,7 @@ __all__ = [
     "interval_coverage",
     "irs",
     "kind_scores",
+    "linear_noise_share",
     "lpips",
     "mcc",
     "mic",

@@ -8,9 +8,11 @@ from torch import Tensor
 from causalvae_pyro.utils.images import check_images, scale_images
 from causalvae_pyro.utils.numbers import evenly_spaced
 
-__all__ = ["noise_share"]
+__all__ = ["linear_noise_share", "noise_share"]
 
 _BLOCK = 256
+# A finer picture has the same directions, and takes longer.
+_SIDE = 32
 
 
 def noise_share(
@@ -81,3 +83,50 @@ def noise_share(
 
 def _variance(x: Tensor) -> float:
     return (x - x.mean(0)).square().mean().item()
+
+
+def linear_noise_share(images: Tensor, labels: Tensor, directions: int = 16, *, count: int = 2000) -> float:
+    """The share of what the labels leave unexplained that lies along a few directions: principal components, on images held out.
+
+    A quadratic regression of the pixels on the labels is taken off. Principal components of what is left of half of the images
+    are tried on the other half. Where a face or a wall differs from image to image by a few numbers, its colour and its width, 16
+    explain nearly all of it; of photographs and handwriting they explain less, however large the components of one data set are.
+
+    Args:
+        images: ``[N, C, H, W]``, uint8 or in [0, 1]; of more than 32 pixels along a side they are made smaller.
+        labels: ``[N, n]``; images with a missing one (NaN) are left out.
+        directions: How many, at least 1.
+        count: Use so many images, evenly spaced.
+
+    Returns:
+        At most 1; 0 where the labels leave nothing. Below 0 where the components of one half make it worse.
+
+    Raises:
+        ValueError: If fewer than four times as many images as directions have all labels.
+    """
+    from sklearn.decomposition import PCA  # slow to import
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    check_images(images, "images")
+    if directions < 1:
+        raise ValueError(f"directions: got {directions}; must be at least 1")
+    complete = (~labels.isnan().any(1)).nonzero().squeeze(1)
+    if len(complete) < 4 * directions:
+        raise ValueError(
+            f"labels: {len(complete)} images have all of them; {directions} directions take at least {4 * directions}"
+        )
+    chosen = complete[evenly_spaced(min(count, len(complete)), len(complete))]
+    x = scale_images(images[chosen.to(images.device)]).float()
+    if (factor := max(x.shape[-2:]) // _SIDE) > 1:
+        x = torch.nn.functional.avg_pool2d(x, factor)
+    pixels, u, half = x.flatten(1).cpu().numpy(), labels[chosen].double().cpu().numpy(), len(chosen) // 2
+    regression = make_pipeline(StandardScaler(), PolynomialFeatures(2), Ridge(1e-2 * half)).fit(u[:half], pixels[:half])
+    seen, held = pixels[:half] - regression.predict(u[:half]), pixels[half:] - regression.predict(u[half:])
+    total = (held**2).sum()
+    if not total or not seen.any():
+        return 0.0
+    components = PCA(directions, svd_solver="randomized", random_state=0).fit(seen)
+    left = held - components.inverse_transform(components.transform(held))
+    return float(1 - (left**2).sum() / total)

@@ -23,9 +23,13 @@ _WORTH = 0.75
 # A layer without which so much more is left at most does nothing.
 _NOTHING = 1.02
 _FEWEST = 40
+# The mean image is that of so many.
+_SOME = 1000
 
 
-def grow_scene(images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Tensor, weight: float = 2000.0) -> SceneDecoder:
+def grow_scene(
+    images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Tensor, weight: float = 2000.0, noise_dim: int = 0
+) -> SceneDecoder:
     """A scene's decoder that starts from what is seen, tells by a short training what it has missed, and adds it.
 
     The layers alone are trained with known concepts. What they leave, and a regression of each pixel on the concepts does not
@@ -39,8 +43,15 @@ def grow_scene(images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Ten
         dim: Dimensions of each concept.
         concepts: ``[N, n, d]``; images with any that is NaN do not count. With fewer than 40 others nothing is trained.
         weight: Of :class:`~causalvae_pyro.objectives.EffectSparsity`.
+        noise_dim: Of the decoder. With noise there are no layers: what differs from image to image for reasons that no concept
+            knows cannot be told from what concepts move. Fields start before the mean image then.
     """
     check_images(images, "images")
+    if noise_dim:
+        decoder = SceneDecoder(tuple(images.shape[1:]), num_concepts, dim, noise_dim=noise_dim, sprites=0)
+        some = images[:: max(1, len(images) // _SOME)]
+        decoder.begin(Start(len(images), torch.arange(0), scale_images(some).float().mean(0).cpu(), []), None)
+        return decoder
     decoder, start = SceneDecoder.started(images, num_concepts, dim, concepts=concepts, slides=True)
     chosen = start.chosen.to(concepts.device)
     known = ~concepts[chosen].flatten(1).isnan().any(1).cpu()

@@ -37,6 +37,8 @@ __all__ = ["Recipe"]
 # concepts.
 _GREY_LEVEL = 1 / 255
 _STD = 0.005
+# With noise of the image's own concepts are read less closely.
+_OWN_STD = 0.02
 # Sparsity weight and scale of the change of a pixel, relative to that of a layer's place.
 _PIXEL, _PIXEL_SCALE = 5e-5, 0.02
 
@@ -59,8 +61,10 @@ class Recipe:
     estimate by encoding its own reconstruction (:class:`~causalvae_pyro.guides.IterativeGuide`). It assumes a few moving parts.
 
     With ``decoder="scene"`` the layers also change their colour and opacity, and the background is a sum of fields that concepts
-    switch on (:class:`~causalvae_pyro.networks.SceneDecoder`): for what brightens, fades, bends or appears. The rest is as
-    with sprites.
+    switch on (:class:`~causalvae_pyro.networks.SceneDecoder`): for what brightens, fades, bends or appears. Layers that the start
+    has missed are grown, and what turns may carry what slides along it (:func:`~causalvae_pyro.recipes.grow_scene`). The
+    rest is as with sprites. With ``noise_dim`` there are fields alone, and the image's own noise switches them on as well: for a
+    few numbers in which images differ, such as the colour and the width of a face.
 
     With ``decoder="backdrop"`` the layers lie over a background that is another one in each image. The image's own noise draws
     it, at several resolutions, and no concept changes it (:class:`~causalvae_pyro.networks.BackdropDecoder`). In the first
@@ -94,8 +98,8 @@ class Recipe:
             their concepts; a large one in the end removes effects that only fit details.
         refinements: For sprites, scenes and backdrops, see :class:`~causalvae_pyro.guides.IterativeGuide`.
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
-            person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"``. It is read by an encoder
-            of its own, and its divergence comes in over the first tenth of the training.
+            person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"`` and ``"scene"``. It is read
+            by an encoder of its own, and its divergence comes in over the first tenth of the training (half of it for a scene).
         consistency: For the hierarchical decoder, the weight of the classifiers of counterfactuals, >= 0; with 0 there are none,
             nor a discriminator.
         realism: For the hierarchical decoder, the discriminator's factor beside them, >= 0; 0 for none.
@@ -148,7 +152,7 @@ class Recipe:
             raise ValueError(f"sparsity_weight_growth: got {self.sparsity_weight_growth}; must be > 0")
         if self.refinements < 0:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
-        if self.noise_dim < 0 or (self.noise_dim and self.decoder not in ("conv", "auto")):
+        if self.noise_dim < 0 or (self.noise_dim and self.decoder not in ("conv", "scene", "auto")):
             raise ValueError(f"noise_dim: got {self.noise_dim}; must be at least 0, and 0 with decoder {self.decoder!r}")
         if self.grouped and self.decoder not in ("hierarchical", "bilinear", "auto"):
             raise ValueError(f"grouped: got True; with decoder {self.decoder!r} it must be False")
@@ -218,7 +222,7 @@ class Recipe:
             return photographs.build(self, graph, images, labels, config, counts, groups)
         if self.decoder == "backdrop":
             return backdrop.build(self, graph, images, labels, config)
-        std = _STD if self.prior_std is None else self.prior_std
+        std = (_OWN_STD if self.decoder == "scene" and self.noise_dim else _STD) if self.prior_std is None else self.prior_std
         scm: CausalLayer = AdditiveNoiseSCM(graph, dim, learn_noise=True)
         prior: LabelPrior = FixedPrior.from_labels(labels, dim, std=std)
         if any(counts):
@@ -226,13 +230,9 @@ class Recipe:
             scm = CategoricalSCM(scm, prior.kinds, width=min(std, WIDEST))
         likelihood = GaussianLikelihood(learn_scale=True)
         if self.decoder in ("sprites", "scene"):
-            concepts = label_concepts(prior, labels)
-            decoder: nn.Module = (
-                grow_scene(images, n, self.dim, concepts=concepts, weight=self.sparsity_weight)
-                if self.decoder == "scene"
-                else SpriteDecoder.from_images(images, n, self.dim, concepts=concepts)
-            )
-            config["start"] = {"parts": decoder.parts_at_start, "unexplained": decoder.unexplained_at_start}
+            decoder: nn.Module = self._layers(images, n, label_concepts(prior, labels))
+            if not self.noise_dim:
+                config["start"] = {"parts": decoder.parts_at_start, "unexplained": decoder.unexplained_at_start}
             # From the error of an image without sprites, as fast as the image improves: the sparsity weight is relative to it.
             spread, faster = max(0.01, _spread(images)), SpriteDecoder.lr_factor
             likelihood = GaussianLikelihood(spread, learn_scale=True, min_scale=_GREY_LEVEL, lr_factor=faster)
@@ -240,14 +240,18 @@ class Recipe:
             decoder = ConvDecoder.from_images(images, n, dim, noise_dim=self.noise_dim)
         model = CausalVAE(scm, prior, decoder, likelihood, noise_dim=self.noise_dim)
         encoder = ConvEncoder(shape) if self.encoder == "conv" else SpatialEncoder(shape, 128, channels=16)
+        # With no normalisation and a shared encoder eps_x is lost in the first steps.
+        own = SpatialEncoder(shape) if self.noise_dim else None
+        guide: PosteriorGuide = AmortizedGuide(encoder, scm, noise_dim=self.noise_dim, noise_encoder=own, init_scale=std)
         if self.decoder in ("sprites", "scene"):
-            once = AmortizedGuide(encoder, scm, init_scale=std)
-            guide: PosteriorGuide = IterativeGuide(once, model, refinements=self.refinements)
-        else:
-            # With no normalisation and a shared encoder eps_x is lost in the first steps.
-            own = SpatialEncoder(shape) if self.noise_dim else None
-            guide = AmortizedGuide(encoder, scm, noise_dim=self.noise_dim, noise_encoder=own, init_scale=std)
+            guide = IterativeGuide(guide, model, refinements=self.refinements)
         return Run(model, guide, config)
+
+    def _layers(self, images: Tensor, n: int, concepts: Tensor) -> SpriteDecoder:
+        """The decoder with layers, from its start on."""
+        if self.decoder == "sprites":
+            return SpriteDecoder.from_images(images, n, self.dim, concepts=concepts)
+        return grow_scene(images, n, self.dim, concepts=concepts, weight=self.sparsity_weight, noise_dim=self.noise_dim)
 
     def objective(self, run: Run) -> ELBO:
         """The objective to train the pair with.
@@ -265,11 +269,17 @@ class Recipe:
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
         if self.decoder == "conv":
             return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=[LabelFit(), SleepPhase(run.guide)])
+        terms: list[Term]
+        if self.noise_dim:
+            # The price of fields makes no difference here (docs/notes.md), and takes as long as the rest. Real images teach how
+            # to read the noise: in the sleep phase it would outweigh the concepts.
+            terms = [LabelFit(), SleepPhase(run.guide, noise=False)]
+            return CausalELBO(self.w_eps, self.w_z, w_eps_x=_noise_price, teacher_forcing=1.0, terms=terms)
 
         def weight(progress: float) -> float:
             return self.sparsity_weight * self.sparsity_weight_growth**progress
 
-        terms: list[Term] = [LabelFit(), EffectSparsity(weight), SleepPhase(run.guide)]
+        terms = [LabelFit(), EffectSparsity(weight), SleepPhase(run.guide)]
         if self.decoder == "scene":
             # There are thousands of pixels, each with a size of its own.
             terms.append(EffectSparsity(lambda p: _PIXEL * weight(p), scale=_PIXEL_SCALE, sizes="field_sizes"))
@@ -286,6 +296,11 @@ class Recipe:
             raise ValueError("labels: all of them are missing")
         share = self.labelled_share
         return max(1, round(share / (1 - share) * (len(labels) - labelled) / labelled))
+
+
+def _noise_price(progress: float) -> float:
+    """Of the noise's divergence: all of it from the start, and there is no noise."""
+    return min(1.0, max(0.02, 2 * progress))
 
 
 def _spread(images: Tensor) -> float:

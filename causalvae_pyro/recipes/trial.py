@@ -17,6 +17,8 @@ __all__ = ["try_decoders", "unusual"]
 
 # Of the images: as many as interventions are scored on, and enough to train on are left.
 _HELD = 0.2
+# Steps of a trial that no start has taken.
+_LAST = 50
 
 
 def unusual(labels: Tensor, share: float = _HELD) -> Tensor:
@@ -62,7 +64,8 @@ def try_decoders(
         images: ``[N, C, H, W]``, uint8 or in [0, 1].
         concepts: ``[N, n, d]``.
         held: Which images are held out, ``[N]`` bool.
-        steps: Of 32 images each. Where a decoder's start has taken some, the others take as many more.
+        steps: Of 32 images each, those of a decoder's start included; more where a start has taken nearly all of them, for all
+            decoders.
         lr: See :func:`~causalvae_pyro.fit`.
         weight: See :class:`~causalvae_pyro.recipes.Recipe`, for decoders that have effects.
         growth: See :class:`~causalvae_pyro.recipes.Recipe`.
@@ -71,10 +74,10 @@ def try_decoders(
         Mean squared error per pixel and channel, in [0, 1] units, by name.
     """
     rows, out = (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
-    errors, most = {}, max(getattr(decoder, "steps_at_start", 0) for decoder in decoders.values())
+    errors, taken = {}, {name: getattr(decoder, "steps_at_start", 0) for name, decoder in decoders.items()}
+    in_all = max(steps, max(taken.values()) + _LAST)
     for name, decoder in decoders.items():
-        more = steps + most - getattr(decoder, "steps_at_start", 0)
-        train_decoder(decoder, images, concepts, rows, steps=more, lr=lr, weight=weight, growth=growth)
+        train_decoder(decoder, images, concepts, rows, steps=in_all - taken[name], lr=lr, weight=weight, growth=growth)
         with torch.no_grad():
             parts = [
                 (decoder(concepts[part].float()).sigmoid() - scale_images(images[part]).float()).square().flatten(1).mean(1)

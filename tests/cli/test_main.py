@@ -199,7 +199,7 @@ def test_train_says_what_it_does_and_repeats_it(finished, tmp_path, capsys):
     out, err = capsys.readouterr()
     data, start, *_ = out.splitlines()
     assert re.match(r"data      64 images of Small\(.*noise=0\.1, seed=3: 202 images\) \(", data)
-    seen = r"parts seen in the images \(\d\) explain \d+ % of their variance before training"
+    seen = r"parts seen in the images \(\d\) explain \d+ % of their variance at the start"
     assert re.match(rf"start     .* million parameters, on cpu; {seen} \(", start)
     for words in (
         "do(pendulum, light)",

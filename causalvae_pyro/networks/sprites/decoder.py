@@ -301,7 +301,7 @@ class SpriteDecoder(_Decoder):
         if self.effects_of_noise is not None:
             placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
         placement = self._slid(concepts, placement)
-        fields, tint = self._appearance(concepts)
+        fields, tint = self._appearance(concepts, inputs[:, self.num_concepts * self.dim :])
         behind = self.background * _GAIN
         if background is not None:
             behind = background.to(behind.dtype).expand(*lead, *self.image_shape).reshape(-1, *self.image_shape)
@@ -318,7 +318,7 @@ class SpriteDecoder(_Decoder):
         """Where the layers lie, ``[K, N, 6]``, after they have slid along their own axes."""
         return placement
 
-    def _appearance(self, concepts: Tensor) -> tuple[Tensor | float, Tensor | None]:
+    def _appearance(self, concepts: Tensor, noise: Tensor) -> tuple[Tensor | float, Tensor | None]:
         """What concepts do to the look of the background, in logits, and of the layers, as :class:`Sprites` holds it."""
         return 0.0, None
 

@@ -28,15 +28,20 @@ class SceneDecoder(SpriteDecoder):
 
         colour_k  += sum_j c_kj(z_j)        in logits
         opacity_k += sum_j o_kj(z_j)        in logits, on the layer's canvas
-        background = b + Fields(z)          in logits, see below
+        background = b + Fields(z, eps_x)   in logits, see below
 
     What travels is for the layers, what brightens, tints, fades, bends or opens where it is for
     :class:`~causalvae_pyro.networks.Fields`. There can be no layer at all.
+
+    With noise of the image's own each ``dim`` of its numbers switch on fields as a concept does, by themselves and together with
+    each concept: a face whose colour, width and hair are another one's in each image still opens its mouth. They also act on
+    where the layers are, like one more concept.
 
     Args:
         image_shape: See :class:`SpriteDecoder`, as for all not below.
         num_concepts: Number of concepts ``n``.
         dim: Dimensions of each concept.
+        noise_dim: Dimensions of ``eps_x``, a multiple of ``dim``.
         fields: See :class:`~causalvae_pyro.networks.Fields`.
         pair_fields: See :class:`~causalvae_pyro.networks.Fields`.
         sprites: Number of layers, >= 0.
@@ -52,6 +57,7 @@ class SceneDecoder(SpriteDecoder):
         num_concepts: int,
         dim: int = 1,
         *,
+        noise_dim: int = 0,
         fields: int = 24,
         pair_fields: int = 8,
         sprites: int = 6,
@@ -59,8 +65,10 @@ class SceneDecoder(SpriteDecoder):
         hidden: int = 16,
         slides: bool = False,
     ) -> None:
-        super().__init__(image_shape, num_concepts, dim, sprites=sprites, canvas=canvas, hidden=hidden)
-        self.fields = Fields(self.image_shape, num_concepts, dim, fields=fields, pair_fields=pair_fields)
+        if noise_dim % dim:
+            raise ValueError(f"noise_dim: got {noise_dim}; must be a multiple of dim, {dim}")
+        super().__init__(image_shape, num_concepts, dim, noise_dim=noise_dim, sprites=sprites, canvas=canvas, hidden=hidden)
+        self.fields = Fields(self.image_shape, num_concepts + noise_dim // dim, dim, fields=fields, pair_fields=pair_fields)
         self.slides_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden, 2) if slides else None
         self.slide = nn.Parameter(torch.zeros(sprites, 1, 2)) if slides else None
         self.tints_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden, self.image_shape[0] + 1)
@@ -80,10 +88,13 @@ class SceneDecoder(SpriteDecoder):
     def field_sizes(self, z: Tensor) -> Tensor:
         """How much each concept alone and each pair changes each pixel of the background, ``[n + pairs, C * H * W]``.
 
-        In units of the pixels' range; see :meth:`Fields.sizes`. :class:`~causalvae_pyro.objectives.EffectSparsity` penalises it.
+        Noise counts as more concepts, drawn from its prior. In units of the pixels' range; see :meth:`Fields.sizes`.
+        :class:`~causalvae_pyro.objectives.EffectSparsity` penalises it.
         """
         bright = (self.background.detach() * _GAIN).sigmoid().flatten()
-        return self.fields.sizes(z) * (bright * (1 - bright)).clamp(min=_SLOPE)
+        return self.fields.sizes(self._with_noise(z, torch.randn(len(z), self.noise_dim).to(z))) * (bright * (1 - bright)).clamp(
+            min=_SLOPE
+        )
 
     def _begin_layer(self, k: int, masks: NDArray, z: NDArray | None) -> None:
         orbit = None
@@ -107,5 +118,8 @@ class SceneDecoder(SpriteDecoder):
         moved = torch.cat([cos * along - sin * across, sin * along + cos * across], -1)
         return torch.cat([placement[..., :2] + moved, placement[..., 2:]], -1)
 
-    def _appearance(self, concepts: Tensor) -> tuple[Tensor | float, Tensor | None]:
-        return self.fields(concepts), self.tints_of_concepts(concepts).sum(2)
+    def _appearance(self, concepts: Tensor, noise: Tensor) -> tuple[Tensor | float, Tensor | None]:
+        return self.fields(self._with_noise(concepts, noise)), self.tints_of_concepts(concepts).sum(2)
+
+    def _with_noise(self, concepts: Tensor, noise: Tensor) -> Tensor:
+        return torch.cat([concepts, noise.unflatten(1, (-1, self.dim))], 1) if self.noise_dim else concepts
