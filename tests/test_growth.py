@@ -5,7 +5,7 @@ import torch
 
 from causalvae_pyro.networks import SceneDecoder
 from causalvae_pyro.recipes import Recipe
-from causalvae_pyro.recipes.growth import grow_scene
+from causalvae_pyro.recipes.growth import _left, _without_idle, grow_scene
 from causalvae_pyro.recipes.trial import try_decoders
 from tests.networks.sprites.scenes import bead_on_an_arm, before_a_texture
 
@@ -44,7 +44,29 @@ def test_layers_that_make_no_difference_go():
     torch.manual_seed(0)
     decoder = grow_scene(images, 2, concepts=z)
     assert decoder.sprites == 2
-    assert error(decoder, images, z) < 0.1 * (images - images.mean(0)).square().mean().item()
+    left = _left(decoder, images, z)
+    more = SceneDecoder(decoder.image_shape, 2, sprites=4, slides=True)
+    more.take_layers(decoder, [0, 1], 1)
+    with torch.no_grad():
+        more.opacity[[0, 3]] = -1.0
+    fewer = _without_idle(more, images, z, left)
+    assert fewer.sprites == 2
+    assert torch.equal(fewer.colour, decoder.colour)
+    assert _left(fewer, images, z) == pytest.approx(left, rel=1e-3)
+
+
+def test_a_training_that_diverges_is_left_out(monkeypatch):
+    images, z, _ = before_a_texture()
+
+    def diverge(decoder, *_, **__):
+        with torch.no_grad():
+            decoder.colour.fill_(torch.nan)
+
+    monkeypatch.setattr("causalvae_pyro.recipes.growth.train_decoder", diverge)
+    torch.manual_seed(0)
+    decoder = grow_scene(images, 2, concepts=z)
+    assert decoder.sprites == 2
+    assert all(p.isfinite().all() for p in decoder.parameters())
 
 
 def test_few_known_concepts_train_nothing():
@@ -62,7 +84,8 @@ def test_missing_labels_do_not_count():
     images, z, _ = bead_on_an_arm(300)
     z = torch.where(torch.arange(300)[:, None, None] % 3 == 0, torch.nan, z)
     torch.manual_seed(0)
-    decoder = grow_scene((images * 255).to(torch.uint8), 2, concepts=z)
+    with torch.inference_mode():
+        decoder = grow_scene((images * 255).to(torch.uint8), 2, concepts=z.clone().requires_grad_())
     assert all(p.isfinite().all() for p in decoder.parameters())
     known = ~z.isnan().flatten(1).any(1)
     assert error(decoder, images[known], z[known]) < 0.2 * (images - images.mean(0)).square().mean().item()
@@ -78,9 +101,9 @@ def test_a_trial_gives_all_as_many_steps(monkeypatch):
     third = SceneDecoder((1, 8, 8), 2, sprites=0)
     images, z = torch.rand(10, 1, 8, 8), torch.rand(10, 2, 1)
     try_decoders({"one": one, "other": other}, images, z, torch.arange(10) < 4, steps=100)
-    assert steps == {one: 50, other: 280}
+    assert steps == {one: 100, other: 330}
     try_decoders({"other": other, "third": third}, images, z, torch.arange(10) < 4, steps=100)
-    assert steps == {one: 50, other: 100, third: 100}
+    assert steps == {one: 100, other: 100, third: 100}
 
 
 def test_the_recipe_grows_scenes():

@@ -38,11 +38,18 @@ def test_few_directions_are_told_from_many():
     )
     many, labels, _ = tinted(directions=200)
     assert linear_noise_share(many, labels, 4) < 0.3
-    # Missing labels do not count.
-    holes = labels.clone()
-    holes[::3, 1] = torch.nan
-    assert linear_noise_share(many, holes, 4) < 0.3
     assert linear_noise_share(torch.full((80, 1, 16, 16), 0.5), torch.randn(80, 2), 4) == 0
+
+
+def test_rows_in_the_order_of_a_label_and_missing_ones():
+    images, labels, _ = tinted()
+    share = linear_noise_share(images, labels, 4)
+    order = labels[:, 0].argsort()
+    assert linear_noise_share(images[order], labels[order], 4) == pytest.approx(share, abs=0.03)
+    labels[::3, 1] = torch.nan
+    # What has no label is not looked at.
+    images[::3] = torch.rand_like(images[::3])
+    assert linear_noise_share(images, labels, 4) == pytest.approx(share, abs=0.03)
 
 
 def test_larger_images_are_made_smaller():
@@ -58,6 +65,9 @@ def test_what_it_cannot_be_asked():
         linear_noise_share(images, labels, 0)
     with pytest.raises(ValueError, match="^labels: 30 images have all of them; 16 directions take at least 64$"):
         linear_noise_share(images, labels)
+    # Fewer pixels than directions, and one side far longer than the other.
+    assert linear_noise_share(torch.rand(80, 1, 3, 3), torch.randn(80, 2)) > 0.99
+    assert linear_noise_share(torch.rand(80, 1, 8, 256), torch.randn(80, 2)) < 0.5
 
 
 @pytest.mark.parametrize("dim", [1, 2])
@@ -81,6 +91,7 @@ def test_the_data_choose_noise_in_one_vector():
     recipe, line = choose_recipe(images, labels)
     assert (recipe.decoder, recipe.noise_dim) == ("scene", 8)
     assert "16 directions" in line
+    assert choose_recipe(images, labels, noise_dim=0, mirror=False, views=())[0].decoder == "hierarchical"
     assert line.endswith("noise of the image's own in one vector (decoder 'scene', noise_dim 8)")
     many, labels, _ = tinted(directions=200)
     assert choose_recipe(many, labels, mirror=False, views=())[0].decoder == "hierarchical"

@@ -52,8 +52,9 @@ def choose(
         "w_z": arguments.w_z,
         "encoder": arguments.encoder,
         "refinements": arguments.refinements,
-        "noise_dim": 0 if arguments.noise_dim is None else arguments.noise_dim,
-        **{name: value for name in ("mirror", "views", "grouped") if (value := getattr(arguments, name)) is not None},
+        **{
+            name: value for name in ("noise_dim", "mirror", "views", "grouped") if (value := getattr(arguments, name)) is not None
+        },
     }
     if arguments.grouped and groups is None:
         raise ValueError("--grouped: the images have no groups; --group-by names the column that has")

@@ -93,10 +93,11 @@ def linear_noise_share(images: Tensor, labels: Tensor, directions: int = 16, *, 
     explain nearly all of it; of photographs and handwriting they explain less, however large the components of one data set are.
 
     Args:
-        images: ``[N, C, H, W]``, uint8 or in [0, 1]; of more than 32 pixels along a side they are made smaller.
+        images: ``[N, C, H, W]``, uint8 or in [0, 1]; large ones are made smaller, to about 32 pixels along a side.
         labels: ``[N, n]``; images with a missing one (NaN) are left out.
         directions: How many, at least 1.
-        count: Use so many images, evenly spaced.
+        count: Use so many images, chosen at random with a seed of its own, as the halves are. Images of one group (a person, a
+            patient) are in both halves then: what they share counts as seen.
 
     Returns:
         At most 1; 0 where the labels leave nothing. Below 0 where the components of one half make it worse.
@@ -113,20 +114,18 @@ def linear_noise_share(images: Tensor, labels: Tensor, directions: int = 16, *, 
     if directions < 1:
         raise ValueError(f"directions: got {directions}; must be at least 1")
     complete = (~labels.isnan().any(1)).nonzero().squeeze(1)
-    if len(complete) < 4 * directions:
-        raise ValueError(
-            f"labels: {len(complete)} images have all of them; {directions} directions take at least {4 * directions}"
-        )
-    chosen = complete[evenly_spaced(min(count, len(complete)), len(complete))]
+    # At random: the rows of a table may be in the order of a label.
+    chosen = complete[torch.randperm(len(complete), generator=torch.Generator().manual_seed(0))[:count].to(complete.device)]
+    if len(chosen) < 4 * directions:
+        raise ValueError(f"labels: {len(chosen)} images have all of them; {directions} directions take at least {4 * directions}")
     x = scale_images(images[chosen.to(images.device)]).float()
-    if (factor := max(x.shape[-2:]) // _SIDE) > 1:
-        x = torch.nn.functional.avg_pool2d(x, factor)
+    x = torch.nn.functional.avg_pool2d(x, [max(1, round(side / _SIDE)) for side in x.shape[-2:]])
     pixels, u, half = x.flatten(1).cpu().numpy(), labels[chosen].double().cpu().numpy(), len(chosen) // 2
     regression = make_pipeline(StandardScaler(), PolynomialFeatures(2), Ridge(1e-2 * half)).fit(u[:half], pixels[:half])
     seen, held = pixels[:half] - regression.predict(u[:half]), pixels[half:] - regression.predict(u[half:])
     total = (held**2).sum()
     if not total or not seen.any():
         return 0.0
-    components = PCA(directions, svd_solver="randomized", random_state=0).fit(seen)
+    components = PCA(min(directions, seen.shape[1]), svd_solver="randomized", random_state=0).fit(seen)
     left = held - components.inverse_transform(components.transform(held))
     return float(1 - (left**2).sum() / total)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -27,6 +29,7 @@ _FEWEST = 40
 _SOME = 1000
 
 
+@torch.inference_mode(False)
 def grow_scene(
     images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Tensor, weight: float = 2000.0, noise_dim: int = 0
 ) -> SceneDecoder:
@@ -41,10 +44,14 @@ def grow_scene(
         images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
         num_concepts: Number of concepts ``n``.
         dim: Dimensions of each concept.
-        concepts: ``[N, n, d]``; images with any that is NaN do not count. With fewer than 40 others nothing is trained.
+        concepts: ``[N, n, d]``; images with any that is NaN do not count. With fewer than 40 others, or where no part is seen at
+            first, nothing is trained.
         weight: Of :class:`~causalvae_pyro.objectives.EffectSparsity`.
         noise_dim: Of the decoder. With noise there are no layers: what differs from image to image for reasons that no concept
             knows cannot be told from what concepts move. Fields start before the mean image then.
+
+    Raises:
+        ValueError: If an argument has a shape that does not fit, or ``noise_dim`` is no multiple of ``dim``.
     """
     check_images(images, "images")
     if noise_dim:
@@ -52,40 +59,48 @@ def grow_scene(
         some = images[:: max(1, len(images) // _SOME)]
         decoder.begin(Start(len(images), torch.arange(0), scale_images(some).float().mean(0).cpu(), []), None)
         return decoder
+    concepts = concepts.detach()
+    complete = (~concepts.flatten(1).isnan().any(1)).nonzero().squeeze(1).cpu()
+    if len(complete) < _FEWEST:
+        return SceneDecoder.started(images, num_concepts, dim, concepts=concepts, slides=True)[0]
+    if len(complete) < len(images):
+        images, concepts = images[complete.to(images.device)], concepts[complete.to(concepts.device)]
     decoder, start = SceneDecoder.started(images, num_concepts, dim, concepts=concepts, slides=True)
-    chosen = start.chosen.to(concepts.device)
-    known = ~concepts[chosen].flatten(1).isnan().any(1).cpu()
-    if not decoder.sprites or int(known.sum()) < _FEWEST:
+    if not decoder.sprites:
         return decoder
-    seen = scale_images(images[start.chosen.to(images.device)]).float().cpu()[known]
-    z, complete = concepts[chosen].float().cpu()[known], (~concepts.flatten(1).isnan().any(1)).nonzero().squeeze(1).cpu()
+    seen = scale_images(images[start.chosen.to(images.device)]).float().cpu()
+    z = concepts[start.chosen.to(concepts.device)].float().cpu()
 
     def train(grown: SceneDecoder, steps: int) -> float:
         # What is drawn in place is for the fields, which would learn to draw what travels as well.
         grown.fields.requires_grad_(False)
-        train_decoder(grown, images, concepts, complete, steps=steps, weight=weight, growth=1.0)
+        train_decoder(grown, images, concepts, torch.arange(len(images)), steps=steps, weight=weight, growth=1.0)
         grown.fields.requires_grad_(True)
         return _left(grown, seen, z)
 
+    untrained = deepcopy(decoder)
     left, steps = train(decoder, _FIRST), _FIRST
+    if not math.isfinite(left):
+        return untrained
     for _ in range(_MOST_ADDED):
         with torch.no_grad():
             drawn = decoder(z).sigmoid()
-        tried: list[tuple[float, SceneDecoder, Start]] = []
+        tried: list[tuple[float, SceneDecoder]] = []
         for part in find_missed_parts(seen, drawn, regress_pixels(seen - drawn, z), z.double().numpy()):
-            # Indices of all the images that were chosen.
-            of_all = replace(part, images=known.nonzero().squeeze(1).numpy()[part.images])
-            other = replace(start, parts=[*start.parts, of_all])
-            more = SceneDecoder.from_start(other, decoder.image_shape, num_concepts, dim, concepts=concepts, slides=True)
+            alone = SceneDecoder.from_start(
+                replace(start, parts=[part]), decoder.image_shape, num_concepts, dim, concepts=concepts, slides=True
+            )
+            more = SceneDecoder(decoder.image_shape, num_concepts, dim, sprites=decoder.sprites + 1, slides=True)
+            more.take_layers(alone, [0], decoder.sprites)
             more.take_layers(decoder, range(decoder.sprites))
-            tried.append((_left(more, seen, z), more, other))
+            tried.append((_left(more, seen, z), more))
         if not tried:
             break
-        _, more, other = min(tried, key=lambda each: each[0])
-        after, steps = train(more, _MORE), steps + _MORE
-        if after > _WORTH * left:
+        _, more = min(tried, key=lambda each: each[0])
+        # Not where it is no number either.
+        if not (after := train(more, _MORE)) <= _WORTH * left:
             break
-        decoder, start, left = more, other, after
+        decoder, left, steps = more, after, steps + _MORE
     decoder = _without_idle(decoder, seen, z, left)
     with torch.no_grad():
         error, variance = (decoder(z).sigmoid() - seen).square().mean(), (seen - seen.mean(0)).square().mean()
@@ -115,7 +130,7 @@ def _without_idle(decoder: SceneDecoder, images: Tensor, concepts: Tensor, left:
     while kept:
         errors = {k: without(k) for k in kept}
         idle = min(kept, key=errors.__getitem__)
-        if errors[idle] > _NOTHING * left:
+        if not errors[idle] <= _NOTHING * left:
             break
         kept.remove(idle)
         left = min(left, errors[idle])

@@ -84,16 +84,17 @@ class Recipe:
 
     Args:
         dim: Dimensions of each concept.
-        prior_std: ``lambda2`` in label standard deviations; by default 0.005, with ``decoder="backdrop"`` 0.05 and, with
-            ``decoder="hierarchical"``, 0.3 for binary labels (0 and 1) and 0.05 for others.
+        prior_std: ``lambda2`` in label standard deviations; by default 0.005, for a scene with noise 0.02, with
+            ``decoder="backdrop"`` 0.05 and, with ``decoder="hierarchical"``, 0.3 for binary labels (0 and 1) and 0.05 for others.
         w_eps: See :class:`~causalvae_pyro.CausalELBO`.
         w_z: See :class:`~causalvae_pyro.CausalELBO`.
         decoder: ``"conv"``, ``"sprites"``, ``"scene"``, ``"backdrop"``, ``"hierarchical"``, ``"bilinear"`` or ``"auto"``.
         encoder: ``"conv"``, or ``"spatial"``: finer, and slower. The guides of ``"backdrop"``, ``"hierarchical"`` and
             ``"bilinear"`` have their own.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
-        sparsity_weight: For sprites and scenes, the weight of :class:`~causalvae_pyro.objectives.EffectSparsity` at the start,
-            >= 0. With a backdrop it starts at a hundredth of this and grows 20 times as much as given below.
+        sparsity_weight: For sprites and scenes without noise, the weight of
+            :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0. With a backdrop it starts at a hundredth of
+            this and grows 20 times as much as given below.
         sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. A small weight at first lets the sprites find
             their concepts; a large one in the end removes effects that only fit details.
         refinements: For sprites, scenes and backdrops, see :class:`~causalvae_pyro.guides.IterativeGuide`.

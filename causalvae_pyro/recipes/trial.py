@@ -17,8 +17,6 @@ __all__ = ["try_decoders", "unusual"]
 
 # Of the images: as many as interventions are scored on, and enough to train on are left.
 _HELD = 0.2
-# Steps of a trial that no start has taken.
-_LAST = 50
 
 
 def unusual(labels: Tensor, share: float = _HELD) -> Tensor:
@@ -64,8 +62,7 @@ def try_decoders(
         images: ``[N, C, H, W]``, uint8 or in [0, 1].
         concepts: ``[N, n, d]``.
         held: Which images are held out, ``[N]`` bool.
-        steps: Of 32 images each, those of a decoder's start included; more where a start has taken nearly all of them, for all
-            decoders.
+        steps: Of 32 images each. Where a decoder's start has taken some, the others take as many more.
         lr: See :func:`~causalvae_pyro.fit`.
         weight: See :class:`~causalvae_pyro.recipes.Recipe`, for decoders that have effects.
         growth: See :class:`~causalvae_pyro.recipes.Recipe`.
@@ -75,7 +72,7 @@ def try_decoders(
     """
     rows, out = (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
     errors, taken = {}, {name: getattr(decoder, "steps_at_start", 0) for name, decoder in decoders.items()}
-    in_all = max(steps, max(taken.values()) + _LAST)
+    in_all = steps + max(taken.values(), default=0)
     for name, decoder in decoders.items():
         train_decoder(decoder, images, concepts, rows, steps=in_all - taken[name], lr=lr, weight=weight, growth=growth)
         with torch.no_grad():

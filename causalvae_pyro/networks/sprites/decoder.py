@@ -118,11 +118,11 @@ class SpriteDecoder(_Decoder):
     _in_place = False
 
     unexplained_at_start: float | None = None
-    """The share of the pixels' variance that the parts found by :meth:`from_images` leave before any training; None where no
-    concepts said where they are."""
+    """The share of the pixels' variance that the start leaves, before any training or after ``steps_at_start``; None where no
+    concepts said where parts are."""
 
     parts_at_start = 0
-    """How many parts :meth:`from_images` has found; where it finds none there may be layers all the same."""
+    """How many parts the start has; where none is found there may be layers all the same."""
 
     steps_at_start = 0
     """How many steps of training a recipe has spent on the start."""
@@ -151,7 +151,7 @@ class SpriteDecoder(_Decoder):
     def started(
         cls, images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Tensor | None = None, **kwargs: object
     ) -> tuple[Self, Start]:
-        """:meth:`from_images`, and what it has seen in them."""
+        """:meth:`from_images`, with the same arguments, and the :class:`Start` that it has seen in the images."""
         if concepts is not None:
             check_concepts(concepts, len(images), num_concepts, dim)
         shape = tuple(images.shape[1:])
@@ -175,24 +175,34 @@ class SpriteDecoder(_Decoder):
         concepts: Tensor | None = None,
         **kwargs: object,
     ) -> Self:
-        """A decoder that starts from what has been seen; without ``sprites`` it gets one for each part."""
+        """Makes a decoder that starts from what has been seen.
+
+        Args:
+            start: Of images of this shape; without ``sprites`` there is a layer for each of its parts.
+            image_shape: See the class, as for all not below.
+            num_concepts: Number of concepts ``n``.
+            dim: Dimensions of each concept.
+            concepts: See :meth:`initialise`.
+            **kwargs: Passed on to the class.
+        """
         widths = {"sprites": len(start.parts) or cls._usual, **kwargs}
         decoder = cls(image_shape, num_concepts, dim, **widths)  # type: ignore[arg-type]
         decoder.begin(start, concepts)
         return decoder
 
-    def take_layers(self, other: SpriteDecoder, kept: Sequence[int]) -> None:
+    def take_layers(self, other: SpriteDecoder, kept: Sequence[int], first: int = 0) -> None:
         """Becomes like another decoder, which differs in the number of its layers.
 
         Args:
             other: Made with the same arguments but for ``sprites``.
-            kept: Which of its layers become the first ones here, at most as many as there are; those beyond stay as they are.
+            kept: Which of its layers are taken, at most as many as there is room for; others here stay as they are.
+            first: The first layer here to become one of them.
         """
         own = self.state_dict()
         with torch.no_grad():
             for name, value in other.state_dict().items():
                 if name.split(".")[0] in _PER_LAYER:
-                    own[name][: len(kept)] = value[list(kept)]
+                    own[name][first : first + len(kept)] = value[list(kept)]
                 else:
                     own[name].copy_(value)
 

@@ -11,12 +11,12 @@ from causalvae_pyro.networks.sprites.poses import mean_shape, moments, sparse_re
 
 __all__ = ["Orbit", "find_orbit"]
 
-# Rates at which a concept may turn it: so much from a standard deviation below its mean to one above.
+# Rates at which a concept may turn it: so many radians for a standard deviation.
 _MOST, _RATES = np.pi / 2, 121
 # A straight path is simpler: the orbit leaves so much of what it leaves at most, and there is something to explain, of squared
 # half image sides.
 _WORTH, _LEAST = 0.3, 2e-4
-# The point lies in the image or near it, in half image sides.
+# The longest arm, in half image sides.
 _FARTHEST = 2.0
 
 
@@ -46,7 +46,9 @@ class Orbit:
 def find_orbit(masks: NDArray, side: int, concepts: NDArray) -> Orbit | None:
     """The orbit that a part follows, if it explains its places much better than straight paths do.
 
-    A bead on an arm that swings is where no sum of functions of the concepts says: its arm's length and its angle multiply.
+    A bead on an arm that swings is where no sum of functions of the concepts says: its arm's length and its angle multiply. Where
+    concepts have several dimensions, each is one of its own here. In images that are not square a circle is none in half image
+    sides, and no orbit either.
 
     Args:
         masks: Pixels of the part, ``[M, H, W]``, at least one in each image.
@@ -61,14 +63,16 @@ def find_orbit(masks: NDArray, side: int, concepts: NDArray) -> Orbit | None:
     mean, spread = columns.mean(0), np.maximum(columns.std(0), 1e-12)
     z = (columns - mean) / spread
     found: tuple[float, float, int, int | None, NDArray] | None = None
+    rates = np.linspace(-_MOST, _MOST, _RATES)
     for j in range(z.shape[1]):
-        for rate in np.linspace(-_MOST, _MOST, _RATES):
-            cos, sin = np.cos(rate * z[:, j]), np.sin(rate * z[:, j])
-            for k in (None, *(k for k in range(z.shape[1]) if k != j)):
-                solution, left = _fit(centres, cos, sin, None if k is None else z[:, k])
-                arms = solution[2:4] + (0 if k is None else z[:, k : k + 1] * solution[4:])
-                if np.hypot(*np.atleast_2d(arms).T).max() < _FARTHEST and (found is None or left < found[0]):
-                    found = left, rate, j, k, solution
+        cos, sin = np.cos(rates[:, None] * z[:, j]), np.sin(rates[:, None] * z[:, j])
+        for k in (None, *(k for k in range(z.shape[1]) if k != j)):
+            solutions, left = _fit(centres, cos, sin, None if k is None else z[:, k])
+            reach = solutions[:, None, 2:4] + (0 if k is None else z[:, k, None] * solutions[:, None, 4:])
+            left = np.where(np.hypot(reach[..., 0], reach[..., 1]).max(1) < _FARTHEST, left, np.inf)
+            best = int(left.argmin())
+            if found is None or left[best] < found[0]:
+                found = float(left[best]), float(rates[best]), j, k, solutions[best]
     if found is None or found[0] > _WORTH * straight:
         return None
     _, rate, j, k, solution = found
@@ -90,13 +94,13 @@ def _left(concepts: NDArray, target: NDArray) -> float:
     return float(np.square(target - target.mean() - centred @ effect.ravel()).sum())
 
 
-def _fit(centres: NDArray, cos: NDArray, sin: NDArray, other: NDArray | None) -> tuple[NDArray, float]:
-    """Point, arm and slide with the least squared error, and that error."""
+def _fit(centres: NDArray, cos: NDArray, sin: NDArray, other: NDArray | None) -> tuple[NDArray, NDArray]:
+    """Point, arm and slide with the least squared error for each rate ``[r, 4 or 6]``, and that error ``[r]``."""
     one, nil = np.ones_like(cos), np.zeros_like(cos)
     x, y = [one, nil, cos, -sin], [nil, one, sin, cos]
     if other is not None:
         x, y = [*x, other * cos, -other * sin], [*y, other * sin, other * cos]
-    features, target = np.concatenate([np.stack(x, 1), np.stack(y, 1)]), np.concatenate(centres.T)
-    gram = features.T @ features + 1e-6 * len(target) * np.eye(features.shape[1])
-    solution = np.linalg.solve(gram, features.T @ target)
-    return solution, float(np.square(target - features @ solution).sum())
+    features, target = np.concatenate([np.stack(x, -1), np.stack(y, -1)], 1), np.concatenate(centres.T)
+    gram = features.transpose(0, 2, 1) @ features + 1e-6 * len(target) * np.eye(features.shape[2])
+    solutions = np.linalg.solve(gram, (features.transpose(0, 2, 1) @ target)[..., None])[..., 0]
+    return solutions, np.square(target - (features @ solutions[..., None])[..., 0]).sum(1)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["Poses", "find_poses", "mean_shape", "moments", "sparse_regression", "turned_size"]
+__all__ = ["Poses", "blur", "find_poses", "mean_shape", "moments", "sparse_regression", "turned_size"]
 
 # A uniform line's half length is 1.7 times its pixels' standard deviation; a canvas of twice that has a margin around it.
 _SIZE_OF_SPREAD = 3.5
@@ -44,7 +44,12 @@ class Poses:
     @property
     def blur(self) -> float:
         """0 for a shape that is the same in all images."""
-        return float((self.shape * (1 - self.shape)).sum() / self.shape.sum())
+        return blur(self.shape)
+
+
+def blur(shape: NDArray) -> float:
+    """0 for a shape ``[S, S]`` in [0, 1] that is the same in all images."""
+    return float((shape * (1 - shape)).sum() / shape.sum())
 
 
 def find_poses(masks: NDArray, side: int, concepts: NDArray | None = None) -> Poses:

@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from causalvae_pyro.networks.fields import Fields
 from causalvae_pyro.networks.sprites.decoder import _GAIN, SpriteDecoder, _AdditiveEffects
 from causalvae_pyro.networks.sprites.orbits import find_orbit
+from causalvae_pyro.networks.sprites.poses import blur, find_poses
 
 __all__ = ["SceneDecoder"]
 
 # Of logits: a change of 4 takes a pixel from dark to bright, as one of 1 in a place takes a layer through half of the image.
 _LOGITS = 0.25
+
+# A part that turns on its orbit is at most so much more blurred than as it is found without one.
+_BLURRED = 1.5
 
 # Black and white have no slope, and yet fields change them.
 _SLOPE = 0.05
@@ -48,7 +52,8 @@ class SceneDecoder(SpriteDecoder):
         canvas: Pixels of a sprite along each side.
         hidden: Width of the layers' networks.
         slides: Whether layers also slide along their own axes, as a bead on an arm that swings: where they lie is
-            ``t + R(r) u``, and ``u`` is a sum of functions of the concepts as ``t`` and ``r`` are.
+            ``t + R(r) u``, and ``u`` is a sum of functions of the concepts as ``t`` and ``r`` are. In half image sides: for
+            square images.
     """
 
     def __init__(
@@ -100,6 +105,9 @@ class SceneDecoder(SpriteDecoder):
         orbit = None
         if self.slides_of_concepts is not None and self.slide is not None and z is not None:
             orbit = find_orbit(masks, self.opacity.shape[-1], z)
+            # What goes around without turning looks blurred if it is turned.
+            if orbit and blur(orbit.shape) > _BLURRED * blur(find_poses(masks, self.opacity.shape[-1], z).shape):
+                orbit = None
         if orbit is None or self.slides_of_concepts is None or self.slide is None:
             super()._begin_layer(k, masks, z)
             return

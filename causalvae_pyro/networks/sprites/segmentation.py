@@ -195,10 +195,14 @@ def find_missed_parts(images: Tensor, drawn: Tensor, light: Tensor, concepts: ND
     modes = _colours(pixels, 3000, _FINER)
     nearest = torch.full(different.shape, -1)
     nearest[different] = _nearest(pixels, modes, _FINER)
-    side = 2 * max(1, round(min(different.shape[1:]) / _CLOSED)) + 1
-    masks = [ndimage.binary_closing((nearest == m).numpy(), np.ones((1, side, side), bool)) for m in range(len(modes))]
+    gap = max(1, round(min(different.shape[1:]) / _CLOSED))
+    around, window = ((0, 0), (gap, gap), (gap, gap)), np.ones((1, 2 * gap + 1, 2 * gap + 1), bool)
+    # What is around the image is no gap, and no reason to erode what lies at its edge.
+    wide = [ndimage.binary_closing(np.pad((nearest == m).numpy(), around), window) for m in range(len(modes))]
+    masks = [mask[:, gap:-gap, gap:-gap] for mask in wide]
     parts = [part for mode, mask in zip(modes, masks, strict=True) for part in _parts_of_one_colour(mode, mask)]
-    often = [part for part in parts if len(part.images) >= max(_FEWEST, _OFTEN * len(images))]
+    fewest = max(_FEWEST, _OFTEN * len(images), _FEWEST_EACH * 2 * concepts.shape[-1])
+    often = [part for part in parts if len(part.images) >= fewest]
     found = [replace(part, follows=_follows(part, concepts[part.images])) for part in often]
     return [part for part in found if part.follows.any()]
 

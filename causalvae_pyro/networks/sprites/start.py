@@ -41,6 +41,8 @@ _CLEARLY = 0.9
 # Parts that start with more than ten times the error of a regression of the pixels have not been seen right.
 _IN_PLACE, _FEWEST_IN_PLACE = 0.1, 50
 
+_MOST_PRODUCTS = 12
+
 _D = TypeVar("_D", bound=nn.Module)
 
 
@@ -97,7 +99,8 @@ def best_start(
 
     def left(begun: _D) -> float:
         with torch.no_grad():
-            return (begun(z).sigmoid() - seen).square().mean().item() / variance
+            noise = [z.new_zeros(len(z), size)] if (size := getattr(begun, "noise_dim", 0)) else []
+            return (begun(z, *noise).sigmoid() - seen).square().mean().item() / variance
 
     best = left(decoder)
     if in_place and len(seen) >= _FEWEST_IN_PLACE and error_of_regression(seen, z) / variance < _IN_PLACE * best:
@@ -186,4 +189,6 @@ def _regression(images: Tensor, concepts: Tensor, asked: Tensor) -> Tensor:
 def _squares_and_products(concepts: Tensor) -> Tensor:
     z = concepts.flatten(1).double()
     first, second = torch.tril_indices(z.shape[1], z.shape[1])
-    return torch.cat([torch.ones_like(z[:, :1]), z, z[:, first] * z[:, second]], 1)
+    # Of more, products are as many as the images of a sample, and explain all of them.
+    products = [z[:, first] * z[:, second]] if z.shape[1] <= _MOST_PRODUCTS else []
+    return torch.cat([torch.ones_like(z[:, :1]), z, *products], 1)

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 
+from causalvae_pyro.networks import SceneDecoder
 from causalvae_pyro.networks.sprites.orbits import find_orbit
+from causalvae_pyro.networks.sprites.segmentation import Part
+from causalvae_pyro.networks.sprites.start import Start
 
 
 def discs(centres, radius=0.2, side=48):
@@ -48,3 +52,17 @@ def test_straight_paths_and_small_ones_are_no_orbits():
     assert find_orbit(discs(0.01 * straight), 16, z) is None
     # Nothing says where it is.
     assert find_orbit(discs(rng.uniform(-0.5, 0.5, (200, 2))), 16, z) is None
+
+
+def test_what_goes_around_without_turning_is_not_turned():
+    rng = np.random.default_rng(0)
+    z = rng.uniform(-1.7, 1.7, (200, 1, 1))
+    centres = np.array([0.0, 0.5]) + turned(np.tile([0.0, -0.9], (200, 1)), 0.5 * z[:, 0, 0])
+    line = (2 * np.arange(48) + 1) / 48 - 1
+    flat = (np.abs(line - centres[:, :1, None]) < 0.3) & (np.abs(line[:, None] - centres[:, 1:, None]) < 0.08)
+    start = Start(200, torch.arange(200), torch.full((1, 48, 48), 0.9), [Part(np.array([0.1]), np.arange(200), flat)])
+    concepts = torch.as_tensor(z).float()
+    for masks, slid in ((flat, False), (discs(centres), True)):
+        start.parts = [Part(np.array([0.1]), np.arange(200), masks)]
+        decoder = SceneDecoder.from_start(start, (1, 48, 48), 1, concepts=concepts, slides=True)
+        assert bool(decoder.slide.abs().max() > 0.1) == slid

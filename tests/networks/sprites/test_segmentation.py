@@ -183,3 +183,10 @@ def test_what_is_drawn_wrong_and_follows_the_concepts_is_missed():
     assert not find_missed_parts(images, drawn, images - drawn, concepts)
     assert not find_missed_parts(images, images, nothing, concepts)
     assert not find_missed_parts(images, drawn, nothing, torch.randn_like(z).double().numpy())
+    # What lies at the image's edge is no smaller for it.
+    edge = torch.zeros_like(images)
+    edge[:, :, :4, :5] = 1.0
+    edge = torch.where(torch.arange(len(edge))[:, None, None, None] % 2 == 0, edge, edge.roll(6, 3))
+    column = torch.where(torch.arange(len(edge)) % 2 == 0, -1.0, 1.0)[:, None, None].double().numpy()
+    (part,) = find_missed_parts(edge, nothing, nothing, column)
+    assert (part.masks.sum((1, 2)) == 20).all()
