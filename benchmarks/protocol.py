@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lpips", help="file with AlexNet's weights, as torchvision publishes them; without, LPIPS is left out")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=Path, default=Path("runs/protocol"), help="where judges and weights are kept")
-    parser.add_argument("--cells", type=Path, default=RESULTS / "protocol", help="where finished cells are kept")
+    parser.add_argument("--cells", type=Path, default=Path("runs/protocol-cells"), help="where finished cells are kept")
     parser.add_argument("--out", type=Path, help="the summary (default: benchmarks/results/protocol_DATA.json)")
     args = parser.parse_args(argv)
     if args.first_seed >= args.seeds:

@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["markdown"]
 
 _METHODS = {"vae": "conditional VAE", "hvae": "conditional hierarchical VAE", "ours": "ours"}
-_KEPT = {"": "", " pixel noise 1": ", all pixel noise kept", " pixel noise 1, fade 0.03": ", all kept where nothing changes"}
+_KEPT = {"": "", " pixel noise 1": ", all pixel noise kept", " pixel noise 1, fade 0.03": ", all kept, fade 0.03"}
 _ROWS = {method + kept: title + text for method, title in _METHODS.items() for kept, text in _KEPT.items()}
 _DIGITS = ("thickness", "intensity", "digit")
 #: Of Melistas et al. 2024, on other digits and by other judges: thickness, intensity and digit under each intervention;

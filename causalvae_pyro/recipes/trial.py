@@ -72,9 +72,12 @@ def try_decoders(
     """
     rows, out = (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
     errors, taken = {}, {name: getattr(decoder, "steps_at_start", 0) for name, decoder in decoders.items()}
-    in_all = steps + max(taken.values(), default=0)
+    most = max(taken.values(), default=0)
     for name, decoder in decoders.items():
-        train_decoder(decoder, images, concepts, rows, steps=in_all - taken[name], lr=lr, weight=weight, growth=growth)
+        # As the start that took the most: its steps end with short ones, and begin with long ones again.
+        if before := most - taken[name]:
+            train_decoder(decoder, images, concepts, rows, steps=before, lr=lr, weight=weight, growth=1.0)
+        train_decoder(decoder, images, concepts, rows, steps=steps, lr=lr, weight=weight, growth=growth)
         with torch.no_grad():
             parts = [
                 (decoder(concepts[part].float()).sigmoid() - scale_images(images[part]).float()).square().flatten(1).mean(1)
