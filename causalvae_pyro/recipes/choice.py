@@ -67,13 +67,14 @@ def choose_recipe(
     """The recipe that fits the data.
 
     Where the labels leave much of the pixels unexplained (:func:`~causalvae_pyro.metrics.noise_share`, less what falls as
-    images grow in number), and none of the decoders below explains it, it is the one for images with much of their own. If more
-    than half of the concepts move parts of one colour, these lie before a background of each image's own. If what is left lies
-    along a few directions (:func:`~causalvae_pyro.metrics.linear_noise_share`), there are no groups and at most four labels, a
-    scene gets noise in one vector. Else it is chosen whether mirrored images keep their labels, which small changes of an image
-    do (:func:`~causalvae_pyro.recipes.views.telling_changes` and :func:`~causalvae_pyro.recipes.views.misread_after`) and, with
-    groups, whether images of one group share what the labels do not say. If they do, and a basis of some groups' images says
-    more of another group than the mean image of its labels, the decoder is the bilinear one.
+    images grow in number), and none of the decoders below explains it, it is the one for images with much of their own. If
+    what is left lies along a few directions (:func:`~causalvae_pyro.metrics.linear_noise_share`), there are no groups and at
+    most four labels, a scene gets noise in one vector. If more than half of the concepts move parts of one colour, these lie
+    before a background of each image's own. Else it is chosen whether mirrored images keep their labels, which small changes
+    of an image do (:func:`~causalvae_pyro.recipes.views.telling_changes` and
+    :func:`~causalvae_pyro.recipes.views.misread_after`) and, with groups, whether images of one group share what the labels
+    do not say. If they do, and a basis of some groups' images says more of another group than the mean image of its labels,
+    the decoder is the bilinear one.
 
     Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and compared on images held
     out whose effects their causes predict least: of all images they are the most like interventions. The first of sprites, scene
@@ -168,15 +169,15 @@ def _decoder(
         if left < share:
             said, share = f"{said} by their neighbours, but a decoder {100 * left:.0f} %", left
     if share > _OWN_NOISE and not options.get("noise_dim"):
-        if "sprites" in candidates and (moved := _move_parts(images, labels)) > labels.shape[1] / 2:
-            line = f"{said}, and {moved} of {labels.shape[1]} concepts move parts of one colour"
-            return "backdrop", f"{line}: before a background of each image's own (decoder 'backdrop')"
         if "scene" in candidates and "noise_dim" not in options and not has_groups and labels.shape[1] + _OWN <= _MOST_CONCEPTS:
             along = linear_noise_share(images, labels, _DIRECTIONS)
             if along > _ALONG:
                 options["noise_dim"] = _OWN * max(1, options.get("dim", 1))
                 line = f"{said}, and {_DIRECTIONS} directions {100 * along:.0f} % of that: noise of the image's own in one vector"
                 return "scene", f"{line} (decoder 'scene', noise_dim {options['noise_dim']})"
+        if "sprites" in candidates and (moved := _move_parts(images, labels)) > labels.shape[1] / 2:
+            line = f"{said}, and {moved} of {labels.shape[1]} concepts move parts of one colour"
+            return "backdrop", f"{line}: before a background of each image's own (decoder 'backdrop')"
         return "hierarchical", f"{said}: noise of the image's own{_SEVERAL}"
     what = "noise in one vector, as asked for" if options.get("noise_dim") else "no noise of the image's own"
     line = f"{said}: {what}"
