@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from typing_extensions import Self
 from causalvae_pyro.networks.decoders import _Decoder
 from causalvae_pyro.networks.shapes import check_at_least, check_image_shape
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE, Sprites, composite, render_layers
+from causalvae_pyro.networks.sprites.effects import AdditiveEffects
 from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
 from causalvae_pyro.networks.sprites.start import Start, best_start, check_concepts, find_start
 from causalvae_pyro.utils.images import check_images
@@ -92,8 +92,8 @@ class SpriteDecoder(_Decoder):
         check_at_least(2, canvas=canvas)
         colours, height, width = self.image_shape
         self.sprites = sprites
-        self.effects_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden)
-        self.effects_of_noise = _AdditiveEffects(sprites, 1, noise_dim, hidden) if noise_dim else None
+        self.effects_of_concepts = AdditiveEffects(sprites, num_concepts, dim, hidden)
+        self.effects_of_noise = AdditiveEffects(sprites, 1, noise_dim, hidden) if noise_dim else None
         # A soft disc: something to see wherever a sprite starts.
         side = torch.linspace(-1, 1, canvas)
         opacity = (1.5 - 5 * (side[:, None] ** 2 + side**2)).clamp(min=OUTSIDE + 1)
@@ -340,23 +340,3 @@ class SpriteDecoder(_Decoder):
         slope_x = pixels * (around[..., 1:-1, 2:] - around[..., 1:-1, :-2])
         slope_y = pixels * (around[..., 2:, 1:-1] - around[..., :-2, 1:-1])
         return torch.cat([(self.texture + self.colour[..., None, None]) * _GAIN, logit, slope_x, slope_y], 1)
-
-
-class _AdditiveEffects(nn.Module):
-    """A function of each concept alone for each layer, ``[N, n, d]`` to ``[K, N, n, outputs]``: linear plus a small network."""
-
-    # Adam moves all weights of a network by a step at once. A sprite that these steps throw off its part, which may be two
-    # pixels wide, does not come back.
-    lr_factor = 0.6
-
-    def __init__(self, layers: int, concepts: int, dim: int, hidden: int, outputs: int = 6) -> None:
-        super().__init__()
-        self.linear = nn.Parameter(1e-3 * torch.randn(layers, concepts, dim, outputs) / math.sqrt(dim))
-        self.first = nn.Parameter(torch.randn(layers, concepts, dim, hidden) / math.sqrt(dim))
-        self.first_bias = nn.Parameter(torch.randn(layers, concepts, 1, hidden))
-        self.second = nn.Parameter(torch.zeros(layers, concepts, hidden, outputs))
-
-    def forward(self, z: Tensor) -> Tensor:
-        columns = z.transpose(0, 1)
-        hidden = torch.tanh(columns @ self.first + self.first_bias)
-        return (columns @ self.linear + hidden @ self.second / hidden.shape[-1]).transpose(1, 2)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from causalvae_pyro.networks.fields import Fields
-from causalvae_pyro.networks.sprites.decoder import _GAIN, SpriteDecoder, _AdditiveEffects
+from causalvae_pyro.networks.sprites.decoder import _GAIN, SpriteDecoder
+from causalvae_pyro.networks.sprites.effects import AdditiveEffects
 from causalvae_pyro.networks.sprites.orbits import find_orbit
 from causalvae_pyro.networks.sprites.poses import blur, find_poses
 
@@ -74,9 +75,9 @@ class SceneDecoder(SpriteDecoder):
             raise ValueError(f"noise_dim: got {noise_dim}; must be a multiple of dim, {dim}")
         super().__init__(image_shape, num_concepts, dim, noise_dim=noise_dim, sprites=sprites, canvas=canvas, hidden=hidden)
         self.fields = Fields(self.image_shape, num_concepts + noise_dim // dim, dim, fields=fields, pair_fields=pair_fields)
-        self.slides_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden, 2) if slides else None
+        self.slides_of_concepts = AdditiveEffects(sprites, num_concepts, dim, hidden, 2) if slides else None
         self.slide = nn.Parameter(torch.zeros(sprites, 1, 2)) if slides else None
-        self.tints_of_concepts = _AdditiveEffects(sprites, num_concepts, dim, hidden, self.image_shape[0] + 1)
+        self.tints_of_concepts = AdditiveEffects(sprites, num_concepts, dim, hidden, self.image_shape[0] + 1)
 
     _fewest = 0
     _usual = 0
