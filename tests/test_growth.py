@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from causalvae_pyro.networks import SceneDecoder
+from causalvae_pyro.networks import SceneDecoder, SpriteDecoder
 from causalvae_pyro.recipes import Recipe
-from causalvae_pyro.recipes.growth import _left, _without_idle, grow_scene
+from causalvae_pyro.recipes.growth import _left, _without_idle, grow_scene, grow_sprites
 from causalvae_pyro.recipes.trial import try_decoders
 from tests.networks.sprites.scenes import bead_on_an_arm, before_a_texture
 
@@ -53,6 +53,30 @@ def test_layers_that_make_no_difference_go():
     assert fewer.sprites == 2
     assert torch.equal(fewer.colour, decoder.colour)
     assert _left(fewer, images, z) == pytest.approx(left, rel=1e-3)
+
+
+@pytest.mark.parametrize("seen", [0.0, 1.0])
+def test_sprites_grow_what_their_start_has_missed(seen, monkeypatch):
+    """A cloud that is nearly as bright as the sky, beside a dark square; both move."""
+    generator = torch.Generator().manual_seed(0)
+    z = 2 * torch.rand(200, 2, generator=generator) - 1
+    images = torch.full((200, 3, 24, 24), 0.7)
+    for image, (dark, pale) in zip(images, ((z + 1) * 9).round().int().tolist(), strict=True):
+        image[:, 3:8, pale : pale + 5] = 0.86
+        image[:, 14:20, dark : dark + 6] = 0.1
+    monkeypatch.setattr("causalvae_pyro.recipes.growth._SEEN", seen)
+    torch.manual_seed(0)
+    decoder = grow_sprites(images, 2, concepts=z[..., None])
+    assert type(decoder) is SpriteDecoder
+    if seen:
+        # What is seen well enough is not trained.
+        assert (decoder.sprites, decoder.steps_at_start) == (1, 0)
+        return
+    assert (decoder.sprites, decoder.parts_at_start) == (2, 2)
+    assert decoder.steps_at_start >= 230
+    assert decoder.unexplained_at_start < 0.1
+    moved = decoder.effect_sizes(z[..., None])[..., 0].argmax(1)
+    assert sorted(moved.tolist()) == [0, 1]
 
 
 def test_a_training_that_diverges_is_left_out(monkeypatch):

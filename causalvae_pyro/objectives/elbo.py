@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -80,6 +81,10 @@ class CausalELBO(Trace_ELBO):
             the decoder learns what the concepts alone explain. Else noise that is cheap at first explains all of the image,
             and a decoder that has learned to render it has no use for a concept such as a digit's class. Until then it is no
             bound. The guide's noise stays as it was initialised; noise that is dear at first collapses.
+        guide_alone: In [0, 1): in such a share of the steps after those, spread by chance, the guide alone learns, and only to
+            read the concepts: from ``KL(q(z) || p(z | u))`` and the terms that teach it, such as :class:`SleepPhase`. The rest is
+            computed, but nothing learns from it. For large decoders that learn soon, of which small things have to be read: such
+            a step takes half of the time.
         terms: Extra terms of the loss.
         num_particles: Samples of the guide per image.
         vectorize_particles: Draw them in one pass.
@@ -101,22 +106,26 @@ class CausalELBO(Trace_ELBO):
         w_eps_x: Weight = 1.0,
         teacher_forcing: Weight = 0.0,
         concepts_first: float = 0.0,
+        guide_alone: float = 0.0,
         terms: Sequence[Term] = (),
         num_particles: int = 1,
         vectorize_particles: bool = True,
         **kwargs: Any,
     ) -> None:
-        for argument, value in (("w_eps", w_eps), ("w_z", w_z), ("w_eps_x", w_eps_x)):
-            if not callable(value) and not value >= 0:
-                raise ValueError(f"{argument}: got {value}; must be >= 0")
+        for argument, weight in (("w_eps", w_eps), ("w_z", w_z), ("w_eps_x", w_eps_x)):
+            if not callable(weight) and not weight >= 0:
+                raise ValueError(f"{argument}: got {weight}; must be >= 0")
         if not callable(teacher_forcing) and not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing: got {teacher_forcing}; must lie in [0, 1]")
-        if not 0 <= concepts_first < 1:
-            raise ValueError(f"concepts_first: got {concepts_first}; must lie in [0, 1)")
+        for argument, value in (("concepts_first", concepts_first), ("guide_alone", guide_alone)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{argument}: got {value}; must lie in [0, 1)")
+        if guide_alone and w_z == 0 and w_eps == 0 and not terms:
+            raise ValueError(f"guide_alone: got {guide_alone}; must be 0 without w_z, w_eps and terms, which teach the guide")
         kwargs.setdefault("max_plate_nesting", 1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles and num_particles > 1, **kwargs)
         self.w_eps, self.w_z, self.w_eps_x, self.terms = w_eps, w_z, w_eps_x, tuple(terms)
-        self.teacher_forcing, self.concepts_first = teacher_forcing, concepts_first
+        self.teacher_forcing, self.concepts_first, self.guide_alone = teacher_forcing, concepts_first, guide_alone
         self.progress = 1.0
         self.last_terms: dict[str, Tensor] = {}
 
@@ -138,11 +147,10 @@ class CausalELBO(Trace_ELBO):
             }
             for term in self.terms:
                 # The history has a column for every term in every step.
-                value = (
-                    term(unwrap(model), model_trace, labels)
-                    if weights[term.name]
-                    else model_trace.nodes["z"]["value"].new_zeros(())
-                )
+                value = model_trace.nodes["z"]["value"].new_zeros(())
+                if weights[term.name]:
+                    with torch.no_grad() if self._guide_alone and not getattr(term, "teaches_guide", False) else nullcontext():
+                        value = term(unwrap(model), model_trace, labels)
                 values[term.name] = value / num_traces
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + value
@@ -162,7 +170,15 @@ class CausalELBO(Trace_ELBO):
         loss.backward()
         return loss.item()
 
+    @property
+    def _guide_alone(self) -> bool:
+        # By chance that hangs on the step alone: all processes agree, and a resumed training goes on as it would have.
+        between = self.concepts_first <= self.progress < 1
+        return between and random.Random(self.progress).random() < self.guide_alone
+
     def _get_trace(self, model: Any, guide: Any, args: tuple, kwargs: dict) -> Any:
+        if self._guide_alone:
+            model = torch.no_grad()(model)
         with ZeroNoiseMessenger() if self.progress < self.concepts_first else nullcontext():
             return self._get_forced_trace(model, guide, args, kwargs)
 
@@ -182,7 +198,7 @@ class CausalELBO(Trace_ELBO):
             raise ValueError(f"guide: CausalELBO knows the sites 'eps' and 'eps_x', the guide samples {unknown}; use Trace_ELBO")
         scm = unwrap(model).scm  # type: ignore[attr-defined]
         q_eps, eps, z = q["eps"]["fn"], q["eps"]["value"], sites["z"]["value"]
-        own = q["eps"]["infer"].get("guide_sample")
+        own = q["eps"]["infer"].get("guide_sample", eps if self._guide_alone else None)
         if own is not None:
             # The divergences are the guide's, whatever the decoder was shown.
             eps, z = own, scm.to_endogenous(own)
@@ -197,7 +213,9 @@ class CausalELBO(Trace_ELBO):
                 value = kl_endogenous(q_eps, p, scm, eps, z)
             result["kl_z"] = _sum(value, sites["z"])
         if "eps_x" in q:
-            result["kl_eps_x"] = _sum(kl(q["eps_x"]["fn"], sites["eps_x"]["fn"], q["eps_x"]["value"]), sites["eps_x"])
+            value = _sum(kl(q["eps_x"]["fn"], sites["eps_x"]["fn"], q["eps_x"]["value"]), sites["eps_x"])
+            # Without what it is needed for, the noise would learn to be none.
+            result["kl_eps_x"] = value.detach() if self._guide_alone else value
         return result | _other_sites(sites)
 
 

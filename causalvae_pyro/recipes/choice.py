@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from causalvae_pyro.metrics.noise import linear_noise_share, noise_share
-from causalvae_pyro.networks import ConvDecoder, SpriteDecoder
+from causalvae_pyro.networks import ConvDecoder
 from causalvae_pyro.networks.sprites.start import find_moving_start
 from causalvae_pyro.recipes import bilinear
-from causalvae_pyro.recipes.growth import grow_scene
+from causalvae_pyro.recipes.growth import grow_scene, grow_sprites
 from causalvae_pyro.recipes.mirroring import left_right_matters
 from causalvae_pyro.recipes.recipe import Recipe
 from causalvae_pyro.recipes.trial import known_concepts, try_decoders, unusual
@@ -247,7 +247,7 @@ def _try(candidates: Sequence[str], recipe: Recipe, images: Tensor, labels: Tens
         concepts = known_concepts(labels, recipe.dim, 1.0)
         n, seen = labels.shape[1], images[~held]
         made: dict[str, Callable[[], nn.Module]] = {
-            "sprites": lambda: SpriteDecoder.from_images(seen, n, recipe.dim, concepts=concepts[~held]),
+            "sprites": lambda: grow_sprites(seen, n, recipe.dim, concepts=concepts[~held], weight=recipe.sparsity_weight),
             "scene": lambda: grow_scene(seen, n, recipe.dim, concepts=concepts[~held], weight=recipe.sparsity_weight),
             "conv": lambda: ConvDecoder.from_images(seen, n, recipe.dim),
         }

@@ -23,7 +23,7 @@ from causalvae_pyro.objectives.terms import LabelFit, Term, warm_up
 from causalvae_pyro.priors import CategoricalPrior, FixedPrior, LabelPrior
 from causalvae_pyro.recipes import backdrop, photographs
 from causalvae_pyro.recipes.concepts import label_concepts
-from causalvae_pyro.recipes.growth import grow_scene
+from causalvae_pyro.recipes.growth import grow_scene, grow_sprites
 from causalvae_pyro.recipes.views import VIEWS
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
@@ -251,7 +251,7 @@ class Recipe:
     def _layers(self, images: Tensor, n: int, concepts: Tensor) -> SpriteDecoder:
         """The decoder with layers, from its start on."""
         if self.decoder == "sprites":
-            return SpriteDecoder.from_images(images, n, self.dim, concepts=concepts)
+            return grow_sprites(images, n, self.dim, concepts=concepts, weight=self.sparsity_weight)
         return grow_scene(images, n, self.dim, concepts=concepts, weight=self.sparsity_weight, noise_dim=self.noise_dim)
 
     def objective(self, run: Run) -> ELBO:

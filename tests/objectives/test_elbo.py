@@ -22,7 +22,7 @@ from causalvae_pyro import (
     GaussianLikelihood,
     LinearSCM,
 )
-from causalvae_pyro.objectives import LabelFit, MechanismFit, warm_up
+from causalvae_pyro.objectives import LabelFit, MechanismFit, SleepPhase, warm_up
 from causalvae_pyro.objectives.divergences import kl_endogenous, kl_exogenous, kl_linear_gaussian
 from causalvae_pyro.priors import LearnedPrior
 from causalvae_pyro.scm import CausalTransform
@@ -523,6 +523,45 @@ def test_concepts_come_first():
     assert value == CausalELBO().loss(model, guide, x, labels)
     with pytest.raises(ValueError, match=r"^concepts_first: got 1; must lie in \[0, 1\)"):
         CausalELBO(concepts_first=1)
+
+
+def test_the_guide_learns_alone_in_a_share_of_the_steps():
+    """To read the concepts, and nothing else; what is computed is the same bound."""
+
+    def gradients(progress, share, terms=()):
+        model, guide, x, labels = make()
+        objective = CausalELBO(guide_alone=share, concepts_first=0.2, terms=terms(model, guide))
+        objective.progress = progress
+        pyro.set_rng_seed(0)
+        value = objective.loss_and_grads(model, guide, x, labels)
+        named = [*model.named_parameters(prefix="model"), *guide.named_parameters(prefix="guide")]
+        return value, {name for name, p in named if p.grad is not None and bool(p.grad.any())}
+
+    def terms(model, guide):
+        return [LabelFit(), SleepPhase(guide, weight=1.0, noise=False)]
+
+    steps = [i / 100 for i in range(100)]
+    alone = [p for p in steps if not any(name.startswith("model.decoder") for name in gradients(p, 0.5, terms)[1])]
+    # Not before the concepts are learned.
+    assert 30 < len(alone) < 50
+    assert min(alone) >= 0.2
+    value, learned = gradients(alone[0], 0.5, terms)
+    whole, everything = gradients(alone[0], 0.0, terms)
+    assert value == pytest.approx(whole, rel=1e-6)
+    assert learned
+    # The causal layer, through which this guide is one over the concepts, is a part of both.
+    assert {name for name in learned if name.split(".")[1] != "scm"} == {
+        name for name in everything if name.startswith(("guide.encoder", "guide.head"))
+    }
+    assert any(name.startswith("model.decoder") for name in everything)
+    assert any("noise" in name for name in everything)
+    # After training it is the bound.
+    assert any(name.startswith("model.decoder") for name in gradients(1.0, 0.99, terms)[1])
+    for share in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=rf"^guide_alone: got {share}; must lie in \[0, 1\)"):
+            CausalELBO(guide_alone=share)
+    with pytest.raises(ValueError, match="^guide_alone: got 0.5; must be 0 without w_z, w_eps and terms"):
+        CausalELBO(1.0 - 1.0, 0.0, guide_alone=0.5)
 
 
 # Extra terms ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from causalvae_pyro.networks.decoders import _Decoder
 from causalvae_pyro.networks.shapes import check_at_least, check_image_shape
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE, Sprites, composite, render_layers
 from causalvae_pyro.networks.sprites.effects import AdditiveEffects
-from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
+from causalvae_pyro.networks.sprites.poses import effects_on_poses, find_poses
 from causalvae_pyro.networks.sprites.start import Start, best_start, check_concepts, find_start
 from causalvae_pyro.utils.images import check_images
 
@@ -87,7 +87,7 @@ class SpriteDecoder(_Decoder):
     ) -> None:
         check_image_shape(image_shape, 1)
         super().__init__(image_shape, num_concepts, dim, noise_dim)
-        check_at_least(self._fewest, sprites=sprites)
+        check_at_least(self.fewest, sprites=sprites)
         check_at_least(1, hidden=hidden)
         check_at_least(2, canvas=canvas)
         colours, height, width = self.image_shape
@@ -111,7 +111,9 @@ class SpriteDecoder(_Decoder):
     pixels_x: Tensor
     pixels_y: Tensor
 
-    _fewest = 1
+    fewest = 1
+    """How few layers it can have."""
+
     # Where nothing is seen.
     _usual = 6
     # Whether it can draw what changes where it is.
@@ -256,11 +258,10 @@ class SpriteDecoder(_Decoder):
         self.base[k, 0, 4:5] = torch.as_tensor(rotation)
         if z is None:
             return
-        for number, target in enumerate(poses.values.T):
-            effect = sparse_regression(z, target)
-            self.effects_of_concepts.linear[k, :, :, number] += torch.as_tensor(effect).to(self.base)
-            # What is seen in some images only has concepts whose mean is not zero.
-            self.base[k, 0, number] -= float((effect * z.mean(0)).sum())
+        effects = effects_on_poses(z, poses.values)
+        self.effects_of_concepts.linear[k, :, :, :5] += torch.as_tensor(effects).to(self.base)
+        # What is seen in some images only has concepts whose mean is not zero.
+        self.base[k, 0, :5] -= torch.as_tensor((effects * z.mean(0)[..., None]).sum((0, 1))).to(self.base)
 
     def _shape_layer(self, k: int, shape: NDArray, size: NDArray) -> None:
         self.opacity[k, 0] = torch.logit(torch.as_tensor(shape).clamp(5e-3, 1 - 5e-3)) / _GAIN

@@ -9,10 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["Poses", "blur", "find_poses", "mean_shape", "moments", "sparse_regression", "turned_size"]
+__all__ = ["Poses", "blur", "effects_on_poses", "find_poses", "mean_shape", "moments", "sparse_regression", "turned_size"]
 
 # A uniform line's half length is 1.7 times its pixels' standard deviation; a canvas of twice that has a margin around it.
 _SIZE_OF_SPREAD = 3.5
+_EDGE = np.sqrt(3) / _SIZE_OF_SPREAD
+
+# A tenth of a pixel of 32, squared, in half image sides.
+_NEXT_TO_NOTHING = 4e-5
+
+# Edges leave so much of what middle and size leave at most.
+_CLEARER = 0.8
 
 # Turned poses have to make the mean shape so much sharper than upright ones.
 _SHARPER = 0.8
@@ -27,6 +34,8 @@ _AS_GOOD = 0.01
 # part's half width; and if it is no farther from the part's centre than this share of its half length. What slides as it tilts
 # has such a point far away.
 _TURNING, _STAYS, _NEAR = 0.3, 0.5, 1.5
+# An arm that grows with its part leaves so much of what a stiff one leaves at most.
+_GROWS = 0.7
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,9 @@ def _poses(masks: NDArray, side: int, turn: bool, concepts: NDArray | None) -> P
         xx, yy = around + half, np.maximum(around - half, least)
     sizes = _SIZE_OF_SPREAD * np.sqrt(np.stack([xx, yy], 1))
     if turn:
-        arm = _arm(centres, angle, sizes.mean(0) / _SIZE_OF_SPREAD * np.sqrt(3))
-        if (sizes.mean(0) + np.abs(arm)).max() <= 1:
-            centres, sizes = centres + _rotated(arm, angle), sizes + np.abs(arm)
+        arms = _arms(centres, angle, sizes)
+        if (sizes + np.abs(arms)).mean(0).max() <= 1:
+            centres, sizes = centres + _rotated(arms, angle), sizes + np.abs(arms)
     return Poses(np.concatenate([centres, sizes, angle[:, None]], 1), mean_shape(masks, centres, sizes, angle, side))
 
 
@@ -126,28 +135,40 @@ def _unwrapped(angles: NDArray, concepts: NDArray | None) -> NDArray:
     return expected + (angles - expected + np.pi / 2) % np.pi - np.pi / 2
 
 
-def _arm(centres: NDArray, angles: NDArray, halves: NDArray) -> NDArray:
-    """From the centre of a part to the point that it turns about, in its own directions, ``[2]``; 0 where it has none.
+def _arms(centres: NDArray, angles: NDArray, sizes: NDArray) -> NDArray:
+    """From the centre of a part to the point that it turns about, in its own directions, ``[M, 2]``; 0 where it has none.
+
+    The point is always as far away, or, for what also grows (a wind sock, a thermometer's needle), as many of its lengths.
 
     Args:
         centres: ``[M, 2]``.
         angles: ``[M]``.
-        halves: Half length and half width of the part, ``[2]``.
+        sizes: Half width and height of its canvas, ``[M, 2]``.
     """
     if angles.std() < _TURNING:
-        return np.zeros(2)
+        return np.zeros_like(sizes)
     cos, sin, one, nil = np.cos(angles), np.sin(angles), np.ones(len(angles)), np.zeros(len(angles))
-    # centre = point - R(angle) arm
-    x, y = np.stack([one, nil, -cos, sin], 1), np.stack([nil, one, -sin, -cos], 1)
-    both, target = np.concatenate([x, y]), np.concatenate(centres.T)
-    arm = (solution := np.linalg.lstsq(both, target, rcond=None)[0])[2:]
-    moves = np.sqrt(np.square(target - both @ solution).sum() / len(centres))
-    return arm if moves < _STAYS * halves.min() and np.hypot(*arm) < _NEAR * halves.max() else np.zeros(2)
+
+    def fit(lengths: NDArray) -> tuple[float, NDArray]:
+        # centre = point - R(angle) (arm * lengths)
+        along, across = lengths.T
+        x, y = np.stack([one, nil, -cos * along, sin * across], 1), np.stack([nil, one, -sin * along, -cos * across], 1)
+        both, target = np.concatenate([x, y]), np.concatenate(centres.T)
+        arm = (solution := np.linalg.lstsq(both, target, rcond=None)[0])[2:]
+        return float(np.sqrt(np.square(target - both @ solution).sum() / len(centres))), arm * lengths
+
+    (moves, arms), growing = fit(np.ones_like(sizes)), fit(sizes / sizes.mean(0))
+    if growing[0] < _GROWS * moves:
+        moves, arms = growing
+    halves = sizes.mean(0) / _SIZE_OF_SPREAD * np.sqrt(3)
+    near = np.hypot(*arms.mean(0)) < _NEAR * halves.max()
+    return arms if moves < _STAYS * halves.min() and near else np.zeros_like(sizes)
 
 
 def _rotated(v: NDArray, angles: NDArray) -> NDArray:
+    """``v [M, 2]`` turned by ``angles [M]``."""
     cos, sin = np.cos(angles), np.sin(angles)
-    return np.stack([cos * v[0] - sin * v[1], sin * v[0] + cos * v[1]], 1)
+    return np.stack([cos * v[:, 0] - sin * v[:, 1], sin * v[:, 0] + cos * v[:, 1]], 1)
 
 
 def mean_shape(masks: NDArray, centres: NDArray, sizes: NDArray, angle: NDArray, side: int) -> NDArray:
@@ -162,7 +183,38 @@ def mean_shape(masks: NDArray, centres: NDArray, sizes: NDArray, angle: NDArray,
     return nn.functional.grid_sample(images, torch.as_tensor(where).float(), align_corners=False).mean((0, 1)).numpy()
 
 
-def sparse_regression(concepts: NDArray, values: NDArray, *, enough: float = 0.5, gain: float = 0.1) -> NDArray:
+def effects_on_poses(concepts: NDArray, values: NDArray) -> NDArray:
+    """What each concept does to the numbers of a part's poses, ``[n, d, 5]``; at most two do something to each.
+
+    What rises from a floor, as a flame or a column of mercury, has one edge that its concept leaves alone. Where that says more
+    than middle and size do, along an axis of an upright part, it is the edges whose concepts are found.
+
+    Args:
+        concepts: ``[M, n, d]``, all known.
+        values: ``[M, 5]``, see :class:`Poses`.
+    """
+    found = np.stack([sparse_regression(concepts, value) for value in values.T], -1)
+    if values[:, 4].any():
+        return found
+    for middle, size in ((0, 2), (1, 3)):
+        edges = np.array([[1, -_EDGE], [1, _EDGE]])
+        both = values[:, [middle, size]]
+        ends = np.stack([sparse_regression(concepts, edge, halves=True) for edge in edges @ both.T], -1)
+        effects = ends @ np.linalg.inv(edges).T
+        if _left(concepts, both, effects, edges) < _CLEARER * _left(concepts, both, found[..., [middle, size]], edges):
+            found[..., [middle, size]] = effects
+    return found
+
+
+def _left(concepts: NDArray, values: NDArray, effects: NDArray, edges: NDArray) -> float:
+    """The squared error of edges, for ``values [M, 2]`` and ``effects [n, d, 2]``."""
+    said = np.einsum("mnd,ndk->mk", concepts - concepts.mean(0), effects)
+    return float(np.square((values - values.mean(0) - said) @ edges.T).sum())
+
+
+def sparse_regression(
+    concepts: NDArray, values: NDArray, *, enough: float = 0.5, gain: float = 0.1, halves: bool = False
+) -> NDArray:
     """Coefficients ``[n, d]`` of ``values [M]`` on at most two of the concepts ``[M, n, d]``, greedily chosen; zero elsewhere.
 
     Args:
@@ -170,6 +222,7 @@ def sparse_regression(concepts: NDArray, values: NDArray, *, enough: float = 0.5
         values: ``[M]``.
         enough: Share of the variance that has to be explained, or all coefficients are zero.
         gain: Share that the second concept has to add.
+        halves: Whether it is enough that the second halves what the first leaves, if that is not next to nothing.
     """
     result = np.zeros(concepts.shape[1:])
     centred, target = concepts - concepts.mean(0), values - values.mean()
@@ -187,7 +240,9 @@ def sparse_regression(concepts: NDArray, values: NDArray, *, enough: float = 0.5
         if not trials:
             break
         explained, j, solution = max(trials, key=lambda trial: trial[0])
-        if explained < enough or explained - reached < gain:
+        left = (1 - reached) * total / len(target)
+        more = explained - reached >= gain or (halves and left > _NEXT_TO_NOTHING and 1 - explained < (1 - reached) / 2)
+        if explained < enough or not more:
             break
         chosen, reached = [*chosen, j], explained
         result[:] = 0

@@ -79,7 +79,7 @@ class SceneDecoder(SpriteDecoder):
         self.slide = nn.Parameter(torch.zeros(sprites, 1, 2)) if slides else None
         self.tints_of_concepts = AdditiveEffects(sprites, num_concepts, dim, hidden, self.image_shape[0] + 1)
 
-    _fewest = 0
+    fewest = 0
     _usual = 0
     _in_place = True
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from causalvae_pyro.networks.sprites.poses import find_poses, sparse_regression
+from causalvae_pyro.networks.sprites.poses import effects_on_poses, find_poses, sparse_regression
 
 SIDE = 64
 GRID = np.stack(np.meshgrid(*2 * [(2 * np.arange(SIDE) + 1) / SIDE - 1], indexing="xy"), -1)
@@ -64,6 +64,49 @@ def test_hands_turn_about_a_point_as_far_as_their_concept_says(turns):
     # The hand is on one side of the canvas' middle.
     halves = sorted([poses.shape[:, :32].sum(), poses.shape[:, 32:].sum()])
     assert halves[0] < 0.05 * halves[1]
+
+
+def test_a_wind_sock_grows_from_the_point_that_it_turns_about():
+    """Its middle used to be told to follow rotation and length, by sums: where it lies is their product."""
+    rng = np.random.default_rng(0)
+    z = rng.uniform(-1, 1, (200, 2, 1))
+    angles, half = 0.9 * z[:, 0, 0], 0.25 + 0.1 * z[:, 1, 0]
+    centres = np.array([-0.5, 0.1]) + half[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    poses = find_poses(boxes(centres, np.stack([half, np.full(200, 0.06)], 1), angles), 32, z)
+    assert poses.values[:, :2] == pytest.approx(np.tile([-0.5, 0.1], (200, 1)), abs=0.05)
+    effects = effects_on_poses(z, poses.values)[:, 0]
+    expected = np.zeros((2, 5))
+    # Of a canvas that reaches to both sides of the point.
+    expected[0, 4], expected[1, 2] = 0.9, (1 + MARGIN) * 0.1
+    assert effects == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_rises_from_a_floor_leaves_the_floor(axis):
+    """A flame below a balloon that follows it: nearly all that its middle does is told by the balloon's height alone."""
+    rng = np.random.default_rng(0)
+    flame = rng.uniform(-1, 1, 200)
+    height = flame + rng.uniform(-0.4, 0.4, 200)
+    z = np.stack([flame, height], 1)[..., None]
+    floor, top = 0.3 * height, 0.3 * height + 0.1 + 0.06 * flame
+    values = np.zeros((200, 5))
+    values[:, axis], values[:, 2 + axis] = (floor + top) / 2, MARGIN * (top - floor) / 2
+    values += 0.004 * rng.normal(size=(200, 5)) * (np.arange(5) < 4)
+    effects = effects_on_poses(z, values)[:, 0]
+    expected = np.zeros((2, 5))
+    expected[:, axis], expected[0, 2 + axis] = [0.03, 0.3], MARGIN * 0.03
+    assert effects == pytest.approx(expected, abs=0.005)
+
+
+def test_what_grows_wherever_it_is_grows_with_its_concept():
+    """Nothing says where it lies, so nothing says where its edges do."""
+    rng = np.random.default_rng(0)
+    z = rng.uniform(-1, 1, (200, 2, 1))
+    values = np.zeros((200, 5))
+    values[:, :2], values[:, 2] = rng.uniform(-0.6, 0.6, (200, 2)), 0.2 + 0.05 * z[:, 1, 0]
+    expected = np.zeros((2, 5))
+    expected[1, 2] = 0.05
+    assert effects_on_poses(z, values)[:, 0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_what_turns_where_it_is_has_no_other_point():

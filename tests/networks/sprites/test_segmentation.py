@@ -190,3 +190,42 @@ def test_what_is_drawn_wrong_and_follows_the_concepts_is_missed():
     column = torch.where(torch.arange(len(edge)) % 2 == 0, -1.0, 1.0)[:, None, None].double().numpy()
     (part,) = find_missed_parts(edge, nothing, nothing, column)
     assert (part.masks.sum((1, 2)) == 20).all()
+
+
+def test_what_is_small_is_found_next_to_what_moves():
+    """A tongue of six to fourteen pixels, a 500th of the image, below a disc; its length follows a concept of its own."""
+    images, z, masks = before_backgrounds(side=72)
+    length = torch.randint(3, 8, (len(z),), generator=torch.Generator().manual_seed(0))
+    z = torch.cat([z, (length[:, None, None] - 5) / 2], 1)
+    tongues = torch.zeros_like(masks)
+    for image, mask, tongue, long in zip(images, masks, tongues, length.tolist(), strict=True):
+        below, middle = int(mask.any(1).nonzero().max()) + 1, int(mask.any(0).nonzero().float().mean())
+        tongue[below : below + long, middle : middle + 2] = True
+        image[:, tongue] = torch.tensor([1.0, 0.6, 0.0])[:, None]
+    concepts = z.double().numpy()
+    torch.manual_seed(0)
+    disc, tongue = find_moving_parts(images, concepts)
+    assert np.array_equal(disc.masks, masks.numpy())
+    assert tongue.follows[2]
+    assert not disc.follows[2]
+    assert len(tongue.images) > 0.8 * len(images)
+    assert np.array_equal(tongue.masks, tongues.numpy()[tongue.images])
+    # Among all pixels it is too few, and what follows only what it is next to is its edge.
+    concepts[:, 2] = np.random.default_rng(0).permutation(concepts[:, 2])
+    assert len(find_moving_parts(images, concepts)) == 1
+
+
+def test_a_blurred_edge_between_two_parts_is_none():
+    """Yellow in red, with a ring between them that is half of each: both follow the concepts, and so does the ring."""
+    images, z, masks = before_backgrounds(side=32)
+    y, x = (torch.stack([(mask.nonzero()[:, axis].float().mean()) for mask in masks]) for axis in (0, 1))
+    line = torch.arange(32.0)
+    away = (line - x[:, None, None]).square() + (line[:, None] - y[:, None, None]).square()
+    yellow, ring = away < 2.9**2, (away < 3.7**2) & (away >= 2.9**2)
+    images = torch.where(yellow[:, None], torch.tensor([0.95, 0.9, 0.05])[:, None, None], images)
+    for colour, count in (((0.925, 0.475, 0.05), 2), ((0.05, 0.05, 0.05), 3)):
+        drawn = torch.where(ring[:, None], torch.tensor(colour)[:, None, None], images)
+        torch.manual_seed(0)
+        parts = find_moving_parts(drawn, z.double().numpy())
+        # A ring of a colour of its own is a part.
+        assert len(parts) == count
