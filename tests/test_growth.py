@@ -79,6 +79,29 @@ def test_sprites_grow_what_their_start_has_missed(seen, monkeypatch):
     assert sorted(moved.tolist()) == [0, 1]
 
 
+def test_sprites_keep_what_they_cannot_draw_otherwise():
+    """What brightens where it is has no fields here: its layers are of use, and a start is not made worse."""
+    z = 2 * torch.rand(200, 1, generator=torch.Generator().manual_seed(0)) - 1
+    texture = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(1))
+    images = (0.5 + 0.4 * z[:, :, None, None] * (texture > 0.4)).clamp(0, 1)
+    torch.manual_seed(0)
+    start = SpriteDecoder.from_images(images, 1, concepts=z[..., None])
+    torch.manual_seed(0)
+    decoder = grow_sprites(images, 1, concepts=z[..., None])
+    assert error(decoder, images, z[..., None]) <= error(start, images, z[..., None]) * 1.001
+
+
+def test_sprites_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="^images: "):
+        grow_sprites(255 * torch.rand(50, 1, 8, 8), 2, concepts=torch.randn(50, 2, 1))
+    for grow in (grow_sprites, grow_scene):
+        with pytest.raises(ValueError, match=r"^concepts: expected shape \[50, 2, 1\], got \[40, 2, 1\]"):
+            grow(torch.rand(50, 1, 8, 8), 2, concepts=torch.randn(40, 2, 1))
+    with torch.inference_mode():
+        decoder = grow_sprites(torch.rand(50, 1, 8, 8), 2, concepts=torch.randn(50, 2, 1))
+    assert not any(p.is_inference() for p in decoder.parameters())
+
+
 def test_a_training_that_diverges_is_left_out(monkeypatch):
     images, z, _ = before_a_texture()
 

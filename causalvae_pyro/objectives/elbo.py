@@ -81,10 +81,11 @@ class CausalELBO(Trace_ELBO):
             the decoder learns what the concepts alone explain. Else noise that is cheap at first explains all of the image,
             and a decoder that has learned to render it has no use for a concept such as a digit's class. Until then it is no
             bound. The guide's noise stays as it was initialised; noise that is dear at first collapses.
-        guide_alone: In [0, 1): in such a share of the steps after those, spread by chance, the guide alone learns, and only to
-            read the concepts: from ``KL(q(z) || p(z | u))`` and the terms that teach it, such as :class:`SleepPhase`. The rest is
-            computed, but nothing learns from it. For large decoders that learn soon, of which small things have to be read: such
-            a step takes half of the time.
+        guide_alone: In [0, 1): in such a share of the steps after those, spread by chance, decoder, likelihood and the reading of
+            ``eps_x`` rest. The guide learns to read the concepts from ``KL(q(z) || p(z | u))`` of images with all their labels
+            and from terms that leave the decoder alone, such as :class:`SleepPhase`; all else is computed, but nothing learns
+            from it. For large decoders that soon draw what is small and slow to be read: such a step takes half of the time. It
+            hangs on ``progress``, which :func:`~causalvae_pyro.fit` keeps.
         terms: Extra terms of the loss.
         num_particles: Samples of the guide per image.
         vectorize_particles: Draw them in one pass.
@@ -120,8 +121,8 @@ class CausalELBO(Trace_ELBO):
         for argument, value in (("concepts_first", concepts_first), ("guide_alone", guide_alone)):
             if not 0 <= value < 1:
                 raise ValueError(f"{argument}: got {value}; must lie in [0, 1)")
-        if guide_alone and w_z == 0 and w_eps == 0 and not terms:
-            raise ValueError(f"guide_alone: got {guide_alone}; must be 0 without w_z, w_eps and terms, which teach the guide")
+        if guide_alone and w_z == 0 and not any(getattr(term, "leaves_decoder", False) for term in terms):
+            raise ValueError(f"guide_alone: got {guide_alone}; must be 0 without w_z and terms that teach the guide")
         kwargs.setdefault("max_plate_nesting", 1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles and num_particles > 1, **kwargs)
         self.w_eps, self.w_z, self.w_eps_x, self.terms = w_eps, w_z, w_eps_x, tuple(terms)
@@ -149,7 +150,7 @@ class CausalELBO(Trace_ELBO):
                 # The history has a column for every term in every step.
                 value = model_trace.nodes["z"]["value"].new_zeros(())
                 if weights[term.name]:
-                    with torch.no_grad() if self._guide_alone and not getattr(term, "teaches_guide", False) else nullcontext():
+                    with torch.no_grad() if self._guide_alone and not getattr(term, "leaves_decoder", False) else nullcontext():
                         value = term(unwrap(model), model_trace, labels)
                 values[term.name] = value / num_traces
             for name, value in values.items():
@@ -157,7 +158,12 @@ class CausalELBO(Trace_ELBO):
         if not totals.keys() & {"kl_eps", "kl_z"}:
             raise ValueError("labels: got None, but the only divergence, w_z > 0, needs them; without labels use w_eps=1, w_z=0")
         self.last_terms = {name: value.detach() for name, value in totals.items()}
-        return torch.stack([weights[name] * value for name, value in totals.items() if weights[name]]).sum()
+        loss = torch.stack([weights[name] * value for name, value in totals.items() if weights[name]]).sum()
+        if not self._guide_alone:
+            return loss
+        # Images without labels may leave nothing to learn from.
+        eps = guide_trace.nodes["eps"]
+        return loss + 0.0 * eps["infer"].get("guide_sample", eps["value"]).sum()
 
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """The negative objective as a number, without gradients."""
@@ -177,17 +183,17 @@ class CausalELBO(Trace_ELBO):
         return between and random.Random(self.progress).random() < self.guide_alone
 
     def _get_trace(self, model: Any, guide: Any, args: tuple, kwargs: dict) -> Any:
-        if self._guide_alone:
-            model = torch.no_grad()(model)
         with ZeroNoiseMessenger() if self.progress < self.concepts_first else nullcontext():
             return self._get_forced_trace(model, guide, args, kwargs)
 
     def _get_forced_trace(self, model: Any, guide: Any, args: tuple, kwargs: dict) -> Any:
         share = self.teacher_forcing(self.progress) if callable(self.teacher_forcing) else self.teacher_forcing
         labels = kwargs.get("labels", args[1] if len(args) > 1 else None)
+        inner: Any = unwrap(model)
+        if self._guide_alone:
+            model = torch.no_grad()(model)
         if not share or labels is None:
             return super()._get_trace(model, guide, args, kwargs)
-        inner: Any = unwrap(model)
         with TeacherForcingMessenger(inner.scm, masked_prior(inner.prior, labels), share):
             return super()._get_trace(model, guide, args, kwargs)
 
@@ -204,11 +210,15 @@ class CausalELBO(Trace_ELBO):
             eps, z = own, scm.to_endogenous(own)
         result = {"reconstruction": sites["x"]["log_prob"].sum()}
         if self.w_eps:
-            result["kl_eps"] = _sum(kl_exogenous(q_eps, sites["eps"]["fn"], scm, eps), sites["eps"])
+            value = _sum(kl_exogenous(q_eps, sites["eps"]["fn"], scm, eps), sites["eps"])
+            # Without the reconstruction it would teach the guide to ignore the image.
+            result["kl_eps"] = value.detach() if self._guide_alone else value
         if self.w_z and not is_deterministic(sites["z"]):
             p = sites["z"]["fn"]
             if isinstance(p, MaskedPrior):
                 value = _kl_incomplete(q_eps, p, sites["eps"]["fn"], scm, eps, z)
+                if self._guide_alone:
+                    value = torch.where(p.known.all(-1), value, value.detach())
             else:
                 value = kl_endogenous(q_eps, p, scm, eps, z)
             result["kl_z"] = _sum(value, sites["z"])

@@ -45,7 +45,7 @@ class SleepPhase:
     """
 
     name = "sleep"
-    teaches_guide = True
+    leaves_decoder = True
 
     def __init__(
         self, guide: nn.Module, *, weight: float | Callable[[float], float] | None = None, noisy: bool = False, noise: bool = True

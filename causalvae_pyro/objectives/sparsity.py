@@ -31,19 +31,30 @@ class EffectSparsity:
         scale: Size at which the penalty turns from linear to logarithmic, > 0, in the effects' units.
         sizes: The decoder's method: ``"effect_sizes"``, or ``"field_sizes"`` of :class:`~causalvae_pyro.networks.SceneDecoder`,
             pixel by pixel.
+        sharpness: The likelihood's scale that the weight is meant for, > 0: while it is larger, the price falls as what the
+            likelihood says of the same error does, so that the balance stays. The likelihood needs a ``scale``. By default the
+            weight is what it is.
     """
 
     def __init__(
-        self, weight: float | Callable[[float], float] = 2000.0, *, scale: float = 0.05, sizes: str = "effect_sizes"
+        self,
+        weight: float | Callable[[float], float] = 2000.0,
+        *,
+        scale: float = 0.05,
+        sizes: str = "effect_sizes",
+        sharpness: float | None = None,
     ) -> None:
         if not callable(weight) and not weight >= 0:
             raise ValueError(f"weight: got {weight}; must be >= 0")
         if not scale > 0:
             raise ValueError(f"scale: got {scale}; must be > 0")
-        self.weight, self.scale, self.sizes = weight, scale, sizes
+        if sharpness is not None and not sharpness > 0:
+            raise ValueError(f"sharpness: got {sharpness}; must be > 0")
+        self.weight, self.scale, self.sizes, self.sharpness = weight, scale, sizes, sharpness
         self.name = sizes.replace("sizes", "sparsity")
 
     def __call__(self, model: Any, trace: Any, labels: Tensor | None) -> Tensor:
         z = trace.nodes["z"]["value"].detach()
         sizes = getattr(model.decoder, self.sizes)(z.reshape(-1, *z.shape[-2:]))
-        return z.shape[-3] * self.scale * torch.log1p(sizes / self.scale).sum()
+        price = z.shape[-3] * self.scale * torch.log1p(sizes / self.scale).sum()
+        return price if self.sharpness is None else price * (self.sharpness / model.likelihood.scale.detach()).square()

@@ -30,9 +30,9 @@ _FINEST, _COARSER, _NOISE = 32, 64, (32, 16, 8)
 # The likelihood's scale starts at about that of the backgrounds, and ends at a grey level of 8 bits at the least.
 _SCALE, _MIN_SCALE = 0.25, 1 / 255
 # Share of the training without noise: sprites settle on what the mean background does not explain.
-_CONCEPTS_FIRST = 0.25
+_CONCEPTS_FIRST = 0.125
 # Share of the steps after that in which the guide alone learns: small parts before any background are slow to be read.
-_GUIDE_ALONE = 0.6
+_GUIDE_ALONE = 0.57
 # Then noise is cheap, or none would be used, and comes to its full price over so much of the training.
 _CHEAP, _RISE = 0.02, 0.3
 
@@ -78,13 +78,13 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
         recipe: Its options.
         run: What :func:`build` made.
     """
-    likelihood = run.model.likelihood
 
-    def sparsity(progress: float) -> float:
-        # The weight is for a likelihood as sharp as a grey level, and this one's scale is at first that of the whole background:
-        # at full weight the sprites shrink away before it has fallen, and small parts lose what few pixels show (docs/notes.md).
-        sharp = (_MIN_SCALE / float(likelihood.scale.detach())) ** 2
-        return sharp * recipe.sparsity_weight * recipe.sparsity_weight_growth**progress
+    def weight(progress: float) -> float:
+        return recipe.sparsity_weight * recipe.sparsity_weight_growth**progress
+
+    # The weight is for a likelihood as sharp as a grey level, and this one's scale is at first that of the whole background: at
+    # full weight the sprites shrink away before it has fallen, and small parts lose what few pixels show (docs/notes.md).
+    sparsity = EffectSparsity(weight, sharpness=_MIN_SCALE)
 
     return CausalELBO(
         recipe.w_eps,
@@ -94,7 +94,7 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
         guide_alone=_GUIDE_ALONE,
         teacher_forcing=1.0,
         # The images' own noise has thousands of dimensions: real images teach how to read them.
-        terms=[LabelFit(), EffectSparsity(sparsity), SleepPhase(run.guide, noise=False)],
+        terms=[LabelFit(), sparsity, SleepPhase(run.guide, noise=False)],
     )
 
 

@@ -59,6 +59,7 @@ class Recipe:
     also learns from decoded interventions (:class:`~causalvae_pyro.objectives.SleepPhase`). Interventions on children then come
     out right as well; other decoders render children through their causes (docs/notes.md). After training, the guide corrects its
     estimate by encoding its own reconstruction (:class:`~causalvae_pyro.guides.IterativeGuide`). It assumes a few moving parts.
+    Where these leave much of the images unexplained, more are grown (:func:`~causalvae_pyro.recipes.grow_sprites`).
 
     With ``decoder="scene"`` the layers also change their colour and opacity, and the background is a sum of fields that concepts
     switch on (:class:`~causalvae_pyro.networks.SceneDecoder`): for what brightens, fades, bends or appears. Layers that the start
@@ -68,7 +69,7 @@ class Recipe:
 
     With ``decoder="backdrop"`` the layers lie over a background that is another one in each image. The image's own noise draws
     it, at several resolutions, and no concept changes it (:class:`~causalvae_pyro.networks.BackdropDecoder`). In the first
-    quarter of the training there is no noise, so that the layers take what follows the concepts. It assumes parts of one colour
+    eighth of the training there is no noise, so that the layers take what follows the concepts. It assumes parts of one colour
     each whose place, size or rotation follows a concept; where none is found, :meth:`build` refuses.
 
     With ``decoder="auto"`` the data choose; see :func:`choose_recipe`.
@@ -93,8 +94,8 @@ class Recipe:
             ``"bilinear"`` have their own.
         labelled_share: Where labels are missing: share of the images that an epoch shows, at least, which have some; in [0, 1).
         sparsity_weight: For sprites and scenes without noise, the weight of
-            :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0. With a backdrop it starts at a hundredth of
-            this and grows 20 times as much as given below.
+            :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0. With a backdrop it is that of a likelihood
+            as sharp as a grey level (``sharpness``).
         sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. A small weight at first lets the sprites find
             their concepts; a large one in the end removes effects that only fit details.
         refinements: For sprites, scenes and backdrops, see :class:`~causalvae_pyro.guides.IterativeGuide`.

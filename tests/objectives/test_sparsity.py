@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from causalvae_pyro import CausalELBO, CausalGraph, LinearSCM, fit
+from causalvae_pyro import CausalELBO, CausalGraph, GaussianLikelihood, LinearSCM, fit
 from causalvae_pyro.networks import SpriteDecoder
 from causalvae_pyro.objectives import EffectSparsity, LabelFit
 from tests.builders import make_pair
@@ -68,6 +68,17 @@ def test_small_effects_are_priced_linearly_and_large_ones_hardly():
     assert huge < 1.2 * large
 
 
+def test_the_price_falls_as_the_likelihood_does():
+    z, decoder = torch.randn(SIZE, N, 1), Scaled([[0.5, 0.2, 0.1]])
+    likelihood = GaussianLikelihood(0.2, learn_scale=True)
+    price = EffectSparsity(sharpness=0.05)(SimpleNamespace(decoder=decoder, likelihood=likelihood), traced(z), None)
+    assert price.item() == pytest.approx(value_of(decoder, z).item() / 16, rel=1e-5)
+    price.backward()
+    assert decoder.weight.grad.any()
+    # A likelihood that learns is not paid for being blurred.
+    assert likelihood.log_scale.grad is None
+
+
 def test_it_is_summed_over_the_batch_and_averaged_over_particles():
     decoder = SpriteDecoder(SHAPE, N, sprites=2, canvas=4)
     z = torch.randn(SIZE, N, 1)
@@ -87,6 +98,7 @@ def test_it_is_summed_over_the_batch_and_averaged_over_particles():
         ({"weight": math.nan}, "^weight: got nan"),
         ({"scale": 0.0}, "^scale: got 0"),
         ({"scale": -0.1}, "^scale: got -0.1"),
+        ({"sharpness": 0.0}, "^sharpness: got 0.0; must be > 0"),
     ],
 )
 def test_errors(options, message):

@@ -80,7 +80,7 @@ class BackdropDecoder(Configurable, nn.Module):
     ) -> Self:
         """Makes a decoder for such images, with a sprite on each part that the concepts move, before their mean.
 
-        Parts are found by :func:`~causalvae_pyro.networks.sprites.segmentation.find_moving_parts`, and start as
+        Parts are found by :func:`~causalvae_pyro.networks.sprites.moving_parts.find_moving_parts`, and start as
         :meth:`SpriteDecoder.initialise` says. Chance enters through torch's global generator.
 
         Args:

@@ -14,7 +14,8 @@ from causalvae_pyro.networks.decoders import _Decoder
 from causalvae_pyro.networks.shapes import check_at_least, check_image_shape
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE, Sprites, composite, render_layers
 from causalvae_pyro.networks.sprites.effects import AdditiveEffects
-from causalvae_pyro.networks.sprites.poses import effects_on_poses, find_poses
+from causalvae_pyro.networks.sprites.pose_effects import effects_on_poses, usual_poses
+from causalvae_pyro.networks.sprites.poses import find_poses
 from causalvae_pyro.networks.sprites.start import Start, best_start, check_concepts, find_start
 from causalvae_pyro.utils.images import check_images
 
@@ -252,13 +253,17 @@ class SpriteDecoder(_Decoder):
 
     def _begin_layer(self, k: int, masks: NDArray, z: NDArray | None) -> None:
         poses = find_poses(masks, self.opacity.shape[-1], z)
-        position, size, rotation = np.split(poses.values.mean(0), [2, 4])
+        values = poses.values
+        if z is not None:
+            usual = usual_poses(z, values)
+            z, values = z[usual], values[usual]
+        position, size, rotation = np.split(values.mean(0), [2, 4])
         self._shape_layer(k, poses.shape, size)
         self.base[k, 0, :2] = torch.as_tensor(position)
         self.base[k, 0, 4:5] = torch.as_tensor(rotation)
         if z is None:
             return
-        effects = effects_on_poses(z, poses.values)
+        effects = effects_on_poses(z, values)
         self.effects_of_concepts.linear[k, :, :, :5] += torch.as_tensor(effects).to(self.base)
         # What is seen in some images only has concepts whose mean is not zero.
         self.base[k, 0, :5] -= torch.as_tensor((effects * z.mean(0)[..., None]).sum((0, 1))).to(self.base)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from causalvae_pyro.networks.sprites.poses import mean_shape, moments, sparse_regression, turned_size
+from causalvae_pyro.networks.sprites.pose_effects import sparse_regression
+from causalvae_pyro.networks.sprites.poses import mean_shape, moments, turned_size
 
 __all__ = ["Orbit", "find_orbit"]
 

@@ -1,4 +1,4 @@
-"""How a part lies in each image, what it looks like there, and which concepts that follows."""
+"""How a part lies in each image, and what it looks like there."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["Poses", "blur", "effects_on_poses", "find_poses", "mean_shape", "moments", "sparse_regression", "turned_size"]
+__all__ = ["EDGE", "Poses", "blur", "find_poses", "mean_shape", "moments", "turned_size"]
 
 # A uniform line's half length is 1.7 times its pixels' standard deviation; a canvas of twice that has a margin around it.
 _SIZE_OF_SPREAD = 3.5
-_EDGE = np.sqrt(3) / _SIZE_OF_SPREAD
+#: Half of a uniform line's length, in half widths of its canvas.
+EDGE = np.sqrt(3) / _SIZE_OF_SPREAD
 
-# A tenth of a pixel of 32, squared, in half image sides.
-_NEXT_TO_NOTHING = 4e-5
-
-# Edges leave so much of what middle and size leave at most.
-_CLEARER = 0.8
+# What is farther from where it is told to be than so many times the median of all is not usual; a tenth of a pixel of 32 is near.
+# Where a twentieth of all are so far, it is no few masks that are wrong.
+FAR, NEARLY, MOST_ARE_USUAL, ROUNDS = 8.0, 6e-3, 0.95, 3
+# A mask that is more than so much larger than most is not of its part alone.
+_LARGER = 3.0
 
 # Turned poses have to make the mean shape so much sharper than upright ones.
 _SHARPER = 0.8
@@ -149,19 +150,29 @@ def _arms(centres: NDArray, angles: NDArray, sizes: NDArray) -> NDArray:
         return np.zeros_like(sizes)
     cos, sin, one, nil = np.cos(angles), np.sin(angles), np.ones(len(angles)), np.zeros(len(angles))
 
+    plausible = (sizes <= _LARGER * np.median(sizes, 0)).all(1)
+    if plausible.mean() < MOST_ARE_USUAL:
+        plausible = np.ones(len(sizes), bool)
+
     def fit(lengths: NDArray) -> tuple[float, NDArray]:
         # centre = point - R(angle) (arm * lengths)
         along, across = lengths.T
-        x, y = np.stack([one, nil, -cos * along, sin * across], 1), np.stack([nil, one, -sin * along, -cos * across], 1)
-        both, target = np.concatenate([x, y]), np.concatenate(centres.T)
-        arm = (solution := np.linalg.lstsq(both, target, rcond=None)[0])[2:]
-        return float(np.sqrt(np.square(target - both @ solution).sum() / len(centres))), arm * lengths
+        x, y = np.stack([one, nil, -cos * along, sin * across], -1), np.stack([nil, one, -sin * along, -cos * across], -1)
+        both, usual = np.stack([x, y], 1), plausible
+        for _ in range(ROUNDS):
+            solution = np.linalg.lstsq(both[usual].reshape(-1, 4), centres[usual].ravel(), rcond=None)[0]
+            away = np.hypot(*(centres - both @ solution).T)
+            # A few masks are wrong where a part is not told from a background of its colour.
+            if (near := away <= FAR * np.median(away) + NEARLY).mean() >= MOST_ARE_USUAL:
+                usual = near
+        return float(np.sqrt(np.square(away[usual]).mean())), solution[2:] * lengths
 
-    (moves, arms), growing = fit(np.ones_like(sizes)), fit(sizes / sizes.mean(0))
+    typical = sizes[plausible].mean(0)
+    (moves, arms), growing = fit(np.ones_like(sizes)), fit(sizes / typical)
     if growing[0] < _GROWS * moves:
         moves, arms = growing
-    halves = sizes.mean(0) / _SIZE_OF_SPREAD * np.sqrt(3)
-    near = np.hypot(*arms.mean(0)) < _NEAR * halves.max()
+    halves = EDGE * typical
+    near = np.hypot(*np.median(arms, 0)) < _NEAR * halves.max()
     return arms if moves < _STAYS * halves.min() and near else np.zeros_like(sizes)
 
 
@@ -181,70 +192,3 @@ def mean_shape(masks: NDArray, centres: NDArray, sizes: NDArray, angle: NDArray,
     where = centres[:, None, None] + np.stack([cos * x - sin * y, sin * x + cos * y], -1)
     images = torch.as_tensor(masks[:, None]).float()
     return nn.functional.grid_sample(images, torch.as_tensor(where).float(), align_corners=False).mean((0, 1)).numpy()
-
-
-def effects_on_poses(concepts: NDArray, values: NDArray) -> NDArray:
-    """What each concept does to the numbers of a part's poses, ``[n, d, 5]``; at most two do something to each.
-
-    What rises from a floor, as a flame or a column of mercury, has one edge that its concept leaves alone. Where that says more
-    than middle and size do, along an axis of an upright part, it is the edges whose concepts are found.
-
-    Args:
-        concepts: ``[M, n, d]``, all known.
-        values: ``[M, 5]``, see :class:`Poses`.
-    """
-    found = np.stack([sparse_regression(concepts, value) for value in values.T], -1)
-    if values[:, 4].any():
-        return found
-    for middle, size in ((0, 2), (1, 3)):
-        edges = np.array([[1, -_EDGE], [1, _EDGE]])
-        both = values[:, [middle, size]]
-        ends = np.stack([sparse_regression(concepts, edge, halves=True) for edge in edges @ both.T], -1)
-        effects = ends @ np.linalg.inv(edges).T
-        if _left(concepts, both, effects, edges) < _CLEARER * _left(concepts, both, found[..., [middle, size]], edges):
-            found[..., [middle, size]] = effects
-    return found
-
-
-def _left(concepts: NDArray, values: NDArray, effects: NDArray, edges: NDArray) -> float:
-    """The squared error of edges, for ``values [M, 2]`` and ``effects [n, d, 2]``."""
-    said = np.einsum("mnd,ndk->mk", concepts - concepts.mean(0), effects)
-    return float(np.square((values - values.mean(0) - said) @ edges.T).sum())
-
-
-def sparse_regression(
-    concepts: NDArray, values: NDArray, *, enough: float = 0.5, gain: float = 0.1, halves: bool = False
-) -> NDArray:
-    """Coefficients ``[n, d]`` of ``values [M]`` on at most two of the concepts ``[M, n, d]``, greedily chosen; zero elsewhere.
-
-    Args:
-        concepts: ``[M, n, d]``.
-        values: ``[M]``.
-        enough: Share of the variance that has to be explained, or all coefficients are zero.
-        gain: Share that the second concept has to add.
-        halves: Whether it is enough that the second halves what the first leaves, if that is not next to nothing.
-    """
-    result = np.zeros(concepts.shape[1:])
-    centred, target = concepts - concepts.mean(0), values - values.mean()
-    total = np.square(target).sum()
-    if total < 1e-5 * len(target):
-        return result
-    chosen: list[int] = []
-    reached = 0.0
-    while len(chosen) < 2:
-        trials = []
-        for j in set(range(concepts.shape[1])) - set(chosen):
-            columns = centred[:, [*chosen, j]].reshape(len(target), -1)
-            solution = np.linalg.lstsq(columns, target, rcond=None)[0]
-            trials.append((1 - np.square(target - columns @ solution).sum() / total, j, solution))
-        if not trials:
-            break
-        explained, j, solution = max(trials, key=lambda trial: trial[0])
-        left = (1 - reached) * total / len(target)
-        more = explained - reached >= gain or (halves and left > _NEXT_TO_NOTHING and 1 - explained < (1 - reached) / 2)
-        if explained < enough or not more:
-            break
-        chosen, reached = [*chosen, j], explained
-        result[:] = 0
-        result[chosen] = solution.reshape(len(chosen), -1)
-    return result

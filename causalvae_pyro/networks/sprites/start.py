@@ -10,13 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from causalvae_pyro.networks.sprites.segmentation import (
-    Part,
-    find_background,
-    find_moving_parts,
-    find_parts,
-    find_steady_background,
-)
+from causalvae_pyro.networks.sprites.moving_parts import find_moving_parts
+from causalvae_pyro.networks.sprites.segmentation import Part, find_background, find_parts, find_steady_background
 from causalvae_pyro.utils.images import scale_images
 
 __all__ = [

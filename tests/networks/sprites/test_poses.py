@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from causalvae_pyro.networks.sprites.poses import effects_on_poses, find_poses, sparse_regression
+from causalvae_pyro.networks.sprites.pose_effects import effects_on_poses, sparse_regression, usual_poses
+from causalvae_pyro.networks.sprites.poses import find_poses
 
 SIDE = 64
 GRID = np.stack(np.meshgrid(*2 * [(2 * np.arange(SIDE) + 1) / SIDE - 1], indexing="xy"), -1)
@@ -66,19 +67,39 @@ def test_hands_turn_about_a_point_as_far_as_their_concept_says(turns):
     assert halves[0] < 0.05 * halves[1]
 
 
-def test_a_wind_sock_grows_from_the_point_that_it_turns_about():
-    """Its middle used to be told to follow rotation and length, by sums: where it lies is their product."""
+@pytest.mark.parametrize("spoilt", [0, 5])
+def test_a_wind_sock_grows_from_the_point_that_it_turns_about(spoilt):
+    """Its middle used to be told to follow rotation and length, by sums: where it lies is their product.
+
+    In a few images it is before something of its colour, and its mask is half of the image.
+    """
     rng = np.random.default_rng(0)
     z = rng.uniform(-1, 1, (200, 2, 1))
     angles, half = 0.9 * z[:, 0, 0], 0.25 + 0.1 * z[:, 1, 0]
     centres = np.array([-0.5, 0.1]) + half[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
-    poses = find_poses(boxes(centres, np.stack([half, np.full(200, 0.06)], 1), angles), 32, z)
-    assert poses.values[:, :2] == pytest.approx(np.tile([-0.5, 0.1], (200, 1)), abs=0.05)
-    effects = effects_on_poses(z, poses.values)[:, 0]
+    masks = boxes(centres, np.stack([half, np.full(200, 0.06)], 1), angles)
+    masks[:spoilt, :, 20:] = True
+    poses = find_poses(masks, 32, z)
+    assert poses.values[spoilt:, :2] == pytest.approx(np.tile([-0.5, 0.1], (200 - spoilt, 1)), abs=0.05)
+    usual = usual_poses(z, poses.values)
+    assert not usual[:spoilt].any()
+    assert usual[spoilt:].mean() > 0.98
+    effects = effects_on_poses(z[usual], poses.values[usual])[:, 0]
     expected = np.zeros((2, 5))
     # Of a canvas that reaches to both sides of the point.
     expected[0, 4], expected[1, 2] = 0.9, (1 + MARGIN) * 0.1
     assert effects == pytest.approx(expected, abs=0.03)
+
+
+def test_what_many_poses_do_is_usual():
+    rng = np.random.default_rng(0)
+    z = rng.uniform(-1, 1, (200, 2, 1))
+    values = 0.2 * z[:, :1, 0] + 0.01 * rng.normal(size=(200, 5))
+    assert usual_poses(z, values).all()
+    values[:6] += 0.5
+    assert usual_poses(z, values).tolist() == [False] * 6 + [True] * 194
+    values[6:30] += 0.5
+    assert usual_poses(z, values).all()
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -96,6 +117,23 @@ def test_what_rises_from_a_floor_leaves_the_floor(axis):
     expected = np.zeros((2, 5))
     expected[:, axis], expected[0, 2 + axis] = [0.03, 0.3], MARGIN * 0.03
     assert effects == pytest.approx(expected, abs=0.005)
+
+
+def test_what_is_told_of_the_size_is_kept():
+    """Two concepts place it and a third makes it larger: edges, which have two concepts at most, would lose that."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(300, 3, 1))
+    values = np.zeros((300, 5))
+    values[:, 0] = 0.5 * z[:, 0, 0] + 0.12 * z[:, 1, 0]
+    values[:, 2] = 0.3 + 0.1 * z[:, 2, 0]
+    values[:, :4] += 0.002 * rng.normal(size=(300, 4))
+    effects = effects_on_poses(z, values)[:, 0]
+    assert effects[:, 2] == pytest.approx([0, 0, 0.1], abs=0.01)
+    # Along the axes of what turns there is no floor.
+    values[:, 1], values[:, 3] = 0.05 * z[:, 0, 0] + 0.02 * z[:, 1, 0], 0.2 + 0.04 * z[:, 1, 0]
+    assert effects_on_poses(z, values)[1, 0, 1] == pytest.approx(0.02, abs=0.005)
+    values[:, 4] = 0.5 * z[:, 2, 0]
+    assert effects_on_poses(z, values)[0, 0, 1] == pytest.approx(0.05, abs=0.01)
 
 
 def test_what_grows_wherever_it_is_grows_with_its_concept():

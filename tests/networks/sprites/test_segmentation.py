@@ -1,13 +1,16 @@
 """Parts of scenes: squares of known colour, place and size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 
 from causalvae_pyro.datasets import Pendulum
+from causalvae_pyro.networks.sprites.moving_parts import _is_edge, find_missed_parts, find_moving_parts
 from causalvae_pyro.networks.sprites.poses import find_poses
-from causalvae_pyro.networks.sprites.segmentation import find_background, find_missed_parts, find_moving_parts, find_parts
+from causalvae_pyro.networks.sprites.segmentation import Part, find_background, find_parts
 from tests.networks.sprites.scenes import bead_on_an_arm, before_backgrounds
 
 RED, BLACK, PINK = (0.9, 0.1, 0.1), (0.0, 0.0, 0.0), (0.95, 0.55, 0.55)
@@ -200,8 +203,10 @@ def test_what_is_small_is_found_next_to_what_moves():
     tongues = torch.zeros_like(masks)
     for image, mask, tongue, long in zip(images, masks, tongues, length.tolist(), strict=True):
         below, middle = int(mask.any(1).nonzero().max()) + 1, int(mask.any(0).nonzero().float().mean())
-        tongue[below : below + long, middle : middle + 2] = True
+        tongue[below + 1 : below + 1 + long, middle : middle + 2] = True
         image[:, tongue] = torch.tensor([1.0, 0.6, 0.0])[:, None]
+        # Blurred between both.
+        image[:, below, middle : middle + 2] = torch.tensor([0.95, 0.33, 0.02])[:, None]
     concepts = z.double().numpy()
     torch.manual_seed(0)
     disc, tongue = find_moving_parts(images, concepts)
@@ -229,3 +234,21 @@ def test_a_blurred_edge_between_two_parts_is_none():
         parts = find_moving_parts(drawn, z.double().numpy())
         # A ring of a colour of its own is a part.
         assert len(parts) == count
+
+
+def test_what_follows_a_concept_of_its_own_is_no_edge():
+    """Orange between red and yellow, along both: a slider, or their blurred edge."""
+    masks = np.zeros((3, 50, 8, 8), bool)
+    masks[0, :, :3], masks[1, :, 4:], masks[2, :, 3, 2:6] = True, True, True
+    colours = ([1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.5, 0.0])
+    follows = ([True, False], [True, False], [True, False])
+    red, yellow, orange = (
+        Part(np.array(c), np.arange(50), m, np.array(f)) for c, m, f in zip(colours, masks, follows, strict=True)
+    )
+    assert _is_edge(orange, [red, yellow, orange])
+    assert not _is_edge(replace(orange, follows=np.array([True, True])), [red, yellow, orange])
+    # It lies along one of them only, or is between no two.
+    away = replace(red, masks=np.roll(red.masks, -2, 1))
+    assert not _is_edge(orange, [away, yellow, orange])
+    assert not _is_edge(orange, [yellow, orange])
+    assert not _is_edge(replace(orange, colour=np.array([0.0, 0.0, 1.0])), [red, yellow, orange])
