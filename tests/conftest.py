@@ -13,12 +13,19 @@ import pyro
 import pytest
 import torch
 
+from causalvae_pyro.recipes import growth
 
-@pytest.fixture(autouse=True)
-def short_growth(monkeypatch):
-    """Scenes whose start is hardly trained; tests of the growth itself override this."""
-    monkeypatch.setattr("causalvae_pyro.recipes.growth._FIRST", 2)
-    monkeypatch.setattr("causalvae_pyro.recipes.growth._MORE", 1)
+#: Steps of a start's training, as they are.
+GROWTH = {name: getattr(growth, name) for name in ("_FIRST", "_MORE")}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_growth():
+    """Starts are hardly trained, in runs that tests share too; tests of the growth itself take it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(growth, "_FIRST", 2)
+        patch.setattr(growth, "_MORE", 1)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -4,15 +4,17 @@ import pytest
 import torch
 
 from causalvae_pyro.networks import SceneDecoder, SpriteDecoder
-from causalvae_pyro.recipes import Recipe
+from causalvae_pyro.recipes import Recipe, growth
 from causalvae_pyro.recipes.growth import _left, _without_idle, grow_scene, grow_sprites
 from causalvae_pyro.recipes.trial import try_decoders
+from tests.conftest import GROWTH
 from tests.networks.sprites.scenes import bead_on_an_arm, before_a_texture
 
 
 @pytest.fixture(autouse=True)
-def short_growth():
-    """Here it is as long as it is."""
+def _as_long_as_it_is(monkeypatch):
+    for name, steps in GROWTH.items():
+        monkeypatch.setattr(growth, name, steps)
 
 
 def error(decoder, images, z):
