@@ -543,8 +543,8 @@ def test_parts_before_backgrounds():
     assert build_backdrop(images, labels, prior_std=0.2)[1].model.prior.std[0].item() == pytest.approx(0.2)
     assert run.model.likelihood.min_scale == pytest.approx(1 / 255)
     objective = recipe.objective(run)
-    assert (objective.w_eps, objective.w_z, objective.teacher_forcing, objective.concepts_first) == (0.0, 1.0, 1.0, 0.125)
-    assert [objective.w_eps_x(p) for p in (0.0, 0.125, 0.275, 0.425, 1.0)] == pytest.approx([0.02, 0.02, 0.5, 1.0, 1.0])
+    assert (objective.w_eps, objective.w_z, objective.teacher_forcing, objective.concepts_first) == (0.0, 1.0, 1.0, 0.25)
+    assert [objective.w_eps_x(p) for p in (0.0, 0.25, 0.4, 0.55, 1.0)] == pytest.approx([0.02, 0.02, 0.5, 1.0, 1.0])
     assert [term.name for term in objective.terms] == ["label_fit", "effect_sparsity", "sleep"]
     # The price of an effect is to the likelihood what it is where that is as sharp as a grey level.
     sparsity = objective.terms[1]
@@ -552,7 +552,6 @@ def test_parts_before_backgrounds():
     assert [sparsity.weight(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([2000.0, 2000 * 20**0.5, 40000.0])
     weight = Recipe(decoder="backdrop", sparsity_weight=100.0, sparsity_weight_growth=1.0).objective(run).terms[1].weight
     assert [weight(0.0), weight(1.0)] == pytest.approx([100.0, 100.0])
-    assert objective.guide_alone == 0.57
     assert (objective.terms[2].guide, objective.terms[2].noise) == (run.guide, False)
 
 

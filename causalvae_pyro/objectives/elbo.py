@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -81,11 +80,6 @@ class CausalELBO(Trace_ELBO):
             the decoder learns what the concepts alone explain. Else noise that is cheap at first explains all of the image,
             and a decoder that has learned to render it has no use for a concept such as a digit's class. Until then it is no
             bound. The guide's noise stays as it was initialised; noise that is dear at first collapses.
-        guide_alone: In [0, 1): in such a share of the steps after those, spread by chance, decoder, likelihood and the reading of
-            ``eps_x`` rest. The guide learns to read the concepts from ``KL(q(z) || p(z | u))`` of images with all their labels
-            and from terms that leave the decoder alone, such as :class:`SleepPhase`; all else is computed, but nothing learns
-            from it. For large decoders that soon draw what is small and slow to be read: such a step takes half of the time. It
-            hangs on ``progress``, which :func:`~causalvae_pyro.fit` keeps.
         terms: Extra terms of the loss.
         num_particles: Samples of the guide per image.
         vectorize_particles: Draw them in one pass.
@@ -107,26 +101,22 @@ class CausalELBO(Trace_ELBO):
         w_eps_x: Weight = 1.0,
         teacher_forcing: Weight = 0.0,
         concepts_first: float = 0.0,
-        guide_alone: float = 0.0,
         terms: Sequence[Term] = (),
         num_particles: int = 1,
         vectorize_particles: bool = True,
         **kwargs: Any,
     ) -> None:
-        for argument, weight in (("w_eps", w_eps), ("w_z", w_z), ("w_eps_x", w_eps_x)):
-            if not callable(weight) and not weight >= 0:
-                raise ValueError(f"{argument}: got {weight}; must be >= 0")
+        for argument, value in (("w_eps", w_eps), ("w_z", w_z), ("w_eps_x", w_eps_x)):
+            if not callable(value) and not value >= 0:
+                raise ValueError(f"{argument}: got {value}; must be >= 0")
         if not callable(teacher_forcing) and not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing: got {teacher_forcing}; must lie in [0, 1]")
-        for argument, value in (("concepts_first", concepts_first), ("guide_alone", guide_alone)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{argument}: got {value}; must lie in [0, 1)")
-        if guide_alone and w_z == 0 and not any(getattr(term, "leaves_decoder", False) for term in terms):
-            raise ValueError(f"guide_alone: got {guide_alone}; must be 0 without w_z and terms that teach the guide")
+        if not 0 <= concepts_first < 1:
+            raise ValueError(f"concepts_first: got {concepts_first}; must lie in [0, 1)")
         kwargs.setdefault("max_plate_nesting", 1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles and num_particles > 1, **kwargs)
         self.w_eps, self.w_z, self.w_eps_x, self.terms = w_eps, w_z, w_eps_x, tuple(terms)
-        self.teacher_forcing, self.concepts_first, self.guide_alone = teacher_forcing, concepts_first, guide_alone
+        self.teacher_forcing, self.concepts_first = teacher_forcing, concepts_first
         self.progress = 1.0
         self.last_terms: dict[str, Tensor] = {}
 
@@ -148,22 +138,18 @@ class CausalELBO(Trace_ELBO):
             }
             for term in self.terms:
                 # The history has a column for every term in every step.
-                value = model_trace.nodes["z"]["value"].new_zeros(())
-                if weights[term.name]:
-                    with torch.no_grad() if self._guide_alone and not getattr(term, "leaves_decoder", False) else nullcontext():
-                        value = term(unwrap(model), model_trace, labels)
+                value = (
+                    term(unwrap(model), model_trace, labels)
+                    if weights[term.name]
+                    else model_trace.nodes["z"]["value"].new_zeros(())
+                )
                 values[term.name] = value / num_traces
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + value
         if not totals.keys() & {"kl_eps", "kl_z"}:
             raise ValueError("labels: got None, but the only divergence, w_z > 0, needs them; without labels use w_eps=1, w_z=0")
         self.last_terms = {name: value.detach() for name, value in totals.items()}
-        loss = torch.stack([weights[name] * value for name, value in totals.items() if weights[name]]).sum()
-        if not self._guide_alone:
-            return loss
-        # Images without labels may leave nothing to learn from.
-        eps = guide_trace.nodes["eps"]
-        return loss + 0.0 * eps["infer"].get("guide_sample", eps["value"]).sum()
+        return torch.stack([weights[name] * value for name, value in totals.items() if weights[name]]).sum()
 
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """The negative objective as a number, without gradients."""
@@ -176,12 +162,6 @@ class CausalELBO(Trace_ELBO):
         loss.backward()
         return loss.item()
 
-    @property
-    def _guide_alone(self) -> bool:
-        # By chance that hangs on the step alone: all processes agree, and a resumed training goes on as it would have.
-        between = self.concepts_first <= self.progress < 1
-        return between and random.Random(self.progress).random() < self.guide_alone
-
     def _get_trace(self, model: Any, guide: Any, args: tuple, kwargs: dict) -> Any:
         with ZeroNoiseMessenger() if self.progress < self.concepts_first else nullcontext():
             return self._get_forced_trace(model, guide, args, kwargs)
@@ -189,11 +169,9 @@ class CausalELBO(Trace_ELBO):
     def _get_forced_trace(self, model: Any, guide: Any, args: tuple, kwargs: dict) -> Any:
         share = self.teacher_forcing(self.progress) if callable(self.teacher_forcing) else self.teacher_forcing
         labels = kwargs.get("labels", args[1] if len(args) > 1 else None)
-        inner: Any = unwrap(model)
-        if self._guide_alone:
-            model = torch.no_grad()(model)
         if not share or labels is None:
             return super()._get_trace(model, guide, args, kwargs)
+        inner: Any = unwrap(model)
         with TeacherForcingMessenger(inner.scm, masked_prior(inner.prior, labels), share):
             return super()._get_trace(model, guide, args, kwargs)
 
@@ -204,28 +182,22 @@ class CausalELBO(Trace_ELBO):
             raise ValueError(f"guide: CausalELBO knows the sites 'eps' and 'eps_x', the guide samples {unknown}; use Trace_ELBO")
         scm = unwrap(model).scm  # type: ignore[attr-defined]
         q_eps, eps, z = q["eps"]["fn"], q["eps"]["value"], sites["z"]["value"]
-        own = q["eps"]["infer"].get("guide_sample", eps if self._guide_alone else None)
+        own = q["eps"]["infer"].get("guide_sample")
         if own is not None:
             # The divergences are the guide's, whatever the decoder was shown.
             eps, z = own, scm.to_endogenous(own)
         result = {"reconstruction": sites["x"]["log_prob"].sum()}
         if self.w_eps:
-            value = _sum(kl_exogenous(q_eps, sites["eps"]["fn"], scm, eps), sites["eps"])
-            # Without the reconstruction it would teach the guide to ignore the image.
-            result["kl_eps"] = value.detach() if self._guide_alone else value
+            result["kl_eps"] = _sum(kl_exogenous(q_eps, sites["eps"]["fn"], scm, eps), sites["eps"])
         if self.w_z and not is_deterministic(sites["z"]):
             p = sites["z"]["fn"]
             if isinstance(p, MaskedPrior):
                 value = _kl_incomplete(q_eps, p, sites["eps"]["fn"], scm, eps, z)
-                if self._guide_alone:
-                    value = torch.where(p.known.all(-1), value, value.detach())
             else:
                 value = kl_endogenous(q_eps, p, scm, eps, z)
             result["kl_z"] = _sum(value, sites["z"])
         if "eps_x" in q:
-            value = _sum(kl(q["eps_x"]["fn"], sites["eps_x"]["fn"], q["eps_x"]["value"]), sites["eps_x"])
-            # Without what it is needed for, the noise would learn to be none.
-            result["kl_eps_x"] = value.detach() if self._guide_alone else value
+            result["kl_eps_x"] = _sum(kl(q["eps_x"]["fn"], sites["eps_x"]["fn"], q["eps_x"]["value"]), sites["eps_x"])
         return result | _other_sites(sites)
 
 

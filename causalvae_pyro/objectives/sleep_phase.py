@@ -45,7 +45,6 @@ class SleepPhase:
     """
 
     name = "sleep"
-    leaves_decoder = True
 
     def __init__(
         self, guide: nn.Module, *, weight: float | Callable[[float], float] | None = None, noisy: bool = False, noise: bool = True

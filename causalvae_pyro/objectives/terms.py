@@ -43,8 +43,6 @@ class Term(Protocol):
         name: The term's name in the history and in error messages.
         weight: Its factor in the loss; a function of the progress of training in [0, 1], or a number. Where it is 0 the term
             is not computed.
-        leaves_decoder: Whether the decoder learns nothing from it: then it counts in the steps of ``guide_alone`` too. False
-            where there is no such attribute.
     """
 
     name: str
@@ -76,7 +74,6 @@ class LabelFit:
     """
 
     name = "label_fit"
-    leaves_decoder = True
 
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight

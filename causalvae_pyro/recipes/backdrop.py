@@ -30,9 +30,7 @@ _FINEST, _COARSER, _NOISE = 32, 64, (32, 16, 8)
 # The likelihood's scale starts at about that of the backgrounds, and ends at a grey level of 8 bits at the least.
 _SCALE, _MIN_SCALE = 0.25, 1 / 255
 # Share of the training without noise: sprites settle on what the mean background does not explain.
-_CONCEPTS_FIRST = 0.125
-# Share of the steps after that in which the guide alone learns: small parts before any background are slow to be read.
-_GUIDE_ALONE = 0.57
+_CONCEPTS_FIRST = 0.25
 # Then noise is cheap, or none would be used, and comes to its full price over so much of the training.
 _CHEAP, _RISE = 0.02, 0.3
 
@@ -91,7 +89,6 @@ def objective(recipe: Any, run: Run) -> CausalELBO:
         recipe.w_z,
         w_eps_x=_divergence,
         concepts_first=_CONCEPTS_FIRST,
-        guide_alone=_GUIDE_ALONE,
         teacher_forcing=1.0,
         # The images' own noise has thousands of dimensions: real images teach how to read them.
         terms=[LabelFit(), sparsity, SleepPhase(run.guide, noise=False)],

@@ -69,7 +69,7 @@ class Recipe:
 
     With ``decoder="backdrop"`` the layers lie over a background that is another one in each image. The image's own noise draws
     it, at several resolutions, and no concept changes it (:class:`~causalvae_pyro.networks.BackdropDecoder`). In the first
-    eighth of the training there is no noise, so that the layers take what follows the concepts. It assumes parts of one colour
+    quarter of the training there is no noise, so that the layers take what follows the concepts. It assumes parts of one colour
     each whose place, size or rotation follows a concept; where none is found, :meth:`build` refuses.
 
     With ``decoder="auto"`` the data choose; see :func:`choose_recipe`.

@@ -22,11 +22,10 @@ from causalvae_pyro import (
     GaussianLikelihood,
     LinearSCM,
 )
-from causalvae_pyro.objectives import LabelFit, MechanismFit, SleepPhase, warm_up
+from causalvae_pyro.objectives import LabelFit, MechanismFit, warm_up
 from causalvae_pyro.objectives.divergences import kl_endogenous, kl_exogenous, kl_linear_gaussian
 from causalvae_pyro.priors import LearnedPrior
 from causalvae_pyro.scm import CausalTransform
-from causalvae_pyro.utils.missing_labels import declare_missing
 from tests.builders import SPACES, amortized
 
 BATCH, N, DIM, NOISE_DIM, SHAPE = 3, 3, 2, 2, (1, 2, 3)
@@ -524,53 +523,6 @@ def test_concepts_come_first():
     assert value == CausalELBO().loss(model, guide, x, labels)
     with pytest.raises(ValueError, match=r"^concepts_first: got 1; must lie in \[0, 1\)"):
         CausalELBO(concepts_first=1)
-
-
-@pytest.mark.parametrize("forcing", [0.0, 1.0])
-@pytest.mark.parametrize("kind", ["exogenous", "endogenous"])
-def test_the_guide_learns_alone_in_a_share_of_the_steps(kind, forcing):
-    """To read the concepts, and nothing else; what is computed is the same bound."""
-
-    def gradients(progress, share, known=True, **options):
-        torch.manual_seed(1)
-        model, guide, x, labels = make(kind, scm=nonlinear_scm())
-        if not known:
-            labels[:, 0] = torch.nan
-        read = guide.encoder.forward
-        guide.encoder.forward = lambda x, labels=None: read(x, None if labels is None else labels.nan_to_num())
-        terms = [LabelFit(), SleepPhase(guide, weight=1.0, noise=False)]
-        objective = CausalELBO(guide_alone=share, concepts_first=0.2, teacher_forcing=forcing, terms=terms, **options)
-        objective.progress = progress
-        pyro.set_rng_seed(0)
-        with declare_missing(not known):
-            value = objective.loss_and_grads(model, guide, x, labels)
-        named = [*model.named_parameters(prefix="model"), *guide.named_parameters(prefix="guide")]
-        return value, {name: p.grad for name, p in named if p.grad is not None and bool(p.grad.any())}
-
-    def of(gradients, *parts):
-        return {name for name in gradients if name.startswith(parts)}
-
-    alone = [i / 100 for i in range(100) if not of(gradients(i / 100, 0.5)[1], "model.decoder")]
-    # Not before the concepts are learned.
-    assert 30 < len(alone) < 50
-    assert min(alone) >= 0.2
-    value, learned = gradients(alone[0], 0.5)
-    whole, everything = gradients(alone[0], 0.0)
-    assert value == pytest.approx(whole, rel=1e-6)
-    # The causal layer learns from the labels as ever.
-    assert set(learned) == of(everything, "guide.encoder", "guide.head", "model.scm", "guide.scm")
-    assert of(everything, "model.decoder", "model.likelihood", "guide.noise")
-    # What would pull the reading to the prior, without the images, does not: w_eps, and images without their labels.
-    _, dearer = gradients(alone[0], 0.5, w_eps=7.0)
-    assert all(torch.equal(dearer[name], gradient) for name, gradient in learned.items())
-    assert not of(gradients(alone[0], 0.5, known=False)[1], "guide.encoder", "model.decoder")
-    # After training it is the bound.
-    assert of(gradients(1.0, 0.99)[1], "model.decoder")
-    for share in (-0.1, 1.0):
-        with pytest.raises(ValueError, match=rf"^guide_alone: got {share}; must lie in \[0, 1\)"):
-            CausalELBO(guide_alone=share)
-    with pytest.raises(ValueError, match="^guide_alone: got 0.5; must be 0 without w_z and terms that teach the guide"):
-        CausalELBO(1.0, 0.0, guide_alone=0.5)
 
 
 # Extra terms ---------------------------------------------------------------------------------------------------------
