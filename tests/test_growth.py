@@ -85,12 +85,14 @@ def test_sprites_keep_what_they_cannot_draw_otherwise():
     """What brightens where it is has no fields here: its layers are of use, and a start is not made worse."""
     z = 2 * torch.rand(200, 1, generator=torch.Generator().manual_seed(0)) - 1
     texture = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(1))
-    images = (0.5 + 0.4 * z[:, :, None, None] * (texture > 0.4)).clamp(0, 1)
     torch.manual_seed(0)
-    start = SpriteDecoder.from_images(images, 1, concepts=z[..., None])
+    decoder = grow_sprites(texture * (0.5 + 0.5 * z[:, :, None, None]), 1, concepts=z[..., None])
+    assert decoder.steps_at_start >= 150
+    assert decoder.unexplained_at_start < 0.5
+    # Where training makes it no better it is not trained.
     torch.manual_seed(0)
-    decoder = grow_sprites(images, 1, concepts=z[..., None])
-    assert error(decoder, images, z[..., None]) <= error(start, images, z[..., None]) * 1.001
+    decoder = grow_sprites(0.5 + 0.4 * z[:, :, None, None] * (texture > 0.4), 1, concepts=z[..., None])
+    assert (decoder.sprites > 1, decoder.steps_at_start) == (True, 0)
 
 
 def test_sprites_refuse_what_does_not_fit():

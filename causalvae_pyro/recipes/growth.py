@@ -74,8 +74,8 @@ def grow_scene(
 def grow_sprites(images: Tensor, num_concepts: int, dim: int = 1, *, concepts: Tensor, weight: float = 2000.0) -> SpriteDecoder:
     """Sprites that start from what is seen; where that leaves much of the images, they grow as :func:`grow_scene` says.
 
-    A start that leaves at most two fifths of the pixels' variance is taken as it is, untrained. What is as bright as the sky
-    but for a tenth, such as a cloud, is missed by some starts, and no training moves another layer there.
+    A start that leaves at most two fifths of the pixels' variance is taken as it is, untrained. What differs from what is
+    behind it by a sixth of the range, such as a cloud, is missed by some starts, and no training moves another layer there.
 
     Args:
         images: See :func:`grow_scene`, as for all below.

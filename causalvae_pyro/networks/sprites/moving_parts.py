@@ -103,9 +103,7 @@ def find_missed_parts(images: Tensor, drawn: Tensor, light: Tensor, concepts: ND
     wide = [ndimage.binary_closing(np.pad((nearest == m).numpy(), around), window) for m in range(len(modes))]
     masks = [mask[:, gap:-gap, gap:-gap] for mask in wide]
     parts = [part for mode, mask in zip(modes, masks, strict=True) for part in _parts_of_one_colour(mode, mask)]
-    often = [part for part in parts if len(part.images) >= _fewest(len(images), concepts)]
-    found = [replace(part, follows=_follows(part, concepts[part.images])) for part in often]
-    return [part for part in found if part.follows.any()]
+    return _that_follow(parts, concepts)
 
 
 def _moving_regions(images: Tensor, where: Tensor, concepts: NDArray, enough: int) -> list[Part]:
@@ -116,9 +114,14 @@ def _moving_regions(images: Tensor, where: Tensor, concepts: NDArray, enough: in
     nearest[where] = _nearest(pixels, modes, _FINE)
     which = nearest.numpy()
     parts = [part for m, mode in enumerate(modes) for part in _parts_of_one_colour(mode, which == m)]
-    often = [part for part in parts if len(part.images) >= _fewest(len(images), concepts)]
-    followed = [replace(part, follows=_follows(part, concepts[part.images])) for part in often]
-    return [part for part in followed if part.follows.any()]
+    return _that_follow(parts, concepts)
+
+
+def _that_follow(parts: list[Part], concepts: NDArray) -> list[Part]:
+    """Those that are seen often and follow some of the concepts ``[N, n, d]``."""
+    often = [part for part in parts if len(part.images) >= _fewest(len(concepts), concepts)]
+    found = [replace(part, follows=_follows(part, concepts[part.images])) for part in often]
+    return [part for part in found if part.follows.any()]
 
 
 def _attached_parts(images: Tensor, parts: list[Part], concepts: NDArray) -> list[Part]:
