@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def describe() -> dict:
         "versions": {"python": platform.python_version(), **{name: module.__version__ for name, module in modules.items()}},
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), **_gpu()},
     }
+
+
+def commit() -> str | None:
+    """The commit that the code is of, with a ``+`` where a file that git knows has been changed since; ``None`` without git."""
+    git = ["git", "describe", "--always", "--dirty=+"]
+    try:
+        found = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() or None
 
 
 def _gpu() -> dict:

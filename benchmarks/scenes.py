@@ -1,12 +1,13 @@
 """Counterfactuals of scenes of twelve kinds, against the truth: what the recipe that the data choose makes of own images.
 
 Every scene is a small structural causal model with a drawing (``benchmarks/scenes/``). Each cell trains on its images and
-labels as ``causalvae train --images`` would, and is scored on other images, without their labels. Beside each score stands what
-limits it: the reconstruction (``ceiling``), the decoder (counterfactual concepts known), and decoder and mechanisms (factual
-concepts known). A cell that is done is kept, so a stopped benchmark goes on where it was; start it twice with different
-``--scenes`` to use two cores.
+labels as ``causalvae train --images`` would, and is scored on other images, without their labels: the decoder's mean, and the
+same where it keeps the image's own detail (``kept``). Beside each score stands what limits it: the reconstruction
+(``ceiling``), the decoder (counterfactual concepts known), and decoder and mechanisms (factual concepts known). A cell that is
+done is kept, with its commit, so a stopped benchmark goes on where it was; start it twice with different ``--scenes`` to use
+two cores.
 
-python benchmarks/scenes.py --out benchmarks/results/scenes.json
+python benchmarks/scenes.py
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
-from environment import describe, write_json
+from environment import commit, describe, write_json
 from scenes import SCENES, Scene, SceneData
 from scenes.scoring import PARTS, score, strip
 
@@ -41,39 +44,41 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="by default as many as the command takes")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--device", default="auto")
-    parser.add_argument(
-        "--cells", type=Path, default=Path("runs/scenes"), help="where finished cells and their pictures are kept"
-    )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scenes.json"))
+    parser.add_argument("--cells", type=Path, default=Path("benchmarks/results/scenes"), help="where finished cells are kept")
+    parser.add_argument("--pictures", type=Path, default=Path("runs/scenes"), help="where a strip of each is kept")
+    parser.add_argument("--out", type=Path, help="JSON file for means and intervals")
     args = parser.parse_args()
     settings = {name: getattr(args, name) for name in ("decoder", "count", "test", "epochs", "size")}
     for seed, name in product(range(args.seeds), args.scenes):
         file = cell_file(args, name, seed)
         if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
-            found = run(SCENES[name], seed, picture=file.with_suffix(".png"), device=args.device, **settings)
-            write_json(file, {"settings": settings, **found})
+            found = run(SCENES[name], seed, picture=args.pictures / f"{file.stem}.png", device=args.device, **settings)
+            write_json(file, {"settings": settings, **found, "commit": commit()})
         cell = json.loads(file.read_text())
         print(
             name, seed, f"{cell['seconds']:.0f} s", cell["chosen"], {k: round(v, 3) for k, v in cell["score"].items()}, flush=True
         )
-    result = {}
     # Those of other calls too, so that two of them can share the work: the last to end writes all.
+    result = {}
     for name in SCENES:
         files = [cell_file(args, name, seed) for seed in range(args.seeds)]
         cells = [json.loads(file.read_text()) for file in files if file.is_file()]
-        if len(cells) < args.seeds or any(cell["settings"] != settings for cell in cells):
-            continue
-        result[name] = {
-            "must": SCENES[name].must,
-            "chosen": [cell["chosen"] for cell in cells],
-            "seconds": seeds_interval([cell["seconds"] for cell in cells]),
-            **{
-                part: {key: seeds_interval([cell[part][key] for cell in cells]) for key in cells[0][part]}
-                for part in ("r2", *PARTS)
-            },
-        }
-    write_json(args.out, {"settings": {**settings, "seeds": args.seeds}, "scenes": result, **describe()})
+        if len(cells) == args.seeds and all(cell["settings"] == settings for cell in cells):
+            result[name] = summarise(SCENES[name], cells)
+    if args.out is not None:
+        write_json(args.out, {"settings": {**settings, "seeds": args.seeds}, "scenes": result, **describe()})
     print("\n" + table(result))
+
+
+def summarise(scene: Scene, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds, with intervals where there are several."""
+    return {
+        "must": scene.must,
+        "chosen": [cell["chosen"] for cell in cells],
+        "seconds": seeds_interval([cell["seconds"] for cell in cells]),
+        "choice": seeds_interval([cell["choice"] for cell in cells]),
+        **{part: {key: seeds_interval([cell[part][key] for cell in cells]) for key in cells[0][part]} for part in ("r2", *PARTS)},
+    }
 
 
 def cell_file(args: argparse.Namespace, name: str, seed: int) -> Path:
@@ -100,6 +105,7 @@ def run(
     recipe = Recipe(decoder=decoder or "auto")
     if decoder is None:
         recipe = choose_recipe(train.images, train.labels, kinds=kind_counts(scene.kinds, scene.graph.names))[0]
+    chosen = time.perf_counter()
     pair = recipe.build(scene.graph, train.images, train.labels, kinds=scene.kinds)
     # As the command does.
     photographs = recipe.decoder == "hierarchical"
@@ -116,23 +122,23 @@ def run(
         device=device,
         progress=False,
     )
-    seconds = time.perf_counter() - start
+    seconds = {"seconds": time.perf_counter() - start, "choice": chosen - start}
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         save_figure(plot_comparison(strip(pair, held)), picture)
-    return {"seconds": seconds, "chosen": recipe.decoder, **score(pair, held, seed)}
+    return {**seconds, "chosen": recipe.decoder, **score(pair, held, seed)}
 
 
 def table(result: dict) -> str:
     """The scores of each concept, in the graph's order, with their intervals, and what limits the worst of them."""
     lines = [
-        "| kind | must | CF-score of each concept | worst: ceiling, decoder, mechanism | decoder chosen | s |",
+        "| kind | must | CF-score, own detail kept (not kept) | worst: ceiling, decoder, mechanism | chosen | s |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in result.items():
-        scores = [f"{key} {cell['mean']:.3f}" + _half(cell) for key, cell in row["score"].items()]
-        worst = min(row["score"], key=lambda key: row["score"][key]["mean"])
-        limits = ", ".join(f"{row[part][worst]['mean']:.3f}" for part in PARTS[1:])
+        scores = [f"{key} {cell['mean']:.3f}{_half(cell)} ({row['score'][key]['mean']:.3f})" for key, cell in row["kept"].items()]
+        worst = min(row["kept"], key=lambda key: row["kept"][key]["mean"])
+        limits = ", ".join(f"{row[part][worst]['mean']:.3f}" for part in ("ceiling", "decoder", "mechanism"))
         chosen = "/".join(dict.fromkeys(row["chosen"]))
         lines.append(f"| {name} | {row['must']} | {', '.join(scores)} | {limits} | {chosen} | {row['seconds']['mean']:.0f} |")
     return "\n".join(lines)

@@ -10,16 +10,17 @@ from torch import Tensor
 from causalvae_pyro import abduct, counterfactual, encode, intervene, reconstruct
 from causalvae_pyro.checkpoints import Run
 from causalvae_pyro.distributions import prior_mean
-from causalvae_pyro.interventions import predict
+from causalvae_pyro.interventions import FADE, predict
 from causalvae_pyro.metrics import cf_score, r2_score
 from causalvae_pyro.utils.images import scale_images
 from scenes.scene import SceneData
 
 __all__ = ["PARTS", "score", "strip"]
 
-#: The score; what it would be with the reconstruction's error alone; with the decoder's alone (counterfactual concepts known);
-#: and with those of decoder and mechanisms (factual concepts known, not read from the image).
-PARTS = ("score", "ceiling", "decoder", "mechanism")
+#: The score; that of images that keep what the reconstruction lacks where nothing changes (``fade``); what it would be with the
+#: reconstruction's error alone; with the decoder's alone (counterfactual concepts known); and with those of decoder and
+#: mechanisms (factual concepts known, not read from the image).
+PARTS = ("score", "kept", "ceiling", "decoder", "mechanism")
 
 
 def score(run: Run, data: SceneData, seed: int = 0) -> dict:
@@ -49,6 +50,7 @@ def score(run: Run, data: SceneData, seed: int = 0) -> dict:
         told = {**noise, "eps": model.scm.to_exogenous(_concepts(run, labels)).detach()}
         answers = {
             "score": counterfactual(model, guide, x, do),
+            "kept": counterfactual(model, guide, x, do, pixel_noise=1.0, fade=FADE).clamp(0, 1),
             "ceiling": true + again - x,
             "decoder": _image(model, told),
             "mechanism": _image(intervene(model, do), known),

@@ -20,18 +20,16 @@ from causalvae_pyro.graph import CausalGraph
 from causalvae_pyro.interventions.abduction import NOISE_SITES
 from causalvae_pyro.interventions.actions import InterventionSet
 from causalvae_pyro.interventions.counterfactuals import abduct, abduct_pixels, predict
-from causalvae_pyro.interventions.pixels import FadingNoise
+from causalvae_pyro.interventions.pixels import FADE, FadingNoise
 from causalvae_pyro.plots.style import units_of
 from causalvae_pyro.utils.images import as_images
 from causalvae_pyro.utils.label_columns import one_label_each
 from causalvae_pyro.utils.random_state import kept_rng_state
 
-__all__ = ["FADE", "Answer", "Explorer", "Factual", "Uncertainty"]
+__all__ = ["Answer", "Explorer", "Factual", "Uncertainty"]
 
 #: A concept counts as moved from this share of its range on: less is not visible in an image.
 MOVED = 0.005
-#: How far the image may change for its own detail to be kept; see :func:`~causalvae_pyro.counterfactual`.
-FADE = 0.03
 
 
 @dataclass(frozen=True)

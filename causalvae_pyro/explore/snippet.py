@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from causalvae_pyro.explore.answers import FADE, Explorer, Factual
+from causalvae_pyro.explore.answers import Explorer, Factual
+from causalvae_pyro.interventions.pixels import FADE
 
 __all__ = ["python_lines"]
 

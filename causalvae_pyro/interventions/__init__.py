@@ -22,10 +22,11 @@ from causalvae_pyro.interventions.effects import (
 )
 from causalvae_pyro.interventions.handlers import Replace, Scale, Shift, SoftDoMessenger, SoftIntervention, soft_do
 from causalvae_pyro.interventions.pixel_effects import pixel_effects
-from causalvae_pyro.interventions.pixels import FadingNoise
+from causalvae_pyro.interventions.pixels import FADE, FadingNoise
 from causalvae_pyro.interventions.sweeps import sweep
 
 __all__ = [
+    "FADE",
     "AverageEffect",
     "FadingNoise",
     "IndividualEffects",

