@@ -250,7 +250,7 @@ def summarise(cells: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, 
 
 def _mean(values: list[float]) -> dict[str, Any]:
     """The mean, and its interval over several seeds; the values themselves are in the cells."""
-    return {key: value for key, value in dict(seeds_interval(values)).items() if key != "values"}
+    return {key: value for key, value in dict(seeds_interval(values)).items() if key in ("mean", "interval")}
 
 
 def _flatten(scores: Mapping[str, Any], prefix: str = "") -> Any:
