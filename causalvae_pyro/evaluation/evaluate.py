@@ -90,6 +90,8 @@ def evaluate(
         - ``composition``: mean absolute error per pixel after 1, 2, ... 10 interventions that change nothing;
           ``composition_lpips``, with the weights of a backbone, how different they look;
           ``reversibility``: per concept, after setting it and setting it back. On 200 images at most; none without ``axioms``.
+        - ``noise_leak``, with ``axioms`` and for a model with noise of the image's own: per concept, how much of a value set by
+          chance the noise of the counterfactual tells; see :func:`~causalvae_pyro.evaluation.noise_leak.noise_leak`.
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
         - ``predicted``, with a ``photograph_predictor``: see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`.
@@ -129,6 +131,7 @@ def evaluate(
     sections |= {"concepts": scorer.representation, "calibration": scorer.calibration}
     if axioms:
         sections["axioms"] = lambda: scorer.axioms(lpips_weights)
+        sections["own noise"] = scorer.noise_leak
     if predictor is not None:
         sections["effectiveness"] = lambda: {"effectiveness": scorer.effectiveness(predictor)}
     if photograph_predictor is not None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from causalvae_pyro.evaluation.calibration import calibration_scores
+from causalvae_pyro.evaluation.noise_leak import noise_leak
 from causalvae_pyro.evaluation.predicted import predicted_scores
 from causalvae_pyro.evaluation.representation import representation_section
 from causalvae_pyro.evaluation.scored_images import ScoredImages
@@ -66,6 +67,10 @@ class Scorer(ScoredImages):
         if not names:
             return {}
         return {"calibration": calibration_scores(self.run, self.x[some], self.handed[some], names, seed=self.seed)}
+
+    def noise_leak(self) -> dict[str, Any]:
+        """``noise_leak``: see :func:`~causalvae_pyro.evaluation.noise_leak.noise_leak`; nothing without noise of the images' own."""
+        return {"noise_leak": found} if (found := noise_leak(self)) else {}
 
     def predicted(self, predictor: PhotographPredictor) -> dict[str, Any]:
         """What an independent predictor reads; see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`."""

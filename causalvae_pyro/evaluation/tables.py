@@ -61,6 +61,7 @@ def _aligned(title: str, *cells: str) -> list[str]:
 def _concepts(metrics: dict[str, Any]) -> Section:
     scores, intervals = metrics.get("representation", {}), metrics["intervals"].get("r2", {})
     undone = metrics.get("reversibility")
+    leak = metrics.get("noise_leak", {})
     right, each = metrics.get("accuracy", {}), metrics.get("f1", {})
     columns = [
         "concept",
@@ -72,14 +73,25 @@ def _concepts(metrics: dict[str, Any]) -> Section:
         "covered",
         "uncalibrated",
         "undone",
+        "leak",
     ]
     rows = []
     for name, r2 in metrics["r2"].items():
         own = [f"{found[name]:.3f}" if name in found else "" for found in (right, each)]
         own += [f"{scores[key][name]:.3f}" for key in ("mic", "tic")] if scores else []
         own += [_covered(metrics, part, name) for part in ("guide", "uncalibrated")]
-        rows.append([name, f"{r2:.4f}", _span(intervals.get(name), 4), *own, f"{undone[name]:.4f}" if undone else ""])
+        rows.append(
+            [
+                name,
+                f"{r2:.4f}",
+                _span(intervals.get(name), 4),
+                *own,
+                f"{undone[name]:.4f}" if undone else "",
+                f"{leak[name]:.3f}" if leak else "",
+            ]
+        )
     title = "Concepts read from test images; labels that the guide's intervals of 95 percent cover; pixel error after do and undo"
+    title += "; R^2 with which the own noise tells what was set (0 is right)" if leak else ""
     return _section(title, columns, rows)
 
 
