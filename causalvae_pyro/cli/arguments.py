@@ -30,6 +30,8 @@ PARTITIONS = ("iid", "grid", "compositional")
 RECIPE: dict[str, Any] = {"dim": 1, "prior_std": None, "w_eps": 0.0, "w_z": 1.0}
 #: Of the page of ``explore``, see :data:`causalvae_pyro.explore.server.PORT`.
 PORT = 7860
+#: Of the detail that counterfactual images keep, see :data:`causalvae_pyro.interventions.FADE`.
+FADE = 0.03
 #: Networks whose features ``--fid`` compares.
 FEATURES = ("inception", "predictor")
 
@@ -257,10 +259,9 @@ def _make_parser() -> argparse.ArgumentParser:
     cf.add_argument(
         "--pixel-noise",
         type=float,
-        default=0.0,
         metavar="SHARE",
         help="share of the difference from the reconstruction that is kept, in [0, 1]: grain and fine detail, "
-        "and old edges where something moves",
+        f"and old edges where something moves (default: all, with --fade {FADE}, if the likelihood has a location and a scale)",
     )
     cf.add_argument(
         "--fade",

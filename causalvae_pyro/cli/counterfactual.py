@@ -17,7 +17,8 @@ from causalvae_pyro.datasets.image_files import Points
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.evaluation.data import check_kinds, has_truth
 from causalvae_pyro.explore.images import read_image
-from causalvae_pyro.interventions.counterfactuals import counterfactual, encode
+from causalvae_pyro.interventions.counterfactuals import counterfactual, encode, reconstruct
+from causalvae_pyro.interventions.pixels import FADE
 from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_of
 from causalvae_pyro.training import resolve_device
 from causalvae_pyro.utils.files import check_target, check_writable
@@ -45,11 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         do[name] = value
     if arguments.count < 1:
         raise ValueError(f"--count: got {arguments.count}; must be at least 1")
-    if not 0 <= arguments.pixel_noise <= 1:
-        raise ValueError(f"--pixel-noise: got {arguments.pixel_noise}; must lie in [0, 1]")
-    if arguments.fade is not None and not (arguments.fade > 0 and arguments.pixel_noise > 0):
-        raise ValueError(f"--fade: got {arguments.fade}; must be > 0, and --pixel-noise as well")
-    kept = {"pixel_noise": arguments.pixel_noise, "fade": arguments.fade}
+    kept = _what_is_kept(arguments.pixel_noise, arguments.fade)
     check_target(arguments.out, "--out")
     check_writable(arguments.out.parent, "--out")
     if arguments.eyes is not None and not arguments.file:
@@ -66,6 +63,15 @@ def run(arguments: argparse.Namespace) -> None:
         rows = _tested(found, load_dataset(data_of(found, arguments), "test"), arguments.count, do, kept)
     save_figure(plot_comparison(rows), arguments.out)
     print(f"wrote {arguments.out}")
+
+
+def _what_is_kept(share: float | None, fade: float | None) -> dict[str, float | None] | None:
+    """Options of :func:`counterfactual`; ``None`` where the user leaves it to the likelihood."""
+    if share is not None and not 0 <= share <= 1:
+        raise ValueError(f"--pixel-noise: got {share}; must lie in [0, 1]")
+    if fade is not None and not (fade > 0 and share != 0):
+        raise ValueError(f"--fade: got {fade}; must be > 0, and --pixel-noise as well")
+    return None if share is None and fade is None else {"pixel_noise": 1.0 if share is None else share, "fade": fade}
 
 
 def _eyes(found: Run, arguments: argparse.Namespace) -> tuple[Points, Points] | None:
@@ -86,17 +92,16 @@ def _eyes(found: Run, arguments: argparse.Namespace) -> tuple[Points, Points] | 
     return (arguments.eyes[:2], arguments.eyes[2:]), eye_places(data.get("crop", 128))
 
 
-def _own(found: Run, x: Tensor, files: Sequence[Path], do: dict[str, Any], kept: dict[str, Any]) -> list[tuple[str, Tensor]]:
+def _own(found: Run, x: Tensor, files: Sequence[Path], do: dict[str, Any], kept: Any) -> list[tuple[str, Tensor]]:
     """Rows of images without labels."""
     with torch.no_grad():
         read = found.model.prior.to_labels(encode(found.model, found.guide, x)).cpu()
     for file, labels in zip(files, read.tolist(), strict=True):
         print(f"{file.name}: read as {', '.join(f'{n} {u:.3g}' for n, u in zip(found.graph.names, labels, strict=True))}")
-    images = _drawn(found, x, do, None, kept)
-    return [("factual", x), (f"{do_label(do, found.units)}\nmodel", images)]
+    return [("factual", x), *_drawn(found, x, do, None, kept, found.units)]
 
 
-def _tested(found: Run, data: Any, count: int, do: dict[str, Any], kept: dict[str, Any]) -> list[tuple[str, Tensor]]:
+def _tested(found: Run, data: Any, count: int, do: dict[str, Any], kept: Any) -> list[tuple[str, Tensor]]:
     """Rows of test images, with the true ones where there are some."""
     check_kinds(found, data)
     chosen = evenly_spaced(min(count, len(data)), len(data))
@@ -104,8 +109,7 @@ def _tested(found: Run, data: Any, count: int, do: dict[str, Any], kept: dict[st
     # The run may hold the concepts in another order than the data, and more of them.
     handed = labels.new_full((len(labels), len(found.graph)), torch.nan)
     handed[:, [found.graph.index(name) for name in data.graph.names]] = labels
-    images = _drawn(found, x, do, handed, kept)
-    rows = [("factual", x), (f"{do_label(do, units_of(data) or found.units)}\nmodel", images)]
+    rows = [("factual", x), *_drawn(found, x, do, handed, kept, units_of(data) or found.units)]
     truth = _truth(data, chosen, labels, do)
     if truth is not None:
         true_labels, true = truth
@@ -116,8 +120,18 @@ def _tested(found: Run, data: Any, count: int, do: dict[str, Any], kept: dict[st
     return rows
 
 
-def _drawn(found: Run, x: Tensor, do: dict[str, Any], labels: Tensor | None, kept: dict[str, Any]) -> Tensor:
-    """Counterfactuals, with a word on those of a kind that hardly any training image was."""
+def _drawn(
+    found: Run, x: Tensor, do: dict[str, Any], labels: Tensor | None, kept: Any, units: Mapping[str, str]
+) -> list[tuple[str, Tensor]]:
+    """Rows of counterfactuals, with a word on those of a kind that hardly any training image was.
+
+    Where they keep the image's own detail, the reconstruction shows what the model itself sees.
+    """
+    shown = []
+    if kept is None:
+        kept = _usual_detail(found, x[:1], None if labels is None else labels[:1])
+    if kept.get("pixel_noise"):
+        shown.append(("reconstruction\nmodel", reconstruct(found.model, found.guide, x, labels).cpu()))
     images, z = counterfactual(found.model, found.guide, x, do, labels, **kept, return_latents=True)
     if pairs := found.config.get("unseen", ()):
         with torch.no_grad():
@@ -125,7 +139,18 @@ def _drawn(found: Run, x: Tensor, do: dict[str, Any], labels: Tensor | None, kep
         for pair, count in zip(pairs, asked, strict=True):
             if count:
                 print(f"{count} of {len(x)} have {pair_text(pair)}, as hardly any training image: nothing taught how that looks")
-    return images.cpu()
+    return [*shown, (f"{do_label(do, units)}\nmodel", images.cpu())]
+
+
+def _usual_detail(found: Run, x: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    """Keeps what the decoder leaves out where nothing changes, if the likelihood has a location and a scale."""
+    kept: dict[str, Any] = {"pixel_noise": 1.0, "fade": FADE}
+    try:
+        counterfactual(found.model, found.guide, x, {}, labels, **kept)
+    except ValueError:
+        return {}
+    print("the image's own detail is kept where nothing changes (--pixel-noise 0: the decoder's mean alone)")
+    return kept
 
 
 def _truth(data: Any, chosen: Tensor, labels: Tensor, do: dict[str, Any]) -> tuple[Tensor, Tensor] | None:

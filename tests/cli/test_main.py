@@ -27,6 +27,7 @@ from causalvae_pyro.datasets.celeba_files import eye_places
 from causalvae_pyro.evaluation.evaluate import evaluate, score_table, train_predictor
 from causalvae_pyro.explore import read_image
 from causalvae_pyro.guides import CalibratedGuide
+from causalvae_pyro.interventions import FADE, reconstruct
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.training import TrainingCheckpoint
 from causalvae_pyro.training.resuming import STATE, read_state
@@ -363,12 +364,12 @@ def test_counterfactual_draws(run, tmp_path, capsys, monkeypatch):
     assert main(["counterfactual", str(run), *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"wrote {out}"
-    assert rows == ["factual", "do(light = 12 units, pendulum = 0.2 rad)\nmodel", "true"]
+    assert rows == ["factual", "reconstruction\nmodel", "do(light = 12 units, pendulum = 0.2 rad)\nmodel", "true"]
     test = Small("test", size=16, noise=0.1, seed=3)
     # Evenly spaced over the test set.
     chosen = [place * len(test) // 3 for place in range(3)]
     true = test.counterfactual(test.labels[chosen], {"light": 12.0, "pendulum": 0.2})[0]
-    for i, after, line in zip(chosen, true, lines[:3], strict=True):
+    for i, after, line in zip(chosen, true, lines[-4:-1], strict=True):
         assert line.startswith(f"image {i}: pendulum {test.labels[i, 0]:.3g} -> 0.2, light {test.labels[i, 1]:.3g} -> 12, ")
         assert line.endswith(f"shadow_position {test.labels[i, 3]:.3g} -> {after[3]:.3g}")
     assert matplotlib.image.imread(out)[..., :3].std() > 0.05
@@ -387,9 +388,9 @@ def test_counterfactual_of_ones_own_files(run, tmp_path, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": read as pendulum ")[0] for line in lines[:2]] == ["a.png", "b.png"]
     pair = load(run)
-    assert list(drawn) == ["factual", "do(light = 12 units)\nmodel"]
+    assert list(drawn) == ["factual", "reconstruction\nmodel", "do(light = 12 units)\nmodel"]
     torch.testing.assert_close(drawn["factual"], test.images[:2] / 255)
-    expected = counterfactual(pair.model, pair.guide, test.images[:2], {"light": 12.0})
+    expected = counterfactual(pair.model, pair.guide, test.images[:2], {"light": 12.0}, pixel_noise=1.0, fade=FADE)
     torch.testing.assert_close(drawn["do(light = 12 units)\nmodel"], expected)
     assert main([*arguments, str(tmp_path / "none.png")]) == 2
     assert capsys.readouterr().err.strip() == f"causalvae: error: image: {tmp_path / 'none.png'} does not exist"
@@ -431,19 +432,29 @@ def test_eyes_of_aligned_faces():
 def test_counterfactual_keeps_pixel_noise(run, tmp_path, monkeypatch, capsys):
     drawn = {}
     monkeypatch.setattr(
-        "causalvae_pyro.cli.counterfactual.plot_comparison", lambda rows: drawn.update(rows) or plot_comparison(rows)
+        "causalvae_pyro.cli.counterfactual.plot_comparison",
+        lambda rows: drawn.clear() or drawn.update(rows) or plot_comparison(rows),
     )
     test = Small("test", size=16, noise=0.1, seed=3)
     do = f"light={test.labels[0, 1].item()}"
-    arguments = ["--do", do, "--count", "1", "--out", str(tmp_path / "cf.png"), "--device", "cpu", "--pixel-noise", "1"]
-    assert main(["counterfactual", str(run), *arguments]) == 0
-    pair = load(run)
-    expected = counterfactual(pair.model, pair.guide, test.images[:1], {"light": test.labels[:1, 1]}, pixel_noise=1.0)
-    torch.testing.assert_close(next(images for name, images in drawn.items() if name.endswith("model")), expected)
-    assert main(["counterfactual", str(run), *arguments, "--fade", "0.05"]) == 0
-    faded = counterfactual(pair.model, pair.guide, test.images[:1], {"light": test.labels[:1, 1]}, pixel_noise=1.0, fade=0.05)
-    torch.testing.assert_close(next(images for name, images in drawn.items() if name.endswith("model")), faded)
-    assert main(["counterfactual", str(run), *arguments, "--fade", "0"]) == 2
+    arguments = ["--do", do, "--count", "1", "--out", str(tmp_path / "cf.png"), "--device", "cpu"]
+    pair, x, told = load(run), test.images[:1], {"light": test.labels[:1, 1]}
+    mean = reconstruct(pair.model, pair.guide, x)
+    for options, kept in (
+        ([], {"pixel_noise": 1.0, "fade": FADE}),
+        (["--pixel-noise", "0"], {}),
+        (["--pixel-noise", "1"], {"pixel_noise": 1.0}),
+        (["--pixel-noise", "1", "--fade", "0.05"], {"pixel_noise": 1.0, "fade": 0.05}),
+        (["--fade", "0.05"], {"pixel_noise": 1.0, "fade": 0.05}),
+    ):
+        assert main(["counterfactual", str(run), *arguments, *options]) == 0
+        expected = counterfactual(pair.model, pair.guide, x, told, **kept)
+        torch.testing.assert_close(next(images for name, images in drawn.items() if name.startswith("do(")), expected)
+        assert ("own detail is kept" in capsys.readouterr().out) == (not options)
+        # What the model itself sees stands beside it.
+        torch.testing.assert_close(drawn.get("reconstruction\nmodel", mean), mean)
+        assert ("reconstruction\nmodel" in drawn) == (options != ["--pixel-noise", "0"])
+    assert main(["counterfactual", str(run), *arguments, "--pixel-noise", "1", "--fade", "0"]) == 2
     assert capsys.readouterr().err.strip() == "causalvae: error: --fade: got 0.0; must be > 0, and --pixel-noise as well"
 
 

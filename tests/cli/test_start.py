@@ -16,6 +16,7 @@ from causalvae_pyro.cli import arguments
 from causalvae_pyro.datasets.registry import PUBLISHED, SIMULATORS
 from causalvae_pyro.datasets.simulator import PARTITIONS
 from causalvae_pyro.explore.server import PORT
+from causalvae_pyro.interventions import FADE
 from causalvae_pyro.recipes import Recipe
 from tests.test_imports import HEAVY, imported
 
@@ -36,6 +37,7 @@ def test_values_of_the_parser_are_those_of_the_package():
     assert arguments.PARTITIONS == PARTITIONS
     assert {name: getattr(Recipe, name) for name in arguments.RECIPE} == arguments.RECIPE
     assert arguments.PORT == PORT
+    assert arguments.FADE == FADE
     parsed = arguments.parse(["train", "flow"])
     for name in ("decoder", "encoder"):
         with pytest.raises(ValueError, match=f"{name}: got 'none'"):
