@@ -69,7 +69,7 @@ class Scorer(ScoredImages):
         return {"calibration": calibration_scores(self.run, self.x[some], self.handed[some], names, seed=self.seed)}
 
     def noise_leak(self) -> dict[str, Any]:
-        """``noise_leak``: see :func:`~causalvae_pyro.evaluation.noise_leak.noise_leak`; nothing without noise of the images' own."""
+        """``noise_leak``: see :func:`~causalvae_pyro.evaluation.noise_leak.noise_leak`; nothing without ``eps_x``."""
         return {"noise_leak": found} if (found := noise_leak(self)) else {}
 
     def predicted(self, predictor: PhotographPredictor) -> dict[str, Any]:

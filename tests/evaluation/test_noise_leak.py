@@ -69,7 +69,7 @@ def test_noise_that_is_the_images_own_tells_nothing():
 
 
 def test_a_ghost_of_a_concept():
-    """The noise is ``own + a``, of the counterfactual ``own + a + a'`` with the set ``a'``: a third of its variance, and of b nothing."""
+    """Read as ``own + a``, drawn so, and read of the counterfactual as ``own + a + a'``: the ``a'`` set is a third of it."""
     data = Margined()
     found = leak_of(make(data, leak=1.0), data)
     assert found["a"] == pytest.approx(1 / 3, abs=0.12)
