@@ -32,13 +32,19 @@ def describe() -> dict:
 
 
 def commit() -> str | None:
-    """The commit that the code is of, with a ``+`` where a file that git knows has been changed since; ``None`` without git."""
-    git = ["git", "describe", "--always", "--dirty=+"]
+    """The commit that the code is of, with a ``+`` where it has been changed since; ``None`` without git."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
+
     try:
-        found = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        # Results are no code.
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "../causalvae_pyro", "*.py")
+        head = git("rev-parse", "--short", "HEAD")
     except FileNotFoundError:
         return None
-    return found.stdout.strip() or None
+    return head + "+" * bool(changed) if head else None
 
 
 def _gpu() -> dict:

@@ -2,7 +2,7 @@
 
 Every scene is a small structural causal model with a drawing (``benchmarks/scenes/``). Each cell trains on its images and
 labels as ``causalvae train --images`` would, and is scored on other images, without their labels: the decoder's mean, and the
-same where it keeps the image's own detail (``kept``). Beside each score stands what limits it: the reconstruction
+same where it keeps the image's own detail (``kept``). Beside each score stands what limits the mean: the reconstruction
 (``ceiling``), the decoder (counterfactual concepts known), and decoder and mechanisms (factual concepts known). A cell that is
 done is kept, with its commit, so a stopped benchmark goes on where it was; start it twice with different ``--scenes`` to use
 two cores.
@@ -15,18 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 from environment import commit, describe, write_json
 from scenes import SCENES, Scene, SceneData
-from scenes.scoring import PARTS, score, strip
+from scenes.scoring import score, strip
+from scenes.table import cells_of, is_of, markdown, summarise
 
 from causalvae_pyro import fit
-from causalvae_pyro.metrics import seeds_interval
 from causalvae_pyro.plots import plot_comparison, save_figure
 from causalvae_pyro.recipes import Recipe, choose_recipe, usual_schedule
 from causalvae_pyro.training import resolve_device
@@ -49,36 +47,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for means and intervals")
     args = parser.parse_args()
     settings = {name: getattr(args, name) for name in ("decoder", "count", "test", "epochs", "size")}
+    # As it is now: what is committed while cells run is not what they are of.
+    code = commit()
     for seed, name in product(range(args.seeds), args.scenes):
         file = cell_file(args, name, seed)
-        if not file.is_file() or json.loads(file.read_text())["settings"] != settings:
+        if not file.is_file() or not is_of(json.loads(file.read_text()), settings):
             found = run(SCENES[name], seed, picture=args.pictures / f"{file.stem}.png", device=args.device, **settings)
-            write_json(file, {"settings": settings, **found, "commit": commit()})
+            write_json(file, {"settings": settings, **found, "commit": code})
         cell = json.loads(file.read_text())
         print(
-            name, seed, f"{cell['seconds']:.0f} s", cell["chosen"], {k: round(v, 3) for k, v in cell["score"].items()}, flush=True
+            name, seed, f"{cell['seconds']:.0f} s", cell["chosen"], {k: round(v, 3) for k, v in cell["kept"].items()}, flush=True
         )
     # Those of other calls too, so that two of them can share the work: the last to end writes all.
-    result = {}
-    for name in SCENES:
-        files = [cell_file(args, name, seed) for seed in range(args.seeds)]
-        cells = [json.loads(file.read_text()) for file in files if file.is_file()]
-        if len(cells) == args.seeds and all(cell["settings"] == settings for cell in cells):
-            result[name] = summarise(SCENES[name], cells)
+    result = {name: summarise(name, cells) for name, cells in cells_of(args.cells, settings).items()}
     if args.out is not None:
         write_json(args.out, {"settings": {**settings, "seeds": args.seeds}, "scenes": result, **describe()})
-    print("\n" + table(result))
-
-
-def summarise(scene: Scene, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over the seeds, with intervals where there are several."""
-    return {
-        "must": scene.must,
-        "chosen": [cell["chosen"] for cell in cells],
-        "seconds": seeds_interval([cell["seconds"] for cell in cells]),
-        "choice": seeds_interval([cell["choice"] for cell in cells]),
-        **{part: {key: seeds_interval([cell[part][key] for cell in cells]) for key in cells[0][part]} for part in ("r2", *PARTS)},
-    }
+    print("\n" + markdown(result))
 
 
 def cell_file(args: argparse.Namespace, name: str, seed: int) -> Path:
@@ -127,27 +111,6 @@ def run(
         picture.parent.mkdir(parents=True, exist_ok=True)
         save_figure(plot_comparison(strip(pair, held)), picture)
     return {**seconds, "chosen": recipe.decoder, **score(pair, held, seed)}
-
-
-def table(result: dict) -> str:
-    """The scores of each concept, in the graph's order, with their intervals, and what limits the worst of them."""
-    lines = [
-        "| kind | must | CF-score, own detail kept (not kept) | worst: ceiling, decoder, mechanism | chosen | s |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, row in result.items():
-        scores = [f"{key} {cell['mean']:.3f}{_half(cell)} ({row['score'][key]['mean']:.3f})" for key, cell in row["kept"].items()]
-        worst = min(row["kept"], key=lambda key: row["kept"][key]["mean"])
-        limits = ", ".join(f"{row[part][worst]['mean']:.3f}" for part in ("ceiling", "decoder", "mechanism"))
-        chosen = "/".join(dict.fromkeys(row["chosen"]))
-        lines.append(f"| {name} | {row['must']} | {', '.join(scores)} | {limits} | {chosen} | {row['seconds']['mean']:.0f} |")
-    return "\n".join(lines)
-
-
-def _half(cell: dict) -> str:
-    """Half of an interval, if there is one."""
-    interval = cell.get("interval")
-    return f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval and interval[0] == interval[0] else ""
 
 
 if __name__ == "__main__":

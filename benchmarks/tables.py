@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import counterfactual_tables
 import photograph_tables
 import protocol_table
+import scenes.table
 import table1_tables
 from counterfactual_tables import value as _value
 from table1_summary import load
@@ -226,6 +227,7 @@ def results_page(text: str) -> str:
     text = _replaced(text, "light", photograph_tables.light(RESULTS / "photographs_yaleb.json"))
     text = _replaced(text, "protocol", protocol_table.markdown(RESULTS / "protocol_morphomnist.json"))
     text = _replaced(text, "protocol faces", protocol_table.faces(RESULTS / "protocol_celeba.json"))
+    text = _replaced(text, "scenes", scenes.table.page(RESULTS / "scenes"))
     return table1_tables.results_page(_replaced(text, "results", results()))
 
 

@@ -267,9 +267,15 @@ def _make_parser() -> argparse.ArgumentParser:
         "--fade",
         type=float,
         metavar="CHANGE",
-        help="keep it only as far as the image stays what it was: 61 percent where it changes by so much (such as 0.03)",
+        help="keep it only as far as the image stays what it was: 61 percent where it changes by so much (such as 0.03); "
+        "with --pixel-noise alone it does not fade",
     )
-    cf.add_argument("--out", type=user_path, default=Path("counterfactual.png"), help="image file: rows factual, model's, true")
+    cf.add_argument(
+        "--out",
+        type=user_path,
+        default=Path("counterfactual.png"),
+        help="image file: rows factual, reconstruction, model's, true",
+    )
     _moved_data(cf)
     _device_option(cf)
 

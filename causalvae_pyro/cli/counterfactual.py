@@ -17,8 +17,9 @@ from causalvae_pyro.datasets.image_files import Points
 from causalvae_pyro.datasets.registry import load_dataset
 from causalvae_pyro.evaluation.data import check_kinds, has_truth
 from causalvae_pyro.explore.images import read_image
-from causalvae_pyro.interventions.counterfactuals import counterfactual, encode, reconstruct
-from causalvae_pyro.interventions.pixels import FADE
+from causalvae_pyro.interventions.abduction import abduct_for
+from causalvae_pyro.interventions.counterfactuals import counterfactual, encode, predict, reconstruct
+from causalvae_pyro.interventions.pixels import FADE, has_scale
 from causalvae_pyro.plots import do_label, plot_comparison, save_figure, units_of
 from causalvae_pyro.training import resolve_device
 from causalvae_pyro.utils.files import check_target, check_writable
@@ -70,7 +71,7 @@ def _what_is_kept(share: float | None, fade: float | None) -> dict[str, float | 
     if share is not None and not 0 <= share <= 1:
         raise ValueError(f"--pixel-noise: got {share}; must lie in [0, 1]")
     if fade is not None and not (fade > 0 and share != 0):
-        raise ValueError(f"--fade: got {fade}; must be > 0, and --pixel-noise as well")
+        raise ValueError(f"--fade: got {fade}; must be > 0, and left out with --pixel-noise 0")
     return None if share is None and fade is None else {"pixel_noise": 1.0 if share is None else share, "fade": fade}
 
 
@@ -128,8 +129,15 @@ def _drawn(
     Where they keep the image's own detail, the reconstruction shows what the model itself sees.
     """
     shown = []
+    scale = _has_scale(found, x[:1], None if labels is None else labels[:1])
     if kept is None:
-        kept = _usual_detail(found, x[:1], None if labels is None else labels[:1])
+        kept = {"pixel_noise": 1.0, "fade": FADE} if scale else {}
+        if scale:
+            print("the image's own detail is kept where nothing changes (--pixel-noise 0: the decoder's mean alone)")
+    elif kept["pixel_noise"] and not scale:
+        raise ValueError(
+            f"--pixel-noise: got {kept['pixel_noise']:g}; must be 0, or left out (as --fade): the likelihood has no scale"
+        )
     if kept.get("pixel_noise"):
         shown.append(("reconstruction\nmodel", reconstruct(found.model, found.guide, x, labels).cpu()))
     images, z = counterfactual(found.model, found.guide, x, do, labels, **kept, return_latents=True)
@@ -142,15 +150,10 @@ def _drawn(
     return [*shown, (f"{do_label(do, units)}\nmodel", images.cpu())]
 
 
-def _usual_detail(found: Run, x: Tensor, labels: Tensor | None) -> dict[str, Any]:
-    """Keeps what the decoder leaves out where nothing changes, if the likelihood has a location and a scale."""
-    kept: dict[str, Any] = {"pixel_noise": 1.0, "fade": FADE}
-    try:
-        counterfactual(found.model, found.guide, x, {}, labels, **kept)
-    except ValueError:
-        return {}
-    print("the image's own detail is kept where nothing changes (--pixel-noise 0: the decoder's mean alone)")
-    return kept
+def _has_scale(found: Run, x: Tensor, labels: Tensor | None) -> bool:
+    """Whether the model's images have noise of their own that can be kept."""
+    noise = abduct_for(found.model, found.guide, x, labels)
+    return has_scale(predict(found.model, noise, pixel_noise=False).nodes["x"]["fn"])
 
 
 def _truth(data: Any, chosen: Tensor, labels: Tensor, do: dict[str, Any]) -> tuple[Tensor, Tensor] | None:

@@ -64,7 +64,7 @@ def evaluate(
         seed: Fixes the intervention values and the resamples.
         pairs: Score interventions on every pair of concepts too.
         intervals: Compute the intervals over the images, which takes longer than all scores of the representation.
-        axioms: Compute ``composition`` and ``reversibility``.
+        axioms: Compute ``composition``, ``reversibility`` and ``noise_leak``.
         pixel_noise: Share of the images' own pixel noise that all counterfactuals keep; see
             :func:`~causalvae_pyro.counterfactual`. With 1 composition is 0 whatever the model; reconstructions stay the mean.
         lpips_weights: File with AlexNet's weights; see :func:`~causalvae_pyro.metrics.lpips`. Needed for ``composition_lpips``
@@ -91,7 +91,8 @@ def evaluate(
           ``composition_lpips``, with the weights of a backbone, how different they look;
           ``reversibility``: per concept, after setting it and setting it back. On 200 images at most; none without ``axioms``.
         - ``noise_leak``, with ``axioms`` and for a model with noise of the image's own: per concept, how much of a value set by
-          chance the noise of the counterfactual tells; see :func:`~causalvae_pyro.evaluation.noise_leak.noise_leak`.
+          chance the noise of the counterfactual tells, on 300 images at most and none below 40; see
+          :func:`~causalvae_pyro.evaluation.noise_leak.noise_leak`.
         - ``effectiveness``, with a predictor: its mean absolute error of every label on the images (``factual``) and, per concept
           intervened on (``do``), on counterfactuals, against their true labels or, where nobody knows them, the model's own.
         - ``predicted``, with a ``photograph_predictor``: see :func:`~causalvae_pyro.evaluation.predicted.predicted_scores`.

@@ -8,7 +8,9 @@ from torch.nn.functional import one_hot
 
 from causalvae_pyro.evaluation.scored_images import ScoredImages
 from causalvae_pyro.interventions.abduction import abduct_for
+from causalvae_pyro.interventions.counterfactuals import counterfactual
 from causalvae_pyro.utils.numbers import evenly_spaced
+from causalvae_pyro.utils.pyro_lock import one_at_a_time
 
 __all__ = ["noise_leak"]
 
@@ -16,13 +18,15 @@ __all__ = ["noise_leak"]
 _MOST, _FEWEST, _FOLDS = 300, 40, 5
 
 
+@one_at_a_time
 def noise_leak(scored: ScoredImages) -> dict[str, float]:
     """How much of the value set can be read from the noise ``eps_x`` of the counterfactual image: R^2 on images held out.
 
     Each concept is set to a value that has nothing to do with the image, and the counterfactual is abducted. Its noise is what
     makes this image differ from others with the same concepts, and the value was drawn by chance, so a noise that tells it holds
     a part of what the concept draws: a ghost of it, which stays where it was when the concept is set anew. 0 is right. It is
-    told by a ridge regression. No truth is needed; a model that returns its input has 0, too.
+    told by a ridge regression: what is not linear it does not see, and of thousands of dimensions that are all in use only a leak
+    that many of them share. No truth is needed; a model that returns its input has 0, too. No pixel noise is kept.
 
     Args:
         scored: The images; 300 of them are used at most.
@@ -38,7 +42,9 @@ def noise_leak(scored: ScoredImages) -> dict[str, float]:
     generator = torch.Generator().manual_seed(scored.seed)
     for column, name in enumerate(scored.data.graph.names):
         values = scored.labels[chosen, column][torch.randperm(count, generator=generator)]
-        images, z = scored.counterfactual(x, {name: values}, handed)
+        do = {name: values}
+        images, z = counterfactual(run.model, run.guide, x, do, handed, return_latents=True)
+        # A guide that uses labels is handed those that the model means: the image shows them, be they true or not.
         told = scored.hand(scored.read_labels(z).to(scored.labels))
         noise = torch.cat(
             [

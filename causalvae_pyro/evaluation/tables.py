@@ -91,7 +91,7 @@ def _concepts(metrics: dict[str, Any]) -> Section:
             ]
         )
     title = "Concepts read from test images; labels that the guide's intervals of 95 percent cover; pixel error after do and undo"
-    title += "; R^2 with which the own noise tells what was set (0 is right)" if leak else ""
+    title += "; leak: R^2 with which the own noise tells what was set (lower is better)" if leak else ""
     return _section(title, columns, rows)
 
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from causalvae_pyro import counterfactual, fit, load
+from causalvae_pyro import counterfactual, fit, load, save
 from causalvae_pyro.cli import main
 from causalvae_pyro.cli.scoring import score
 from causalvae_pyro.cli.stages import Stages
@@ -28,6 +28,7 @@ from causalvae_pyro.evaluation.evaluate import evaluate, score_table, train_pred
 from causalvae_pyro.explore import read_image
 from causalvae_pyro.guides import CalibratedGuide
 from causalvae_pyro.interventions import FADE, reconstruct
+from causalvae_pyro.likelihoods import ContinuousBernoulliLikelihood
 from causalvae_pyro.plots import plot_comparison
 from causalvae_pyro.training import TrainingCheckpoint
 from causalvae_pyro.training.resuming import STATE, read_state
@@ -454,8 +455,22 @@ def test_counterfactual_keeps_pixel_noise(run, tmp_path, monkeypatch, capsys):
         # What the model itself sees stands beside it.
         torch.testing.assert_close(drawn.get("reconstruction\nmodel", mean), mean)
         assert ("reconstruction\nmodel" in drawn) == (options != ["--pixel-noise", "0"])
-    assert main(["counterfactual", str(run), *arguments, "--pixel-noise", "1", "--fade", "0"]) == 2
-    assert capsys.readouterr().err.strip() == "causalvae: error: --fade: got 0.0; must be > 0, and --pixel-noise as well"
+    assert main(["counterfactual", str(run), *arguments, "--fade", "0"]) == 2
+    assert capsys.readouterr().err.strip() == "causalvae: error: --fade: got 0.0; must be > 0, and left out with --pixel-noise 0"
+
+
+def test_a_likelihood_without_a_scale_keeps_nothing(run, tmp_path, capsys):
+    pair, there = load(run), str(tmp_path / "bernoulli")
+    pair.model.likelihood = ContinuousBernoulliLikelihood()
+    save(pair, there)
+    arguments = ["counterfactual", there, "--do", "light=9", "--count", "1", "--out", str(tmp_path / "cf.png"), "--device", "cpu"]
+    assert main(arguments) == 0
+    assert "own detail" not in capsys.readouterr().out
+    for options in (["--fade", "0.1"], ["--pixel-noise", "1"]):
+        assert main([*arguments, *options]) == 2
+        assert capsys.readouterr().err.strip() == (
+            "causalvae: error: --pixel-noise: got 1; must be 0, or left out (as --fade): the likelihood has no scale"
+        )
 
 
 @pytest.mark.thorough

@@ -76,12 +76,20 @@ def test_a_ghost_of_a_concept():
     assert found["b"] == pytest.approx(0, abs=0.03)
 
 
+def test_pixel_noise_makes_no_difference():
+    data = Margined()
+    data.images = (data.images + 0.01 * torch.randn(data.images.shape, generator=torch.Generator().manual_seed(3))).clamp(0, 1)
+    run = make(data, leak=1.0)
+    kept = Scorer(run, data, data.images, data.labels, 0, False, None, 1.0)
+    assert noise_leak(kept) == leak_of(run, data)
+
+
 def test_the_score_card_shows_it():
     data = Photos(Margined())
     scores = evaluate(make(Margined(), leak=1.0), data, intervals=False)
     assert scores["noise_leak"]["a"] > 0.2
     table = score_table(scores)
-    assert "what was set (0 is right)" in table
+    assert "own noise tells what was set" in table
     assert f"{scores['noise_leak']['a']:.3f}" in next(line for line in table.splitlines() if line.startswith("a "))
     assert "noise_leak" not in evaluate(make(Margined()), data, intervals=False, axioms=False)
     # Too few images to tell.
