@@ -56,8 +56,8 @@ def markdown(result: Mapping[str, Mapping[str, Any]]) -> str:
     """
     lines = [
         "| kind | asked for | CF-score: concept, own detail kept (the decoder's mean) "
-        "| worst of the means: ceiling, decoder, mechanism | decoder chosen | seeds |",
-        "|---|---|---|---|---|---|",
+        "| worst of the means: ceiling, decoder, mechanism | decoder chosen | seconds, of these the choice's | seeds |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, row in result.items():
         scores, means = row["kept"], row["score"]
@@ -65,7 +65,8 @@ def markdown(result: Mapping[str, Mapping[str, Any]]) -> str:
         limits = ", ".join(f"{row[part][worst]['mean']:.3f}" for part in ("ceiling", "decoder", "mechanism"))
         cells = ", ".join(_score(key, cell, means[key]["mean"], row["must"]) for key, cell in scores.items())
         chosen = ", ".join(dict.fromkeys(row["chosen"]))
-        lines.append(f"| {name} | {row['must']} | {cells} | {limits} | {chosen} | {row['seeds']} |")
+        seconds = ", ".join(f"{row[key]['mean']:.0f}" for key in ("seconds", "choice"))
+        lines.append(f"| {name} | {row['must']} | {cells} | {limits} | {chosen} | {seconds} | {row['seeds']} |")
     return "\n".join(lines)
 
 

@@ -91,3 +91,23 @@ def test_the_benchmark_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     for part in ("score", "kept", "ceiling", "decoder", "mechanism", "r2"):
         assert list(row[part]) == ["arm", "weight", "shadow"]
     assert "| grey | 0.8 | arm " in capsys.readouterr().out
+
+
+def test_the_table_says_what_falls_short(tmp_path):
+    from scenes.scoring import PARTS
+    from scenes.table import cells_of, page
+
+    settings = {"decoder": None, "size": 64}
+    for seed, needle in enumerate((0.97, 0.91)):
+        scores = {part: {"weight": 0.99, "needle": 0.5} for part in (*PARTS, "r2")} | {"kept": {"weight": 0.99, "needle": needle}}
+        cell = {"settings": settings, "seconds": 300.0, "choice": 60.0, "chosen": "scene", "commit": f"c{seed}", **scores}
+        (tmp_path / f"contact-{seed}.json").write_text(json.dumps(cell))
+        # Of a decoder that was asked for.
+        (tmp_path / f"contact-{seed}-conv.json").write_text(json.dumps(cell | {"settings": settings | {"decoder": "conv"}}))
+    assert [cell["commit"] for cell in cells_of(tmp_path)["contact"]] == ["c0", "c1"]
+    row, _, commits = page(tmp_path).splitlines()[2:]
+    # The interval of two values: half of 0.06 times 12.7 (t, one degree of freedom).
+    assert row == (
+        "| contact | 0.95 | weight 0.990 (0.990), needle **0.940 ± 0.381** (0.500) | 0.500, 0.500, 0.500 | scene | 300, 60 | 2 |"
+    )
+    assert commits == "Of commit c0, c1."
