@@ -5,7 +5,7 @@
 const find = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const about = { concepts: [], levels: [], edges: [] };
-const question = { image: 0, do: {}, uncertainty: false, detail: false };
+const question = { image: 0, do: {}, uncertainty: false, detail: true };
 let answered = null;
 let busy = false;
 let again = false;
