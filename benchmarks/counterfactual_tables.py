@@ -148,6 +148,20 @@ def ablation() -> str:
     return "\n".join(lines)
 
 
+def pixel_noise() -> str:
+    """What is kept of the image's difference from its reconstruction."""
+    rows = load("pixel_noise")["rows"]
+    lines = [
+        "| decoder | share kept | do(pendulum) | do(light) | composition, 1 null | 10 nulls |",
+        "|---|---|---|---|---|---|",
+    ]
+    for decoder, shares in rows.items():
+        for share, columns in shares.items():
+            cells = [value(cell, 3 if name.startswith("do(") else 2) for name, cell in columns.items()]
+            lines.append(f"| {decoder} | {share} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def handwriting() -> list[str]:
     """Morpho-MNIST, beside a conditional VAE of the same size."""
     result = load("morphomnist")

@@ -244,6 +244,7 @@ def discovery_page(text: str) -> str:
 def counterfactuals_page(text: str) -> str:
     """docs/counterfactuals.md with its tables replaced."""
     text = _replaced(text, "settings", counterfactual_tables.settings())
+    text = _replaced(text, "pixel noise", counterfactual_tables.pixel_noise())
     return _replaced(text, "ablation", counterfactual_tables.ablation())
 
 
