@@ -14,10 +14,7 @@ from causalvae_pyro.recipes import usual_schedule
         ("scene", 60_000, {}, (12, 32)),
         # However few images: no more than so many passes over them.
         ("scene", 160, {}, (400, 32)),
-        ("backdrop", 160, {}, (150, 32)),
-        # More would harm.
-        ("backdrop", 4000, {"epochs": 12}, (6, 32)),
-        ("backdrop", 60_000, {"epochs": 12}, (1, 32)),
+        ("backdrop", 160, {}, (200, 32)),
         ("conv", 7, {}, (400, 6)),
         ("conv", 1, {}, (400, 1)),
         ("hierarchical", 8000, {}, (12, 32)),

@@ -62,7 +62,12 @@ class HierarchicalGuide(ConditionalNoiseGuide):
         )
 
     def noise_posterior(self, x: Tensor, z: Tensor) -> TopDownNormal:
-        return self.noise(self.pyramid(scale_images(x)), z)
+        x = scale_images(x)
+        for outer in self._outer:
+            # What it covers with other parts is not for the noise.
+            if hasattr(outer, "uncovered"):
+                x = outer.uncovered(x, z).flatten(0, -4)
+        return self.noise(self.pyramid(x), z)
 
     def noise(self, features: list[Tensor], z: Tensor) -> TopDownNormal:
         """``q(eps_x | x, z)``, with the batch of ``z [..., batch, n, d]``.

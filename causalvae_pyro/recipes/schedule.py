@@ -9,9 +9,7 @@ __all__ = ["usual_schedule"]
 #: Sprites that pass before each other want many steps (docs/notes.md).
 _BATCH_SIZE = 32
 #: Steps that a training takes at least, however few the images are, within so many epochs.
-_FEWEST_STEPS = {"conv": 2500, "sprites": 2500, "scene": 2500, "backdrop": 750, "hierarchical": 1000}
-#: Steps that are these and no more: after twice as many the noise draws what the layers cover, and these fade (docs/notes.md).
-_ENOUGH = ("backdrop",)
+_FEWEST_STEPS = {"conv": 2500, "sprites": 2500, "scene": 2500, "backdrop": 1000, "hierarchical": 1000}
 _MOST_EPOCHS = 400
 #: Basis, noise and reading of the bilinear decoder have closed forms.
 _BILINEAR = 3
@@ -24,7 +22,7 @@ def usual_schedule(decoder: str, count: int, *, epochs: int = 12, batch_size: in
         decoder: That of the :class:`Recipe`.
         count: Training images, at least 1. Where they are fewer than those of a step, a step takes all of them (an even number,
             for pairs).
-        epochs: At least so many, but for the bilinear decoder and the backdrop, which more steps harm.
+        epochs: At least so many, but for the bilinear decoder.
         batch_size: Images per step; by default 32.
 
     Raises:
@@ -36,4 +34,4 @@ def usual_schedule(decoder: str, count: int, *, epochs: int = 12, batch_size: in
     if decoder == "bilinear":
         return _BILINEAR, size
     needed = math.ceil(_FEWEST_STEPS[decoder] / max(count // max(size, 1), 1))
-    return max(1 if decoder in _ENOUGH else epochs, min(needed, _MOST_EPOCHS)), size
+    return max(epochs, min(needed, _MOST_EPOCHS)), size

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from causalvae_pyro.networks.hierarchy import HierarchicalDecoder
 from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
+from causalvae_pyro.networks.sprites.inpainting import fill_in
 from causalvae_pyro.networks.sprites.start import check_concepts, find_moving_start
 from causalvae_pyro.utils.configurable import Configurable
 from causalvae_pyro.utils.images import check_images
 
 __all__ = ["BackdropDecoder"]
+
+# A logit of the background's, the share of a pixel from which a layer covers it, and pixels that count with it: a margin for
+# soft edges and for concepts that are not read exactly.
+_WHITE, _COVERED, _MARGIN = 12.0, 0.05, 3
 
 
 class BackdropDecoder(Configurable, nn.Module):
@@ -113,6 +120,28 @@ class BackdropDecoder(Configurable, nn.Module):
     def noise_decoder(self) -> nn.Module:
         """The part that draws the noise."""
         return self.backdrop
+
+    def uncovered(self, x: Tensor, z: Tensor) -> Tensor:
+        """Images without what the layers cover, which is filled in from around it: what the noise may see of them.
+
+        Noise that sees where a layer lies can draw the layer as well. Then both do, the layer turns transparent, and an
+        intervention that moves it leaves the other one where it was.
+
+        Args:
+            x: Images ``[N, C, H, W]`` in [0, 1].
+            z: The concepts that they are explained with, ``[..., N, n, d]``.
+
+        Returns:
+            ``[..., N, C, H, W]``; no gradient reaches the layers.
+        """
+        with torch.no_grad():
+            shape = (*z.shape[:-2], *self.image_shape)
+            # What the image takes over of a background, of white and of black.
+            behind = x.new_full((1, *self.image_shape), _WHITE)
+            share = (self.scene.draw(z, background=behind).sigmoid() - self.scene.draw(z, background=-behind).sigmoid()).mean(-3)
+            hidden = (share.reshape(-1, 1, *shape[-2:]) < 1 - _COVERED).to(x)
+            hidden = F.max_pool2d(hidden, _MARGIN, 1, _MARGIN // 2)
+            return fill_in(x.expand(shape).reshape(-1, *self.image_shape), hidden).reshape(shape)
 
     def effects(self, z: Tensor) -> Tensor:
         """What each concept does to each layer; see :meth:`SpriteDecoder.effects`."""

@@ -29,6 +29,7 @@ from causalvae_pyro.networks import (
 )
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE
 from causalvae_pyro.networks.sprites.decoder import _GAIN
+from causalvae_pyro.networks.sprites.inpainting import fill_in
 from causalvae_pyro.training.optimizers import parameter_groups
 from tests.builders import jitter, raises
 from tests.networks.sprites.scenes import before_backgrounds
@@ -197,6 +198,73 @@ def test_nothing_to_start_on():
         BackdropDecoder.from_images(images, N, concepts=z[torch.randperm(len(z))], **WIDTHS)
     with raises("concepts", "expected shape", "got"):
         BackdropDecoder.from_images(images, N, concepts=z[1:], **WIDTHS)
+
+
+def placed():
+    """A decoder whose first layer is opaque and moves with the first concept, and whose second is nowhere."""
+    decoder = make()
+    with torch.no_grad():
+        for p in decoder.scene.effects_of_concepts.parameters():
+            p.zero_()
+        decoder.scene.frame.zero_()
+        decoder.scene.opacity[0].fill_(8 / _GAIN)
+        decoder.scene.opacity[1].fill_(OUTSIDE / _GAIN)
+        decoder.scene.base.zero_()
+        decoder.scene.effects_of_concepts.linear[0, 0, 0, 0] = 0.5
+        decoder.scene.size.fill_(0.3)
+    return decoder
+
+
+def test_the_noise_does_not_see_what_a_layer_covers():
+    decoder = placed()
+    x, z = torch.rand(2, *SHAPE), torch.tensor([[[-1.0], [0.0]], [[1.0], [0.0]]])
+    seen = decoder.uncovered(x, z)
+    hidden = (seen != x).any(1)
+    # A layer of about 0.3 of the width, to the left in the first image and to the right in the second.
+    assert 0.05 < hidden.float().mean() < 0.5
+    assert hidden[0, :, :8].sum() > 5 * hidden[0, :, 8:].sum()
+    assert hidden[1, :, 8:].sum() > 5 * hidden[1, :, :8].sum()
+    # Whatever stands there makes no difference, and nothing else is changed.
+    other = torch.where(hidden[:, None], torch.rand_like(x), x)
+    assert torch.equal(decoder.uncovered(other, z), seen)
+    assert torch.equal(seen.where(~hidden[:, None], 0), x.where(~hidden[:, None], 0))
+    # Nor does it for the noise that the guide reads.
+    model = CausalVAE(AdditiveNoiseSCM(GRAPH), FixedPrior(N), decoder, GaussianLikelihood(), noise_dim=decoder.noise_dim)
+    guide = HierarchicalGuide(NormalisedEncoder(SHAPE, 8), model)
+    assert torch.equal(guide.noise_posterior(x, z).mean, guide.noise_posterior(other, z).mean)
+    elsewhere = torch.where(hidden[:, None], x, torch.rand_like(x))
+    assert not torch.equal(guide.noise_posterior(x, z).mean, guide.noise_posterior(elsewhere, z).mean)
+    # Samples of the concepts hide each their own pixels.
+    many = guide.noise_posterior(x, torch.stack([z, -z])).mean
+    assert_close(many[0], guide.noise_posterior(x, z).mean)
+    assert_close(many[1], guide.noise_posterior(x, -z).mean)
+
+
+def test_a_half_transparent_layer_hides_too():
+    decoder, x, z = placed(), torch.rand(2, *SHAPE), torch.zeros(2, N, 1)
+    opaque = (decoder.uncovered(x, z) != x).any(1)
+    with torch.no_grad():
+        decoder.scene.opacity[0].zero_()
+    half = (decoder.uncovered(x, z) != x).any(1)
+    # But for its soft rim.
+    assert (half & opaque).sum() == half.sum() > 0.5 * opaque.sum()
+
+
+def test_hidden_pixels_are_filled_in_from_around_them():
+    side = torch.linspace(0, 1, 24)
+    images = (side[:, None] + 2 * side[None, :])[None, None].repeat(2, 3, 1, 1)
+    hidden = torch.zeros(2, 1, 24, 24)
+    hidden[0, :, 9:14, 6:11] = 1
+    hidden[1, :, :, :3] = 1
+    filled = fill_in(images, hidden)
+    known = (hidden == 0).expand_as(images)
+    assert torch.equal(filled[known], images[known])
+    # A slope of 3 over 24 pixels: within a few pixels of the right place.
+    assert (filled - images)[0].abs().max() < 0.35
+    assert (filled - images)[1].abs().max() < 0.5
+    constant = torch.full((1, 3, 7, 10), 0.3)
+    assert_close(fill_in(constant, (torch.rand(1, 1, 7, 10) < 0.8).float()), constant)
+    assert not fill_in(constant, torch.ones(1, 1, 7, 10)).any()
 
 
 @pytest.fixture(scope="module")
