@@ -26,7 +26,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--limit", type=int, help="train on the first so many images only")
     parser.add_argument("--predictor-steps", type=int, default=1000, help="of the training of the predictor that judges")
-    parser.add_argument("--workers", type=int, help="processes that decode; by default one per core")
+    parser.add_argument("--workers", type=int, help="threads that decode; by default one per core")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--mixed-precision", choices=["bf16"], help="half the time where the processor computes in it")
     parser.add_argument("--out", default="runs/celeba")

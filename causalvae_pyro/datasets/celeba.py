@@ -91,7 +91,7 @@ class CelebA(LabelledImages):
     that, and tables that name more images than are there. Splits are CelebA's own partition where it leaves neither training nor
     test empty; else by person where ``identity_CelebA`` is there, a fifth of the persons for testing; else at random.
 
-    Images are cropped around the middle and resized. They are decoded once, by several processes, into a cache beside the data
+    Images are cropped around the middle and resized. They are decoded once, by several threads, into a cache beside the data
     (or in the user's folder for caches, where nothing can be written there): a memory-mapped uint8 array, written under another
     name and renamed when it is whole, and another one where an image has changed. Labels are 0 or 1; the model's
     ``FixedPrior(n, shift=0.5, scale=0.5)`` maps them to -1, +1.
@@ -107,7 +107,7 @@ class CelebA(LabelledImages):
         size: Side of the images, at most ``crop``; smaller copies are enlarged for it, which :attr:`summary` says.
         seed: Of a split that is not CelebA's own.
         download: Download with torchvision what is missing or not as published (takes the package gdown).
-        workers: Processes that decode while the cache is made; by default one per core that this process may use.
+        workers: Threads that decode while the cache is made; by default one per core that this process may use.
         progress: Say in one line, on the standard error, how many of the table's images are there and how they are split, and
             show a progress bar while the cache is made.
 
@@ -154,6 +154,8 @@ class CelebA(LabelledImages):
             raise ValueError(f"crop: got {crop}; must lie between 8 and {WIDTH}, the width of the published images")
         if not 8 <= size <= crop:
             raise ValueError(f"size: got {size}; must lie between 8 and {crop}, the crop")
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers: got {workers}; must be at least 1")
         self.graph, self.split, self.transform, self.crop, self.size = group.graph, split, transform, crop, size
         folder = find_folder(Path(root).expanduser(), download=download)
         wanted = [group.attributes[name] for name in self.graph.names]
@@ -209,7 +211,6 @@ def _read_group(group: str | Mapping[str, Sequence[str]] | ConceptGroup, attribu
 
 def _fill(cache: Path, files: FaceImages, size: int, workers: int | None, progress: bool) -> None:
     try:
-        return fill_cache(cache, files, (3, size, size), workers=workers, progress=progress)
+        fill_cache(cache, files, (3, size, size), workers=workers, progress=progress)
     except UndecodableError as error:
-        reason = str(error)
-    raise ValueError(reason)
+        raise ValueError(str(error)) from None

@@ -44,7 +44,10 @@ class ZippedImages:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._open()
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"root: {path} is damaged ({error}); copy or download it again") from None
         self._members: dict[str, str] = {}
         for member in self._zip.namelist():
             name = member.rpartition("/")[2]
@@ -56,9 +59,6 @@ class ZippedImages:
 
     def read(self, name: str) -> bytes:
         """What is in a file; ``OSError`` where it is damaged."""
-        if self._process != os.getpid():
-            # Forked: processes that share an open file move each other's place in it.
-            self._open()
         try:
             return self._zip.read(self._members[name])
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -67,15 +67,6 @@ class ZippedImages:
     def states(self, names: Sequence[str]) -> list[tuple[int, int]]:
         """As of :class:`FolderImages`, but of the whole zip: it changes with every file in it."""
         return file_states([self.path])
-
-    def __reduce__(self) -> tuple[type, tuple[Path]]:
-        return type(self), (self.path,)
-
-    def _open(self) -> None:
-        try:
-            self._zip, self._process = zipfile.ZipFile(self.path), os.getpid()
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"root: {self.path} is damaged ({error}); copy or download it again") from None
 
 
 def first(names: list[str]) -> str:

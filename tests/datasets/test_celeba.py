@@ -20,10 +20,6 @@ needs_real_data = pytest.mark.skipif(
     not REAL.is_dir(), reason="CelebA's first 10,000 images are not here; set CELEBA to the folder"
 )
 
-# Of multiprocessing's own threads, when PyTorch takes its workers down after an error: on a busy machine one of them may find its
-# pipe closed already. Nothing of ours waits for it.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-
 ATTRIBUTES = (
     "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry "
     "Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "
@@ -58,7 +54,7 @@ def root(tmp_path):
 
 
 def load(root, *arguments, **options):
-    return CelebA(root, *arguments, workers=0, progress=False, **options)
+    return CelebA(root, *arguments, workers=1, progress=False, **options)
 
 
 @pytest.mark.parametrize("group", CELEBA_GROUPS)
@@ -211,7 +207,7 @@ def test_missing_data(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     "damage", [lambda good: b"not a picture", lambda good: good[: len(good) // 2]], ids=["other", "truncated"]
 )
@@ -338,7 +334,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize(
     ("layout", "at_root", "workers"),
-    [(layout, False, 0) for layout in LAYOUTS] + [("kaggle", True, 0), ("zip", True, 0), ("zip", False, 2)],
+    [(layout, False, 1) for layout in LAYOUTS] + [("kaggle", True, 1), ("zip", True, 1), ("zip", False, 2)],
 )
 def test_layouts(layout, at_root, workers, tmp_path):
     (tmp_path / "expected").mkdir()
@@ -371,7 +367,7 @@ def remove(root, numbers):
 def test_a_part_of_the_images(root, capsys):
     values = write(root)
     remove(root, range(2, 31, 2))
-    data = CelebA(root, workers=0)
+    data = CelebA(root, workers=1)
     summary = "15 of the 30 images in list_attr_celeba.txt are there, split by CelebA's own partition: 10 in 'train'"
     assert data.summary == summary
     assert f"CelebA: {summary}\n" in capsys.readouterr().err
@@ -461,7 +457,7 @@ def test_a_mapping_as_a_group(root):
     for column, (attribute, sign) in enumerate([("Wearing_Hat", -1), ("Smiling", 1), ("5_o_Clock_Shadow", 1)]):
         assert torch.equal(data.labels[:, column], (sign * values[:20, ATTRIBUTES.index(attribute)] > 0).float())
     # As a run's configuration has it.
-    description = {"name": "celeba", "root": str(root), "group": graph, "attributes": names, "workers": 0, "progress": False}
+    description = {"name": "celeba", "root": str(root), "group": graph, "attributes": names, "workers": 1, "progress": False}
     assert torch.equal(load_dataset(description, "train").labels, data.labels)
     with pytest.raises(
         ValueError, match="group: '5_o_Clock_Shadow' is no identifier; .* attributes={'shadow': '5_o_Clock_Shadow'}"
@@ -478,7 +474,7 @@ def test_images_that_are_enlarged(root, scale, size, enlarged, capsys):
     write(root)
     for path in (root / "celeba" / "img_align_celeba").iterdir():
         Image.new("RGB", (round(178 / scale), round(218 / scale))).save(path)
-    assert CelebA(root, size=size, workers=0).images.shape == (20, 3, size, size)
+    assert CelebA(root, size=size, workers=1).images.shape == (20, 3, size, size)
     end = "" if enlarged is None else f", enlarged from {enlarged} to {size} pixels"
     assert f"split by CelebA's own partition: 20 in 'train'{end}\n" in capsys.readouterr().err
 
@@ -675,6 +671,11 @@ def test_no_images(root):
         FileNotFoundError, match="^root: no images in .*: put img_align_celeba there, or img_align_celeba.zip, which"
     ):
         load(root)
+
+
+def test_no_workers(root):
+    with pytest.raises(ValueError, match="workers: got 0; must be at least 1"):
+        CelebA(root, workers=0)
 
 
 @pytest.mark.parametrize("crop", [7, 179])

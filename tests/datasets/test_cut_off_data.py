@@ -89,7 +89,7 @@ def root(published, tmp_path):
 
 
 def load(root, **options):
-    return CelebA(root, workers=0, progress=False, **options)
+    return CelebA(root, workers=1, progress=False, **options)
 
 
 def check_whole(data, root):

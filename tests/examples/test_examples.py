@@ -46,7 +46,7 @@ EXAMPLES = {
         "--out",
         "{tmp}",
     ],
-    "train_celeba.py": ["--root", "{faces}", "--epochs", "1", "--predictor-steps", "3", "--workers", "0", "--out", "{tmp}"],
+    "train_celeba.py": ["--root", "{faces}", "--epochs", "1", "--predictor-steps", "3", "--workers", "1", "--out", "{tmp}"],
 }
 
 
