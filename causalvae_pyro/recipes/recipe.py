@@ -40,7 +40,7 @@ _STD = 0.005
 # With noise of the image's own concepts are read less closely.
 _OWN_STD = 0.02
 # Sparsity weight and scale of the change of a pixel, relative to that of a layer's place.
-_PIXEL, _PIXEL_SCALE = 5e-5, 0.02
+PIXEL_PRICE, PIXEL_SCALE = 5e-5, 0.02
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ class Recipe:
         terms = [LabelFit(), EffectSparsity(weight), SleepPhase(run.guide)]
         if self.decoder == "scene":
             # There are thousands of pixels, each with a size of its own.
-            terms.append(EffectSparsity(lambda p: _PIXEL * weight(p), scale=_PIXEL_SCALE, sizes="field_sizes"))
+            terms.append(EffectSparsity(lambda p: PIXEL_PRICE * weight(p), scale=PIXEL_SCALE, sizes="field_sizes"))
         return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=terms)
 
     def labelled_repeats(self, labels: Tensor) -> int:
