@@ -18,9 +18,9 @@ from causalvae_pyro.utils.images import check_images
 
 __all__ = ["BackdropDecoder"]
 
-# A logit of the background's, the share of a pixel from which a layer covers it, and pixels that count with it: a margin for
-# soft edges and for concepts that are not read exactly.
-_WHITE, _COVERED, _MARGIN = 12.0, 0.05, 3
+# The share of a pixel from which a layer covers it, and pixels that count with it: a margin for soft edges and for concepts
+# that are not read exactly.
+_COVERED, _MARGIN = 0.05, 3
 
 
 class BackdropDecoder(Configurable, nn.Module):
@@ -136,10 +136,7 @@ class BackdropDecoder(Configurable, nn.Module):
         """
         with torch.no_grad():
             shape = (*z.shape[:-2], *self.image_shape)
-            # What the image takes over of a background, of white and of black.
-            behind = x.new_full((1, *self.image_shape), _WHITE)
-            share = (self.scene.draw(z, background=behind).sigmoid() - self.scene.draw(z, background=-behind).sigmoid()).mean(-3)
-            hidden = (share.reshape(-1, 1, *shape[-2:]) < 1 - _COVERED).to(x)
+            hidden = (self.scene.uncovered_share(z).reshape(-1, 1, *shape[-2:]) < 1 - _COVERED).to(x)
             hidden = F.max_pool2d(hidden, _MARGIN, 1, _MARGIN // 2)
             return fill_in(x.expand(shape).reshape(-1, *self.image_shape), hidden).reshape(shape)
 

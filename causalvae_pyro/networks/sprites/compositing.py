@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from causalvae_pyro.networks.sprites.windows import pixel_windows
 
-__all__ = ["OUTSIDE", "Layers", "Sprites", "composite", "render_layers"]
+__all__ = ["OUTSIDE", "Layers", "Sprites", "composite", "render_layers", "shares"]
 
 # Logit of the opacity outside of a layer's canvas.
 OUTSIDE = -8.0
@@ -157,9 +157,7 @@ def composite(background: Tensor, frame: Tensor, layers: Sequence[Layers]) -> Te
     Returns:
         ``[N, C, P]``.
     """
-    images, pixels = layers[0].opacity.shape[1], len(frame)
-    opacity = [_everywhere(layer, pixels) for layer in layers]
-    weights = torch.softmax(torch.cat([frame.expand(1, images, -1), *opacity]), 0)
+    weights = shares(frame, layers)
     image = torch.addcmul(torch.full_like(background, _GREY), weights[0, :, None], background - _GREY)
     groups = weights[1:].split([len(layer.opacity) for layer in layers])
     for weight, layer in zip(groups, layers, strict=True):
@@ -167,6 +165,18 @@ def composite(background: Tensor, frame: Tensor, layers: Sequence[Layers]) -> Te
         shown = (here[:, :, None] * (layer.colour - _GREY)).sum(0)
         image = image + shown if layer.pixels is None else _add(image, layer.pixels, shown)
     return image
+
+
+def shares(frame: Tensor, layers: Sequence[Layers]) -> Tensor:
+    """How much of each pixel is the background, first, and each layer: ``[1 + K, N, P]``, their sum 1.
+
+    Args:
+        frame: See :func:`composite`.
+        layers: Groups of layers.
+    """
+    images, pixels = layers[0].opacity.shape[1], len(frame)
+    opacity = [_everywhere(layer, pixels) for layer in layers]
+    return torch.softmax(torch.cat([frame.expand(1, images, -1), *opacity]), 0)
 
 
 def _add(image: Tensor, pixels: Tensor, shown: Tensor) -> Tensor:

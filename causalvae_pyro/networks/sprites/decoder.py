@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from causalvae_pyro.networks.decoders import _Decoder
 from causalvae_pyro.networks.shapes import check_at_least, check_image_shape
-from causalvae_pyro.networks.sprites.compositing import OUTSIDE, Sprites, composite, render_layers
+from causalvae_pyro.networks.sprites.compositing import OUTSIDE, Layers, Sprites, composite, render_layers, shares
 from causalvae_pyro.networks.sprites.effects import AdditiveEffects
 from causalvae_pyro.networks.sprites.pose_effects import effects_on_poses, usual_poses
 from causalvae_pyro.networks.sprites.poses import find_poses
@@ -311,32 +311,56 @@ class SpriteDecoder(_Decoder):
     def _compose(self, z: Tensor, eps_x: Tensor | None, background: Tensor | None) -> Tensor:
         if background is not None:
             z = z.expand(*torch.broadcast_shapes(z.shape[:-2], background.shape[:-3]), -1, -1)
-        inputs, lead = self._flat(z, eps_x)
-        concepts = inputs[:, : self.num_concepts * self.dim].reshape(-1, self.num_concepts, self.dim)
-        placement = self.base + self.effects_of_concepts(concepts).sum(2)
-        if self.effects_of_noise is not None:
-            placement = placement + self.effects_of_noise(inputs[:, None, -self.noise_dim :])[:, :, 0]
-        placement = self._slid(concepts, placement)
-        fields, tint = self._appearance(concepts, inputs[:, self.num_concepts * self.dim :])
+        concepts, noise, lead = self._parts(z, eps_x)
         behind = self.background * _GAIN
         if background is not None:
             behind = background.to(behind.dtype).expand(*lead, *self.image_shape).reshape(-1, *self.image_shape)
-        behind = behind + fields
+        behind = behind + self._changes(concepts, noise)
         if not self.sprites:
             return behind.expand(len(concepts), *self.image_shape).reshape(*lead, *self.image_shape)
-        sprites = Sprites(self._canvas(), self.size, self.level.flatten() * _GAIN, placement, tint)
-        layers = render_layers(sprites, self.pixels_x, self.pixels_y)
-        image = composite(behind.sigmoid().flatten(-2), (self.frame * _GAIN).flatten(), layers)
+        image = composite(behind.sigmoid().flatten(-2), (self.frame * _GAIN).flatten(), self._layers(concepts, noise))
         # The likelihood takes logits.
         return torch.logit(image, eps=1e-6).reshape(*lead, *self.image_shape)
+
+    def uncovered_share(self, z: Tensor, eps_x: Tensor | None = None) -> Tensor:
+        """How much of each pixel is the background, as no layer covers it: ``[..., H, W]`` in [0, 1].
+
+        Args:
+            z: Concepts ``[..., n, d]``.
+            eps_x: Noise ``[..., r]``, for a decoder that has some.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            concepts, noise, lead = self._parts(z, eps_x)
+            if not self.sprites:
+                return z.new_ones(*lead, *self.image_shape[1:])
+            share = shares((self.frame * _GAIN).flatten(), self._layers(concepts, noise))[0]
+            return share.reshape(*lead, *self.image_shape[1:])
+
+    def _parts(self, z: Tensor, eps_x: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
+        """Concepts ``[N, n, d]``, noise ``[N, r]`` and what they were before they were flat."""
+        inputs, lead = self._flat(z, eps_x)
+        numbers = self.num_concepts * self.dim
+        return inputs[:, :numbers].reshape(-1, self.num_concepts, self.dim), inputs[:, numbers:], lead
+
+    def _layers(self, concepts: Tensor, noise: Tensor) -> list[Layers]:
+        placement = self.base + self.effects_of_concepts(concepts).sum(2)
+        if self.effects_of_noise is not None:
+            placement = placement + self.effects_of_noise(noise[:, None])[:, :, 0]
+        placement = self._slid(concepts, placement)
+        sprites = Sprites(self._canvas(), self.size, self.level.flatten() * _GAIN, placement, self._tints(concepts))
+        return render_layers(sprites, self.pixels_x, self.pixels_y)
 
     def _slid(self, concepts: Tensor, placement: Tensor) -> Tensor:
         """Where the layers lie, ``[K, N, 6]``, after they have slid along their own axes."""
         return placement
 
-    def _appearance(self, concepts: Tensor, noise: Tensor) -> tuple[Tensor | float, Tensor | None]:
-        """What concepts do to the look of the background, in logits, and of the layers, as :class:`Sprites` holds it."""
-        return 0.0, None
+    def _changes(self, concepts: Tensor, noise: Tensor) -> Tensor | float:
+        """What concepts and noise do to the look of the background, in logits."""
+        return 0.0
+
+    def _tints(self, concepts: Tensor) -> Tensor | None:
+        """What concepts do to the look of the layers, as :class:`Sprites` holds it."""
+        return None
 
     def _canvas(self) -> Tensor:
         """``[K, C + 3, S, S]``: colours and opacity in logits, the latter from ``OUTSIDE`` on, and its slopes along x and y."""

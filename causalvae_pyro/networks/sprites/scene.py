@@ -127,8 +127,11 @@ class SceneDecoder(SpriteDecoder):
         moved = torch.cat([cos * along - sin * across, sin * along + cos * across], -1)
         return torch.cat([placement[..., :2] + moved, placement[..., 2:]], -1)
 
-    def _appearance(self, concepts: Tensor, noise: Tensor) -> tuple[Tensor | float, Tensor | None]:
-        return self.fields(self._with_noise(concepts, noise)), self.tints_of_concepts(concepts).sum(2)
+    def _changes(self, concepts: Tensor, noise: Tensor) -> Tensor | float:
+        return self.fields(self._with_noise(concepts, noise))
+
+    def _tints(self, concepts: Tensor) -> Tensor | None:
+        return self.tints_of_concepts(concepts).sum(2)
 
     def _with_noise(self, concepts: Tensor, noise: Tensor) -> Tensor:
         return torch.cat([concepts, noise.unflatten(1, (-1, self.dim))], 1) if self.noise_dim else concepts

@@ -240,6 +240,20 @@ def test_the_noise_does_not_see_what_a_layer_covers():
     assert_close(many[1], guide.noise_posterior(x, -z).mean)
 
 
+def test_the_share_that_no_layer_covers_is_what_shows_of_white_rather_than_black():
+    for scene in (placed().scene, SceneDecoder(SHAPE, N, sprites=2)):
+        with torch.no_grad():
+            scene.frame.normal_(std=0.05)
+            z, white = torch.randn(3, 2, N, 1), torch.full(SHAPE, 12.0)
+            shown = scene.draw(z, background=white).sigmoid() - scene.draw(z, background=-white).sigmoid()
+            share = scene.uncovered_share(z)
+        assert share.shape == (3, 2, *SHAPE[1:])
+        assert share.std() > 0.1
+        assert_close(share[:, :, None].expand_as(shown), shown, atol=2e-5, rtol=0)
+    none = SceneDecoder(SHAPE, N, sprites=0)
+    assert torch.equal(none.uncovered_share(torch.randn(4, N, 1)), torch.ones(4, *SHAPE[1:]))
+
+
 def test_a_half_transparent_layer_hides_too():
     decoder, x, z = placed(), torch.rand(2, *SHAPE), torch.zeros(2, N, 1)
     opaque = (decoder.uncovered(x, z) != x).any(1)
