@@ -119,7 +119,7 @@ def run(variant: str, seed: int, epochs: int, size: int, limit: int, device: str
         model.likelihood.min_scale = 1e-3
     terms = [LabelFit()]
     if variant not in NO_PRICE:
-        growth = 1.0 if variant == "same_price" else recipe.sparsity_weight_growth
+        growth = 1.0 if variant == "same_price" else pair.config["recipe"]["sparsity_weight_growth"]
         terms.append(EffectSparsity(lambda progress: recipe.sparsity_weight * growth**progress))
     if variant not in NO_SLEEP:
         terms.append(SleepPhase(pair.guide))

@@ -1,8 +1,9 @@
 """What three ingredients of the layers' recipes are worth beyond Pendulum: growing price, grey-level floor, slow geometry.
 
 The decoder alone, the one that the data choose for each kind, on known concepts: no guide and no mechanism hide what it has
-learned. Scores are CF-scores of its images under interventions on each concept, with the true counterfactual concepts, and
-differences from the recipe are taken seed by seed. A cell that is done is kept, so a stopped benchmark goes on where it was.
+learned. The price is to the likelihood what it is at 64 x 64, which the recipe is for. Scores are CF-scores of the decoder's
+images under interventions on each concept, with the true counterfactual concepts; differences from the recipe are taken seed by
+seed. A cell that is done is kept, so a stopped benchmark goes on where it was.
 
 python benchmarks/ablation_scenes.py --out benchmarks/results/ablation_scenes.json
 """
@@ -27,6 +28,7 @@ from causalvae_pyro.networks import SceneDecoder, SpriteDecoder
 from causalvae_pyro.objectives import EffectSparsity
 from causalvae_pyro.priors import FixedPrior
 from causalvae_pyro.recipes import Recipe, grow_scene, grow_sprites
+from causalvae_pyro.recipes.price import price_growth
 from causalvae_pyro.recipes.recipe import PIXEL_PRICE, PIXEL_SCALE
 from causalvae_pyro.training.optimizers import parameter_groups
 from causalvae_pyro.utils.images import scale_images
@@ -35,11 +37,13 @@ from causalvae_pyro.utils.numbers import evenly_spaced
 #: The price's growth, the scale below which errors do not count, and whether effects take shorter steps than canvases.
 VARIANTS: dict[str, dict[str, Any]] = {
     "all": {},
+    "growing_price": {"growth": 20.0},
     "same_price": {"growth": 1.0},
     "no_price": {"weight": 0.0},
     "no_floor": {"floor": 1e-3},
     "fast_effects": {"slow": False},
 }
+_PIXELS = 64 * 64
 #: With the decoder that the data choose.
 DATA = {
     "flow": "sprites",
@@ -101,7 +105,7 @@ def run(
     *,
     steps: int,
     weight: float = Recipe().sparsity_weight,
-    growth: float = Recipe().sparsity_weight_growth,
+    growth: float | None = None,
     floor: float = 1 / 255,
     slow: bool = True,
 ) -> dict:
@@ -109,6 +113,9 @@ def run(
     torch.manual_seed(seed)
     prior = FixedPrior.from_labels(train.labels, 1)
     concepts = prior(train.labels).mean
+    growth = growth or price_growth(train.labels)
+    # The likelihood sums over pixels, the price does not.
+    weight *= train.images[0, 0].numel() / _PIXELS
     if not slow:
         net.effects_of_concepts.lr_factor = SpriteDecoder.lr_factor
     groups = parameter_groups([net], list(net.parameters()), 2e-3)

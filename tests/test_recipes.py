@@ -78,6 +78,20 @@ def test_what_the_labels_do_not_say(data):
             Recipe(decoder="sprites", noise_dim=bad)
 
 
+def test_the_price_grows_where_a_label_follows_from_the_others(data):
+    recipe, run = build(data, decoder="sprites")
+    assert run.config["recipe"]["sparsity_weight_growth"] == 20.0
+    assert [recipe.objective(run).terms[1].weight(p) for p in (0.0, 1.0)] == pytest.approx([2000.0, 40000.0])
+    noisy = data.labels + 0.3 * data.labels.std(0) * torch.randn(data.labels.shape, generator=torch.Generator().manual_seed(0))
+    recipe, run = build(data, noisy, decoder="sprites")
+    assert run.config["recipe"]["sparsity_weight_growth"] == 1.0
+    assert [recipe.objective(run).terms[1].weight(p) for p in (0.0, 1.0)] == [2000.0, 2000.0]
+    # What is asked for is had; what has no such price has no growth.
+    recipe, run = build(data, decoder="sprites", sparsity_weight_growth=3.0)
+    assert recipe.objective(run).terms[1].weight(1.0) == pytest.approx(6000.0)
+    assert build(data)[1].config["recipe"]["sparsity_weight_growth"] is None
+
+
 @pytest.mark.parametrize(("name", "value"), [("sparsity_weight", -5.0), ("sparsity_weight_growth", 0.0)])
 def test_prices_that_are_none(name, value):
     with pytest.raises(ValueError, match=f"^{name}: got {value}; must be >"):
@@ -144,7 +158,8 @@ def test_labels_of_any_kind(kind, decoder, data):
             run.model, run.guide, (images, labels), objective=objective, epochs=1, progress=False, device="cpu", batch_size=16
         )
 
-    assert train(labels.to(kind)).rows[0]["loss"] == train(labels.float()).rows[0]["loss"]
+    # Sums of a hundred thousand nats, of which single precision knows eight digits.
+    assert train(labels.to(kind)).rows[0]["loss"] == pytest.approx(train(labels.float()).rows[0]["loss"], rel=1e-6)
 
 
 def photographs(count=300, side=16):
@@ -549,9 +564,11 @@ def test_parts_before_backgrounds():
     # The price of an effect is to the likelihood what it is where that is as sharp as a grey level.
     sparsity = objective.terms[1]
     assert sparsity.sharpness == pytest.approx(1 / 255)
-    assert [sparsity.weight(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([2000.0, 2000 * 20**0.5, 40000.0])
-    weight = Recipe(decoder="backdrop", sparsity_weight=100.0, sparsity_weight_growth=1.0).objective(run).terms[1].weight
-    assert [weight(0.0), weight(1.0)] == pytest.approx([100.0, 100.0])
+    # Its labels are independent of each other.
+    assert run.config["recipe"]["sparsity_weight_growth"] == 1.0
+    assert [sparsity.weight(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([2000.0, 2000.0, 2000.0])
+    weight = Recipe(decoder="backdrop", sparsity_weight=100.0, sparsity_weight_growth=20.0).objective(run).terms[1].weight
+    assert [weight(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([100.0, 100 * 20**0.5, 2000.0])
     assert (objective.terms[2].guide, objective.terms[2].noise) == (run.guide, False)
 
 

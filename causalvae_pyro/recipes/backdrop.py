@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -69,21 +70,17 @@ def build(recipe: Any, graph: CausalGraph, images: Tensor, labels: Tensor, confi
     return Run(model, IterativeGuide(once, model, refinements=recipe.refinements), config)
 
 
-def objective(recipe: Any, run: Run) -> CausalELBO:
+def objective(recipe: Any, run: Run, weight: Callable[[float], float]) -> CausalELBO:
     """What it is trained with.
 
     Args:
         recipe: Its options.
         run: What :func:`build` made.
+        weight: The price of effects, from the progress of the training.
     """
-
-    def weight(progress: float) -> float:
-        return recipe.sparsity_weight * recipe.sparsity_weight_growth**progress
-
     # The weight is for a likelihood as sharp as a grey level, and this one's scale is at first that of the whole background: at
     # full weight the sprites shrink away before it has fallen, and small parts lose what few pixels show (docs/notes.md).
     sparsity = EffectSparsity(weight, sharpness=_MIN_SCALE)
-
     return CausalELBO(
         recipe.w_eps,
         recipe.w_z,

@@ -16,6 +16,7 @@ from causalvae_pyro.networks.sprites.start import find_moving_start
 from causalvae_pyro.recipes import bilinear
 from causalvae_pyro.recipes.growth import grow_scene, grow_sprites
 from causalvae_pyro.recipes.mirroring import left_right_matters
+from causalvae_pyro.recipes.price import price_growth
 from causalvae_pyro.recipes.recipe import Recipe
 from causalvae_pyro.recipes.trial import known_concepts, try_decoders, unusual
 from causalvae_pyro.recipes.views import VIEWS, misread_after, telling_changes
@@ -252,4 +253,5 @@ def _try(candidates: Sequence[str], recipe: Recipe, images: Tensor, labels: Tens
             "conv": lambda: ConvDecoder.from_images(seen, n, recipe.dim),
         }
         decoders = {name: made[name]() for name in candidates}
-        return try_decoders(decoders, images, concepts, held, weight=recipe.sparsity_weight, growth=recipe.sparsity_weight_growth)
+        growth = recipe.sparsity_weight_growth or price_growth(labels)
+        return try_decoders(decoders, images, concepts, held, weight=recipe.sparsity_weight, growth=growth)

@@ -25,7 +25,7 @@ def train_decoder(
     steps: int,
     lr: float = 2e-3,
     weight: float = 2000.0,
-    growth: float = 20.0,
+    growth: float = 1.0,
 ) -> None:
     """Trains a decoder in place, for a short while. Chance enters through torch's global generator.
 

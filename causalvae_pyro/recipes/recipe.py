@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from causalvae_pyro.priors import CategoricalPrior, FixedPrior, LabelPrior
 from causalvae_pyro.recipes import backdrop, photographs
 from causalvae_pyro.recipes.concepts import label_concepts
 from causalvae_pyro.recipes.growth import grow_scene, grow_sprites
+from causalvae_pyro.recipes.price import price_growth
 from causalvae_pyro.recipes.views import VIEWS
 from causalvae_pyro.scm import AdditiveNoiseSCM, CategoricalSCM, CausalLayer
 from causalvae_pyro.scm.categories import WIDEST
@@ -96,8 +97,8 @@ class Recipe:
         sparsity_weight: For sprites and scenes without noise, the weight of
             :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0. With a backdrop it is that of a likelihood
             as sharp as a grey level (``sharpness``).
-        sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. A small weight at first lets the sprites find
-            their concepts; a large one in the end removes effects that only fit details.
+        sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. By default 20 where a label follows from the
+            others and 1 where none does (:func:`~causalvae_pyro.recipes.price.price_growth`), as the run's configuration says.
         refinements: For sprites, scenes and backdrops, see :class:`~causalvae_pyro.guides.IterativeGuide`.
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"`` and ``"scene"``. It is read
@@ -132,7 +133,7 @@ class Recipe:
     decoder: str = "conv"
     encoder: str = "conv"
     sparsity_weight: float = 2000.0
-    sparsity_weight_growth: float = 20.0
+    sparsity_weight_growth: float | None = None
     refinements: int = 1
     noise_dim: int = 0
     consistency: float = 200.0
@@ -150,7 +151,7 @@ class Recipe:
             raise ValueError(f"labelled_share: got {self.labelled_share}; must lie in [0, 1)")
         if not self.sparsity_weight >= 0:
             raise ValueError(f"sparsity_weight: got {self.sparsity_weight}; must be >= 0")
-        if not self.sparsity_weight_growth > 0:
+        if self.sparsity_weight_growth is not None and not self.sparsity_weight_growth > 0:
             raise ValueError(f"sparsity_weight_growth: got {self.sparsity_weight_growth}; must be > 0")
         if self.refinements < 0:
             raise ValueError(f"refinements: got {self.refinements}; must be at least 0")
@@ -212,7 +213,10 @@ class Recipe:
             given = {name: value for name, value in asdict(self).items() if value != asdict(Recipe())[name] and name != "decoder"}
             chosen, reason = choose_recipe(images, labels, groups=groups, kinds=columns, **given)
             return chosen.build(graph, images, labels, {**(config or {}), "chosen": reason}, kinds=kinds, groups=groups)
-        config = {"recipe": asdict(self), **(config or {})}
+        options = asdict(self)
+        if self.sparsity_weight_growth is None and self.decoder in ("sprites", "scene", "backdrop"):
+            options["sparsity_weight_growth"] = price_growth(labels)
+        config = {"recipe": options, **(config or {})}
         counts = [(kinds or {}).get(name, 0) for name in graph.names]
         if any(counts) and self.decoder in ("sprites", "scene", "backdrop"):
             raise ValueError(f"kinds: got categories, which decoder {self.decoder!r} cannot have; use another, such as 'conv'")
@@ -266,7 +270,7 @@ class Recipe:
         if self.decoder in ("hierarchical", "bilinear"):
             return photographs.objective(self, run)
         if self.decoder == "backdrop":
-            return backdrop.objective(self, run)
+            return backdrop.objective(self, run, self._weight(run))
         if self.decoder == "conv" and (self.noise_dim or not self.teacher_forcing):
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=warm_up(0.1), terms=[LabelFit()])
         if self.decoder == "conv":
@@ -278,14 +282,17 @@ class Recipe:
             terms = [LabelFit(), SleepPhase(run.guide, noise=False)]
             return CausalELBO(self.w_eps, self.w_z, w_eps_x=_noise_price, teacher_forcing=1.0, terms=terms)
 
-        def weight(progress: float) -> float:
-            return self.sparsity_weight * self.sparsity_weight_growth**progress
-
+        weight = self._weight(run)
         terms = [LabelFit(), EffectSparsity(weight), SleepPhase(run.guide)]
         if self.decoder == "scene":
             # There are thousands of pixels, each with a size of its own.
             terms.append(EffectSparsity(lambda p: PIXEL_PRICE * weight(p), scale=PIXEL_SCALE, sizes="field_sizes"))
         return CausalELBO(self.w_eps, self.w_z, teacher_forcing=1.0, terms=terms)
+
+    def _weight(self, run: Run) -> Callable[[float], float]:
+        """The price of effects, from the progress of the training."""
+        growth = self.sparsity_weight_growth or run.config.get("recipe", {}).get("sparsity_weight_growth") or 1.0
+        return lambda progress: self.sparsity_weight * growth**progress
 
     def labelled_repeats(self, labels: Tensor) -> int:
         """How often :func:`~causalvae_pyro.fit` has to show images with labels to make them ``labelled_share`` of what it shows.

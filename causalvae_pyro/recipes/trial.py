@@ -53,7 +53,7 @@ def try_decoders(
     steps: int = 150,
     lr: float = 2e-3,
     weight: float = 2000.0,
-    growth: float = 20.0,
+    growth: float = 1.0,
 ) -> dict[str, float]:
     """The error of each decoder on images held out, after a short training on the others, with known concepts and no guide.
 
