@@ -46,14 +46,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fast_effects": {"slow": False},
 }
 _PIXELS = 64 * 64
+#: At 32 x 32 its jet is less than a pixel wide.
+_SMALLEST = {"flow": 64}
 #: With the decoder that the data choose.
 DATA = {
     "flow": "sprites",
-    "occlusion": "sprites",
     "rotation": "sprites",
     "generations": "sprites",
     "contact": "scene",
-    "grey": "scene",
 }
 
 
@@ -68,9 +68,9 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, default=Path("runs/ablation_scenes"), help="where finished cells are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ablation_scenes.json"))
     args = parser.parse_args()
-    settings = {key: getattr(args, key) for key in ("steps", "count", "size")}
     result: dict[str, dict[str, Any]] = {}
     for seed, name in product(range(args.seeds), args.data):
+        settings = settings_of(name, args)
         files = {variant: args.cells / f"{name}-{variant}-{seed}.json" for variant in args.variants}
         missing = [
             variant
@@ -78,7 +78,7 @@ def main() -> None:
             if not file.is_file() or json.loads(file.read_text())["settings"] != settings
         ]
         if missing:
-            train, test = _data(name, seed, args.count, args.size)
+            train, test = _data(name, seed, args.count, settings["size"])
             torch.manual_seed(seed)
             concepts = FixedPrior.from_labels(train.labels, 1)(train.labels).mean
             grow = grow_sprites if DATA[name] == "sprites" else grow_scene
@@ -93,14 +93,21 @@ def main() -> None:
             print(name, variant, seed, found, flush=True)
     for name, variant in product(args.data, args.variants):
         cells = [json.loads((args.cells / f"{name}-{variant}-{seed}.json").read_text()) for seed in range(args.seeds)]
-        scores = {key: seeds_interval([cell["score"][key] for cell in cells]) for key in cells[0]["score"]}
+        scores = {key: sum(cell["score"][key] for cell in cells) / len(cells) for key in cells[0]["score"]}
         means = [sum(cell["score"].values()) / len(cell["score"]) for cell in cells]
         result.setdefault(name, {})[variant] = {"score": scores, "mean": seeds_interval(means)}
         if variant != "all" and "all" in args.variants:
             gains = [mean - own for mean, own in zip(means, result[name]["all"]["mean"]["values"], strict=True)]
             result[name][variant]["gain"] = seeds_interval(gains)
-        print(name, variant, {key: round(row["mean"], 4) for key, row in scores.items()}, result[name][variant].get("gain", ""))
-    write_json(args.out, {"settings": {**settings, "seeds": args.seeds}, "data": result, **describe()})
+        print(name, variant, {key: round(score, 4) for key, score in scores.items()}, result[name][variant].get("gain", ""))
+    for name in args.data:
+        result[name]["settings"] = settings_of(name, args)
+    write_json(args.out, {"seeds": args.seeds, "data": result, **describe()})
+
+
+def settings_of(name: str, args: argparse.Namespace) -> dict[str, int]:
+    """Of the cells of one kind."""
+    return {"steps": args.steps, "count": args.count, "size": max(args.size, _SMALLEST.get(name, 0))}
 
 
 def run(

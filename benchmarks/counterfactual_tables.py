@@ -27,6 +27,17 @@ OURS = {
 }
 
 
+#: Variants of ``benchmarks/ablation_scenes.py``, in words.
+ABLATED = {
+    "growing_price": "a price that grows twentyfold",
+    "same_price": "a price that stays",
+    "low_price": "a tenth of the price",
+    "no_price": "no price",
+    "no_floor": "differences below a grey level count",
+    "fast_effects": "effects take steps as long as canvases do",
+}
+
+
 def value(cell: dict, digits: int) -> str:
     """Mean over the seeds and half the width of its 95 % interval."""
     if "interval" not in cell:
@@ -145,6 +156,23 @@ def ablation() -> str:
         cells = [value(cell, 3) for cell in row["cf_score"].values()]
         cells += [value(row["cf_r2"], 3), value(row["composition_growth"], 1)]
         lines.append(f"| {row['what']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ablation_scenes() -> str:
+    """What three ingredients of the layers' recipes are worth on scenes with and without noise in their effects."""
+    result = load("ablation_scenes")
+    lines = [
+        f"Mean CF-score over a scene's concepts, of the decoder alone with known concepts, {result['seeds']} seeds, and by how"
+        " much it changes (`python benchmarks/ablation_scenes.py`):",
+        "",
+        f"| | as the recipe has it | {' | '.join(ABLATED.values())} |",
+        "|---|" + "---|" * (len(ABLATED) + 1),
+    ]
+    for name, row in result["data"].items():
+        gains = [row[variant]["gain"] for variant in ABLATED]
+        cells = [value(gain, 4) if any(gain["values"]) else "as it is" for gain in gains]
+        lines.append(f"| {name}, {row['settings']['size']} px | {value(row['all']['mean'], 3)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -245,6 +245,7 @@ def counterfactuals_page(text: str) -> str:
     """docs/counterfactuals.md with its tables replaced."""
     text = _replaced(text, "settings", counterfactual_tables.settings())
     text = _replaced(text, "pixel noise", counterfactual_tables.pixel_noise())
+    text = _replaced(text, "ablation scenes", counterfactual_tables.ablation_scenes())
     return _replaced(text, "ablation", counterfactual_tables.ablation())
 
 
