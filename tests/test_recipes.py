@@ -442,6 +442,10 @@ def test_sharp_parts_are_no_noise():
 
 
 def test_a_trial_that_diverges_is_not_chosen():
+    # Contact, where full trainings of scene read and draw the spring better, and rotation, where sprites do as well.
+    assert _choose({"sprites": 1.2e-4, "scene": 9.4e-5, "conv": 1.1e-3}) == "scene"
+    assert _choose({"sprites": 1.2e-5, "scene": 1.5e-5, "conv": 4.1e-4}) == "sprites"
+    assert _choose({"sprites": 2.6e-5, "scene": 2.2e-5, "conv": 1.6e-4}) == "sprites"
     assert _choose({"sprites": float("nan"), "scene": 1e-3, "conv": 1e-3}) == "scene"
     assert _choose({"sprites": 1e-3, "scene": float("nan"), "conv": float("inf")}) == "sprites"
 

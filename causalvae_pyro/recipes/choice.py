@@ -47,7 +47,7 @@ _FEWEST = 200
 #: From the strongest assumptions to the weakest.
 CANDIDATES = ("sprites", "scene", "conv")
 # A stronger assumption that holds carries further than a trial can tell: it stays unless a weaker one leaves clearly less.
-_WORTH = 1.25
+_WORTH = 1.1
 _MOST = 2000
 # Pairs of more concepts have more fields than is worth their time.
 _MOST_CONCEPTS = 12
@@ -79,7 +79,7 @@ def choose_recipe(
 
     Else decoders are tried: each is trained for a short while, on known concepts and without a guide, and compared on images held
     out whose effects their causes predict least: of all images they are the most like interventions. The first of sprites, scene
-    and convolutions is taken whose error is at most a quarter larger than that of the others.
+    and convolutions is taken whose error is at most a tenth larger than that of the others.
 
     Args:
         images: Training images ``[N, C, H, W]``, uint8 or in [0, 1].
@@ -193,7 +193,7 @@ def _decoder(
     found = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
     # As in the trial: the decoder learns from known concepts.
     options.setdefault("teacher_forcing", decoder == "conv")
-    found = f"{found}{many}; the first that no other beats by a quarter (decoder {decoder!r})"
+    found = f"{found}{many}; the first that no other beats by a tenth (decoder {decoder!r})"
     return decoder, f"{line}; squared error on the most unusual images after a trial: {found}"
 
 
