@@ -90,6 +90,9 @@ def run_cell(
     kept = ("cf_score", "ceiling", "cf_r2", "r2", "representation", "graph", "reconstruction_mse", "summary")
     kept += ("composition", "reversibility", "effectiveness", "minimality")
     result = {key: scores[key] for key in kept if key in scores}
+    # Their diagonals stand beside them.
+    for matrix in ("mic_matrix", "tic_matrix"):
+        result.get("representation", {}).pop(matrix, None)
     if hasattr(test, "file_name_labels"):
         result["whole_labels"] = _whole(named, test, limit)
     return {"scores": result, "seconds": seconds, "curve": curve.points, **describe()}
