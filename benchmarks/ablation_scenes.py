@@ -142,7 +142,7 @@ def run(
         error = 0.9 * error + 0.1 * squares.detach().mean() / x[0].numel()
         price = _price(net.effect_sizes(z), EffectSparsity().scale)
         if isinstance(net, SceneDecoder):
-            price = price + PIXEL_PRICE * _price(net.field_sizes(z), PIXEL_SCALE)
+            price = price + PIXEL_PRICE / growth * _price(net.field_sizes(z), PIXEL_SCALE)
         # As a likelihood whose scale is learned, not below the floor.
         loss = squares.mean() / (2 * error.clamp(min=floor**2)) + weight * growth ** (step / steps) * price
         adam.zero_grad()

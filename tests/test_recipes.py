@@ -462,7 +462,11 @@ def test_auto(monkeypatch):
     assert run.config["more"] == 1
     terms = recipe.objective(run).terms
     assert [term.name for term in terms] == ["label_fit", "effect_sparsity", "sleep", "field_sparsity"]
-    assert terms[3].weight(0.5) == pytest.approx(5e-5 * terms[1].weight(0.5))
+    # At the end it is the same, whether it has grown or not.
+    for growth in (1.0, 20.0):
+        terms = Recipe(decoder="scene", sparsity_weight_growth=growth).objective(run).terms
+        assert [terms[3].weight(p) for p in (0.0, 1.0)] == pytest.approx([2.0 / growth, 2.0])
+    assert Recipe(decoder="scene", sparsity_weight=0.0).objective(run).terms[3].weight(0.5) == 0.0
 
 
 def test_unusual_effects_are_held_out():
