@@ -40,8 +40,8 @@ _GREY_LEVEL = 1 / 255
 _STD = 0.005
 # With noise of the image's own concepts are read less closely.
 _OWN_STD = 0.02
-# Sparsity weight of the change of a pixel at the end of the training, relative to that of a layer's place at the start, and scale:
-# with a twentieth of it fields draw splinters around what moves where an effect does not follow its causes (docs/notes.md).
+# Sparsity weight of the change of a pixel at the end of the training, relative to that of a layer's place at the start, and its
+# scale: with a twentieth fields draw splinters around what moves where an effect does not follow its causes (docs/notes.md).
 PIXEL_PRICE, PIXEL_SCALE = 1e-3, 0.02
 
 
