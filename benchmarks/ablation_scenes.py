@@ -68,6 +68,8 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, default=Path("runs/ablation_scenes"), help="where finished cells are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ablation_scenes.json"))
     args = parser.parse_args()
+    # The others are compared with it, and some are it.
+    args.variants = list(dict.fromkeys(["all", *args.variants]))
     result: dict[str, dict[str, Any]] = {}
     for seed, name in product(range(args.seeds), args.data):
         settings = settings_of(name, args)
@@ -96,7 +98,7 @@ def main() -> None:
         scores = {key: sum(cell["score"][key] for cell in cells) / len(cells) for key in cells[0]["score"]}
         means = [sum(cell["score"].values()) / len(cell["score"]) for cell in cells]
         result.setdefault(name, {})[variant] = {"score": scores, "mean": seeds_interval(means)}
-        if variant != "all" and "all" in args.variants:
+        if variant != "all":
             gains = [mean - own for mean, own in zip(means, result[name]["all"]["mean"]["values"], strict=True)]
             result[name][variant]["gain"] = seeds_interval(gains)
         print(name, variant, {key: round(score, 4) for key, score in scores.items()}, result[name][variant].get("gain", ""))

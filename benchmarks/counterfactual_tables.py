@@ -171,7 +171,7 @@ def ablation_scenes() -> str:
     ]
     for name, row in result["data"].items():
         gains = [row[variant]["gain"] for variant in ABLATED]
-        cells = [value(gain, 4) if any(gain["values"]) else "as it is" for gain in gains]
+        cells = [value(gain, 4) if any(gain["values"]) else "0" for gain in gains]
         lines.append(f"| {name}, {row['settings']['size']} px | {value(row['all']['mean'], 3)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -72,7 +72,7 @@ def choose(
     recipe, reason = choose_recipe(images, labels, groups=groups, kinds=kinds, **options)
     if recipe.decoder in ("sprites", "scene", "backdrop") and arguments.patience is not None:
         raise ValueError(
-            "--patience: the sprites' loss increases with the sparsity weight and would always stop early; use --decoder conv"
+            "--patience: the sprites' loss increases where the sparsity weight grows and would stop early; use --decoder conv"
         )
     idle = [f"--{name}" for name, decoders in _OF_PHOTOGRAPHS.items() if name in options and recipe.decoder not in decoders]
     if idle:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
     if unseen := pair.config.get("unseen"):
         stages.say(f"hardly any image has {', '.join(map(pair_text, unseen))}: counterfactuals of that kind are not learned")
     checkpoint = TrainingCheckpoint(
-        out, settings={"data": description, "recipe": asdict(recipe), "label_share": arguments.label_share}
+        out, settings={"data": description, "recipe": pair.config["recipe"], "label_share": arguments.label_share}
     )
     # Also while it is scored: another training would replace what is read then.
     with checkpoint.lock() if main_process else nullcontext():

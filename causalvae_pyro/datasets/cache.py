@@ -18,8 +18,8 @@ from causalvae_pyro.utils.progress import Progress
 __all__ = ["UndecodableError", "cache_folder", "cores", "digest", "file_states", "fill_cache", "open_cache"]
 
 
-# Images in memory while they are decoded, and those that a thread takes at a time: one by one takes 1.4 times as long.
-_AT_ONCE, _CHUNK = 1024, 64
+# Images that a thread takes at a time: one by one takes 1.4 times as long. So many of them are in memory for each thread.
+_CHUNK, _CHUNKS = 64, 4
 
 
 class UndecodableError(Exception):
@@ -66,6 +66,8 @@ def fill_cache(cache: Path, images: Dataset, shape: Sequence[int], *, workers: i
     """
     temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
     count = len(images)  # type: ignore[arg-type]
+    threads = max(1, cores() if workers is None else workers)
+    at_once = threads * _CHUNKS * _CHUNK
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
     try:
         # Not through a memory map: on a full disk that ends the process with SIGBUS instead of raising.
@@ -73,11 +75,11 @@ def fill_cache(cache: Path, images: Dataset, shape: Sequence[int], *, workers: i
             open(temporary, "wb") as file,
             Progress(count, f"decoding {cache.name}", unit="image", every=count // 10, show=progress) as bar,
             # Threads, not processes: Pillow reads and resizes without Python's lock, and none is left behind by an error.
-            ThreadPoolExecutor(cores() if workers is None else workers) as pool,
+            ThreadPoolExecutor(threads) as pool,
         ):
             np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, count, _AT_ONCE):
-                rows = range(start, min(start + _AT_ONCE, count))
+            for start in range(0, count, at_once):
+                rows = range(start, min(start + at_once, count))
                 chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
                 for chunk in pool.map(lambda chunk: torch.stack([images[i] for i in chunk]), chunks):
                     file.write(chunk.numpy().tobytes())

@@ -107,7 +107,7 @@ class CelebA(LabelledImages):
         size: Side of the images, at most ``crop``; smaller copies are enlarged for it, which :attr:`summary` says.
         seed: Of a split that is not CelebA's own.
         download: Download with torchvision what is missing or not as published (takes the package gdown).
-        workers: Threads that decode while the cache is made; by default one per core that this process may use.
+        workers: Threads that decode while the cache is made, 0 as 1; by default one per core that this process may use.
         progress: Say in one line, on the standard error, how many of the table's images are there and how they are split, and
             show a progress bar while the cache is made.
 
@@ -154,8 +154,8 @@ class CelebA(LabelledImages):
             raise ValueError(f"crop: got {crop}; must lie between 8 and {WIDTH}, the width of the published images")
         if not 8 <= size <= crop:
             raise ValueError(f"size: got {size}; must lie between 8 and {crop}, the crop")
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers: got {workers}; must be at least 1")
+        if workers is not None and workers < 0:
+            raise ValueError(f"workers: got {workers}; must be at least 0")
         self.graph, self.split, self.transform, self.crop, self.size = group.graph, split, transform, crop, size
         folder = find_folder(Path(root).expanduser(), download=download)
         wanted = [group.attributes[name] for name in self.graph.names]

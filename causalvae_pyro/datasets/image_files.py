@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from causalvae_pyro.datasets.cache import cores
 from causalvae_pyro.utils.files import input_file
 
 __all__ = ["MODES", "SUFFIXES", "Points", "decode_image"]
@@ -24,9 +25,10 @@ MODES = {"L": 1, "RGB": 3, "RGBA": 4}
 #: Of files that are taken for images though no table names them, in lower case; what a table names is decoded whatever it has.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 
-# What a decoded image takes is bounded, so that of all of them is, if one is decoded at a time. Filters of warnings, too, are
-# those of the whole process.
+# Filters of warnings are those of the whole process.
 _LOCK = threading.Lock()
+# What a decoded image takes is bounded, so that of all of them is, if only a few are decoded at a time.
+_DECODERS = threading.BoundedSemaphore(min(4, cores()))
 
 
 def decode_image(
@@ -68,9 +70,10 @@ def decode_image(
         with _LOCK, warnings.catch_warnings():
             # Pillow only warns of too many pixels; its error comes at twice as many.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                if (fault := _fault(image, min_side)) is None:
-                    return _decode(image, mode, size, points)
+            opened = Image.open(file)
+        with _DECODERS, opened as image:
+            if (fault := _fault(image, min_side)) is None:
+                return _decode(image, mode, size, points)
     except _OutsideError as error:
         fault = str(error)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

@@ -64,8 +64,8 @@ _CAPTIONS = {
     "true_graph": ("The data's graph", "Edges that differ from it are counted under Structural Hamming distance above."),
     "training": (
         "Training",
-        "Mean per image and epoch of the loss and of each of its terms, before their weights. With sprites the loss increases "
-        "late in training because the sparsity weight (effect sparsity) grows twentyfold; the reconstruction keeps improving.",
+        "Mean per image and epoch of the loss and of each of its terms, before their weights. With sprites the loss may "
+        "increase late in training, where the sparsity weight (effect sparsity) grows; the reconstruction keeps improving.",
     ),
 }
 

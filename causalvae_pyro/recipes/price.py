@@ -8,8 +8,8 @@ from causalvae_pyro.metrics.determination import undetermined_shares
 
 __all__ = ["price_growth"]
 
-# Pendulum's and Flow's effects are functions of their causes: at most 0.0003 of their variance is left. In the benchmark's scenes
-# no concept leaves less than 0.04.
+# Pendulum's and Flow's effects are functions of their causes: some label leaves at most 0.001 of its variance open. In the
+# benchmark's scenes none leaves less than 0.04.
 _FOLLOWS = 0.02
 _GROWTH = 20.0
 

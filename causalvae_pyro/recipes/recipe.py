@@ -41,7 +41,8 @@ _STD = 0.005
 # With noise of the image's own concepts are read less closely.
 _OWN_STD = 0.02
 # Sparsity weight of the change of a pixel at the end of the training, relative to that of a layer's place at the start, and its
-# scale: with a twentieth fields draw splinters around what moves where an effect does not follow its causes (docs/notes.md).
+# scale. A twentieth of this price lets fields draw splinters around what moves where an effect does not follow its causes
+# (docs/notes.md).
 PIXEL_PRICE, PIXEL_SCALE = 1e-3, 0.02
 
 
@@ -99,7 +100,9 @@ class Recipe:
             :class:`~causalvae_pyro.objectives.EffectSparsity` at the start, >= 0. With a backdrop it is that of a likelihood
             as sharp as a grey level (``sharpness``).
         sparsity_weight_growth: Ratio of final to initial sparsity weight, > 0. By default 20 where a label follows from the
-            others and 1 where none does (:func:`~causalvae_pyro.recipes.price.price_growth`), as the run's configuration says.
+            others and 1 where none does, or fewer than 40 images have all labels
+            (:func:`~causalvae_pyro.recipes.price.price_growth`), as the run's configuration says. The price of a scene's fields
+            ends at the same weight whatever the growth.
         refinements: For sprites, scenes and backdrops, see :class:`~causalvae_pyro.guides.IterativeGuide`.
         noise_dim: Dimensions of the image's own noise ``eps_x``: what the labels do not say, such as the handwriting or the
             person. 0 where the labels say everything, as the simulators' do. For ``decoder="conv"`` and ``"scene"``. It is read
@@ -215,7 +218,7 @@ class Recipe:
             chosen, reason = choose_recipe(images, labels, groups=groups, kinds=columns, **given)
             return chosen.build(graph, images, labels, {**(config or {}), "chosen": reason}, kinds=kinds, groups=groups)
         options = asdict(self)
-        if self.sparsity_weight_growth is None and self.decoder in ("sprites", "scene", "backdrop"):
+        if self.sparsity_weight_growth is None and self.decoder in ("sprites", "scene", "backdrop") and not self.noise_dim:
             options["sparsity_weight_growth"] = price_growth(labels)
         config = {"recipe": options, **(config or {})}
         counts = [(kinds or {}).get(name, 0) for name in graph.names]

@@ -673,9 +673,11 @@ def test_no_images(root):
         load(root)
 
 
-def test_no_workers(root):
-    with pytest.raises(ValueError, match="workers: got 0; must be at least 1"):
-        CelebA(root, workers=0)
+def test_workers(root):
+    write(root)
+    assert len(CelebA(root, workers=0, progress=False)) == 20
+    with pytest.raises(ValueError, match="workers: got -1; must be at least 0"):
+        CelebA(root, workers=-1)
 
 
 @pytest.mark.parametrize("crop", [7, 179])

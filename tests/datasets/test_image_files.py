@@ -115,22 +115,25 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypat
                 read()
 
 
-def test_one_image_is_decoded_at_a_time(monkeypatch):
+def test_a_few_images_are_decoded_at_a_time(monkeypatch):
     from concurrent.futures import ThreadPoolExecutor
-    from threading import Lock
+    from threading import Barrier, BoundedSemaphore
 
     from causalvae_pyro.datasets import image_files
 
-    busy, alone, original = Lock(), [], image_files._decode
+    # Two have to meet, or the barrier breaks; of three one would be too many.
+    busy, met, alone, original = BoundedSemaphore(2), Barrier(2, timeout=60), [], image_files._decode
 
     def watched(*arguments):
         alone.append(busy.acquire(blocking=False))
         try:
+            met.wait()
             return original(*arguments)
         finally:
             busy.release()
 
     monkeypatch.setattr(image_files, "_decode", watched)
+    monkeypatch.setattr(image_files, "_DECODERS", BoundedSemaphore(2))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: decode(Image.new("RGB", (200, 200))), range(32)))
     assert alone == [True] * 32

@@ -31,6 +31,20 @@ def test_a_function_leaves_nothing_open_whatever_its_unit():
     assert found[5:12].min() > 0.8
 
 
+def test_long_tails_do_not_hide_a_function():
+    generator = torch.Generator().manual_seed(3)
+    first, second = torch.randn(2, 1000, generator=generator)
+    for cause, child in (
+        (first.mul(1.5).exp(), first + second),
+        (first, (first + second).mul(2).exp()),
+        (first**3, first + second),
+    ):
+        u = torch.stack([cause, second, child], 1)
+        assert undetermined_shares(u)[2] < 0.02
+        u[:, 2] = torch.randn(1000, generator=generator)
+        assert undetermined_shares(u)[2] > 0.9
+
+
 def test_what_cannot_be_told_is_open():
     u = labels()
     assert undetermined_shares(u[:39]).tolist() == [1.0, 1.0, 1.0]
