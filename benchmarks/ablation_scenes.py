@@ -1,9 +1,9 @@
 """What three ingredients of the layers' recipes are worth beyond Pendulum: growing price, grey-level floor, slow geometry.
 
 The decoder alone, the one that the data choose for each kind, on known concepts: no guide and no mechanism hide what it has
-learned. The price is to the likelihood what it is at 64 x 64, which the recipe is for. Scores are CF-scores of the decoder's
-images under interventions on each concept, with the true counterfactual concepts; differences from the recipe are taken seed by
-seed. A cell that is done is kept, so a stopped benchmark goes on where it was.
+learned. After the start the price is to the likelihood what it is at 64 x 64, which the recipe is for. Scores are CF-scores of
+the decoder's images under interventions on each concept, with the true counterfactual concepts; differences from the recipe are
+taken seed by seed. A cell that is done is kept, so a stopped benchmark goes on where it was.
 
 python benchmarks/ablation_scenes.py --out benchmarks/results/ablation_scenes.json
 """
