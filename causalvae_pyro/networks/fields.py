@@ -12,6 +12,9 @@ from causalvae_pyro.networks.shapes import check_at_least
 
 __all__ = ["Fields"]
 
+# What two concepts do together starts with smaller slopes than what one does: see below.
+_SMOOTHER = 0.4
+
 
 class Fields(nn.Module):
     """Fields as large as the image, whose amounts are functions of one concept or of a pair.
@@ -25,6 +28,10 @@ class Fields(nn.Module):
     to a pixel depends on no more than one other concept at a time, so that it carries over to combinations that no training image
     shows. Convolutions have to learn that, and take several times as long.
 
+    Images show the pairs of a cause and its effect along a curve, and interventions leave it. How a network goes on from there is
+    a matter of how it starts: where two different concepts act together, its slopes start at 0.4 of their usual size, so that
+    what it does beside the product is smooth (docs/notes.md). Noise varies by itself, so that all its pairs are seen.
+
     It draws what brightens, tints, glows, fades, bends and opens where it is. What travels would need a field for each place.
 
     Args:
@@ -34,6 +41,7 @@ class Fields(nn.Module):
         fields: Of each concept, beside its linear ones, >= 0.
         pair_fields: Of each pair, beside those of the products, >= 0.
         hidden: Width of the small networks, >= 1.
+        noise: How many of the concepts, the last ones, are noise that is independent of all others, 0 to ``n``.
 
     Source: smoothing spline analysis of variance, Wahba 1990; additive decoders, Lachapelle et al. 2023.
     """
@@ -50,16 +58,22 @@ class Fields(nn.Module):
         fields: int = 24,
         pair_fields: int = 8,
         hidden: int = 32,
+        noise: int = 0,
     ) -> None:
         super().__init__()
-        check_at_least(0, fields=fields, pair_fields=pair_fields)
+        check_at_least(0, fields=fields, pair_fields=pair_fields, noise=noise)
         check_at_least(1, hidden=hidden)
+        if noise > num_concepts:
+            raise ValueError(f"noise: got {noise}; must be at most num_concepts, {num_concepts}")
         self.image_shape = tuple(image_shape)
         first, second = torch.tril_indices(num_concepts, num_concepts)
         for name, index in (("first", first), ("second", second)):
             self.register_buffer(name, index, persistent=False)
         self.of_one = _Amounts(num_concepts, dim, fields, hidden)
         self.of_two = _Amounts(len(first), 2 * dim, pair_fields, hidden)
+        together = (first != second) & (first < num_concepts - noise)
+        with torch.no_grad():
+            self.of_two.into[together] *= _SMOOTHER
         count = num_concepts * (dim + fields) + len(first) * (dim + pair_fields)
         self.pictures = nn.Parameter(torch.zeros(count, math.prod(self.image_shape)))
 

@@ -74,7 +74,8 @@ class SceneDecoder(SpriteDecoder):
         if noise_dim % dim:
             raise ValueError(f"noise_dim: got {noise_dim}; must be a multiple of dim, {dim}")
         super().__init__(image_shape, num_concepts, dim, noise_dim=noise_dim, sprites=sprites, canvas=canvas, hidden=hidden)
-        self.fields = Fields(self.image_shape, num_concepts + noise_dim // dim, dim, fields=fields, pair_fields=pair_fields)
+        own = noise_dim // dim
+        self.fields = Fields(self.image_shape, num_concepts + own, dim, fields=fields, pair_fields=pair_fields, noise=own)
         self.slides_of_concepts = AdditiveEffects(sprites, num_concepts, dim, hidden, 2) if slides else None
         self.slide = nn.Parameter(torch.zeros(sprites, 1, 2)) if slides else None
         self.tints_of_concepts = AdditiveEffects(sprites, num_concepts, dim, hidden, self.image_shape[0] + 1)

@@ -37,10 +37,40 @@ def test_fields_start_dark():
     assert torch.equal(Fields((1, 4, 4), 2)(torch.randn(5, 2, 1)), torch.zeros(5, 1, 4, 4))
 
 
-@pytest.mark.parametrize("argument", ["fields", "pair_fields", "hidden"])
+def test_an_effect_is_carried_off_the_curve_along_which_it_is_seen():
+    """A lamp before a sky whose light it follows, learned along that curve: better told away from it with smooth pairs."""
+    torch.manual_seed(0)
+    day = 3 * torch.rand(400) - 1.5
+    lamp = -0.8 * day + 0.3 * torch.randn(400)
+
+    def picture(day, lamp):
+        glow = (0.5 + 0.25 * lamp).clamp(0, 1)[:, None] * torch.linspace(0.3, 1, 4)
+        sky = (0.4 + 0.2 * day)[:, None]
+        return (sky + glow * (0.95 - sky)).clamp(0.02, 0.98)[:, None, None, :]
+
+    def error(noise):
+        torch.manual_seed(0)
+        net = Fields((1, 1, 4), 2, noise=noise)
+        z, x = torch.stack([day, lamp], 1)[..., None], picture(day, lamp)
+        adam = torch.optim.Adam(net.parameters(), lr=5e-3)
+        for _ in range(400):
+            adam.zero_grad()
+            (net(z).sigmoid() - x).square().mean().backward()
+            adam.step()
+        with torch.no_grad():
+            assert (net(z).sigmoid() - x).square().mean() < 1e-4
+            free = lamp[torch.randperm(400, generator=torch.Generator().manual_seed(1))]
+            return (net(torch.stack([day, free], 1)[..., None]).sigmoid() - picture(day, free)).square().mean().item()
+
+    assert error(0) < 0.7 * error(2)
+
+
+@pytest.mark.parametrize("argument", ["fields", "pair_fields", "hidden", "noise"])
 def test_fields_refuse_what_cannot_be(argument):
     with pytest.raises(ValueError, match=f"^{argument}: got -1; must be at least [01]$"):
         Fields((1, 4, 4), 2, **{argument: -1})
+    with pytest.raises(ValueError, match="^noise: got 3; must be at most num_concepts, 2$"):
+        Fields((1, 4, 4), 2, noise=3)
 
 
 def test_a_fresh_scene_draws_what_sprites_draw():
