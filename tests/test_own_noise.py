@@ -97,6 +97,14 @@ def test_the_data_choose_noise_in_one_vector():
     assert choose_recipe(many, labels, mirror=False, views=())[0].decoder == "hierarchical"
 
 
+@pytest.mark.parametrize(("count", "decoder"), [(8, "scene"), (9, "hierarchical")])
+def test_noise_in_one_vector_beside_so_many_labels(count, decoder):
+    images, labels, _ = tinted()
+    labels = torch.cat([labels, torch.randn(len(labels), count - 2, generator=torch.Generator().manual_seed(1))], 1)
+    # Nothing is tried with one candidate.
+    assert choose_recipe(images, labels, candidates=["scene"], mirror=False, views=())[0].decoder == decoder
+
+
 def test_the_own_noise_is_kept_and_the_concepts_are_set(tmp_path):
     """A short training: under do the image keeps its own pattern, better than the mean image of the new labels has it."""
     images, labels, _ = tinted(600)
