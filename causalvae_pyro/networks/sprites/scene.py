@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from causalvae_pyro.networks.fields import Fields
-from causalvae_pyro.networks.sprites.decoder import _GAIN, SpriteDecoder
+from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
 from causalvae_pyro.networks.sprites.effects import AdditiveEffects
+from causalvae_pyro.networks.sprites.layers import GAIN
 from causalvae_pyro.networks.sprites.orbits import find_orbit
 from causalvae_pyro.networks.sprites.poses import blur, find_poses
 
@@ -98,7 +99,7 @@ class SceneDecoder(SpriteDecoder):
         Noise counts as more concepts, drawn from its prior. In units of the pixels' range; see :meth:`Fields.sizes`.
         :class:`~causalvae_pyro.objectives.EffectSparsity` penalises it.
         """
-        bright = (self.background.detach() * _GAIN).sigmoid().flatten()
+        bright = (self.background.detach() * GAIN).sigmoid().flatten()
         return self.fields.sizes(self._with_noise(z, torch.randn(len(z), self.noise_dim).to(z))) * (bright * (1 - bright)).clamp(
             min=_SLOPE
         )

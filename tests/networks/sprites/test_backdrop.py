@@ -28,8 +28,8 @@ from causalvae_pyro.networks import (
     SpriteDecoder,
 )
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE
-from causalvae_pyro.networks.sprites.decoder import _GAIN
 from causalvae_pyro.networks.sprites.inpainting import fill_in
+from causalvae_pyro.networks.sprites.layers import GAIN
 from causalvae_pyro.training.optimizers import parameter_groups
 from tests.builders import jitter, raises
 from tests.networks.sprites.scenes import before_backgrounds
@@ -56,7 +56,7 @@ def test_layers_over_what_the_noise_draws(scene):
     own = decoder.scene
     for k in range(4):
         with torch.no_grad():
-            own.background.copy_(decoder.backdrop(z[k], noise[k]) / _GAIN)
+            own.background.copy_(decoder.backdrop(z[k], noise[k]) / GAIN)
         assert_close(image[k], own(z[k]), rtol=1e-4, atol=1e-4)
 
 
@@ -64,7 +64,7 @@ def test_the_backdrop_is_the_image_where_no_layer_is():
     decoder = make()
     with torch.no_grad():
         decoder.scene.frame.zero_()
-        decoder.scene.opacity.fill_(OUTSIDE / _GAIN)
+        decoder.scene.opacity.fill_(OUTSIDE / GAIN)
     z, noise = torch.randn(4, N, 1), torch.randn(4, decoder.noise_dim)
     assert_close(decoder(z, noise).sigmoid(), decoder.backdrop(z, noise).sigmoid(), rtol=0, atol=1e-3)
 
@@ -89,7 +89,7 @@ def test_a_scene_is_drawn_over_a_background_that_is_given():
     image = scene.draw(z, noise, background=background)
     assert image.shape == (4, 5, *SHAPE)
     with torch.no_grad():
-        scene.background.copy_(background[2, 0] / _GAIN)
+        scene.background.copy_(background[2, 0] / GAIN)
     assert_close(image[2], scene(z, noise), rtol=1e-4, atol=1e-4)
     # One background for all.
     assert_close(scene.draw(z, noise, background=background[2, 0]), image[2], rtol=1e-4, atol=1e-4)
@@ -207,8 +207,8 @@ def placed():
         for p in decoder.scene.effects_of_concepts.parameters():
             p.zero_()
         decoder.scene.frame.zero_()
-        decoder.scene.opacity[0].fill_(8 / _GAIN)
-        decoder.scene.opacity[1].fill_(OUTSIDE / _GAIN)
+        decoder.scene.opacity[0].fill_(8 / GAIN)
+        decoder.scene.opacity[1].fill_(OUTSIDE / GAIN)
         decoder.scene.base.zero_()
         decoder.scene.effects_of_concepts.linear[0, 0, 0, 0] = 0.5
         decoder.scene.size.fill_(0.3)

@@ -19,7 +19,7 @@ from causalvae_pyro import (
     save,
 )
 from causalvae_pyro.networks import SpriteDecoder
-from causalvae_pyro.networks.sprites.decoder import _GAIN
+from causalvae_pyro.networks.sprites.layers import GAIN
 from tests.builders import make_pair
 
 LEADS = [(), (5,), (2, 3)]
@@ -36,8 +36,8 @@ def randomised(decoder, scale=1.0):
     """Random sprites anywhere, and effects with their networks."""
     with torch.no_grad():
         for part in (decoder.opacity, decoder.texture, decoder.colour, decoder.background, decoder.frame):
-            part.copy_(2 * torch.randn_like(part) / _GAIN)
-        decoder.level.copy_(torch.randn_like(decoder.level) / _GAIN)
+            part.copy_(2 * torch.randn_like(part) / GAIN)
+        decoder.level.copy_(torch.randn_like(decoder.level) / GAIN)
         decoder.base.copy_(0.2 * torch.randn_like(decoder.base))
         decoder.size.copy_(0.5 + 0.5 * torch.rand_like(decoder.size))
         for part in (decoder.effects_of_concepts, decoder.effects_of_noise):
@@ -51,7 +51,7 @@ def one_sprite(shape=(3, 16, 16), canvas=8, num_concepts=1):
     """In float64, of size 1 in the middle of a flat background, and moved by no concept so far."""
     decoder = randomised(SpriteDecoder(shape, num_concepts, sprites=1, canvas=canvas).double(), 0.0)
     with torch.no_grad():
-        decoder.background.copy_(torch.linspace(-1, 1, shape[0])[:, None, None].expand(shape) / _GAIN)
+        decoder.background.copy_(torch.linspace(-1, 1, shape[0])[:, None, None].expand(shape) / GAIN)
         decoder.base.zero_()
         decoder.frame.zero_()
         decoder.size.fill_(1.0)
@@ -170,7 +170,7 @@ def slopes(opacity):
 def stretched(decoder, fx, fy):
     """The sprite in the middle, one of its pixels on ``fy x fx`` of the image's, by torch's own interpolation."""
     _, height, width = decoder.image_shape
-    opacity, colour = decoder.opacity * _GAIN, (decoder.texture + decoder.colour[..., None, None]) * _GAIN
+    opacity, colour = decoder.opacity * GAIN, (decoder.texture + decoder.colour[..., None, None]) * GAIN
     layers = torch.cat([slopes(opacity[:, 0]), colour, opacity], 1).detach()
     margin = 8
     pad = torch.zeros(1, layers.shape[1], *(side + 2 * margin for side in layers.shape[2:]), dtype=layers.dtype)
@@ -181,9 +181,9 @@ def stretched(decoder, fx, fy):
     big = big[:, top : top + height, left : left + width]
     # Twice is its usual size. What is not on its level keeps its distance from it in pixels.
     usual, here = ((big[0] * a).square() + (big[1] * b).square() for a, b in ((1, 1), (2 / fx, 2 / fy)))
-    level = decoder.level.item() * _GAIN
+    level = decoder.level.item() * GAIN
     weight = (level + (big[-1] - level) * ((usual + 100) / (here + 100)).sqrt()).sigmoid()
-    return weight * big[2:-1].sigmoid() + (1 - weight) * (decoder.background.detach() * _GAIN).sigmoid()
+    return weight * big[2:-1].sigmoid() + (1 - weight) * (decoder.background.detach() * GAIN).sigmoid()
 
 
 @pytest.mark.parametrize(("fx", "fy"), [(1, 1), (2, 2), (4, 4), (4, 2), (1, 4)])
@@ -225,8 +225,8 @@ def test_layers_meet_in_a_softmax():
         for parameter in decoder.parameters():
             parameter.zero_()
         for k in range(2):
-            decoder.colour[k] = math.log(colours[k] / (1 - colours[k])) / _GAIN
-            decoder.opacity[k] = opacities[k] / _GAIN
+            decoder.colour[k] = math.log(colours[k] / (1 - colours[k])) / GAIN
+            decoder.opacity[k] = opacities[k] / GAIN
     weights = [math.exp(a) for a in (0, *opacities)]
     # The background is grey. Where size is 1 and change is 0, a sprite covers the image.
     expected = sum(w * c for w, c in zip(weights, (0.5, *colours), strict=True)) / sum(weights)
@@ -237,9 +237,9 @@ def test_the_background_can_hide_what_moves():
     decoder = one_sprite()
     seen = draw(decoder, 0.0)
     with torch.no_grad():
-        decoder.frame[:, :, 10:] = 50 / _GAIN
-        decoder.frame[:, :, :3] = -50 / _GAIN
-    framed, background = draw(decoder, 0.0), (decoder.background.detach() * _GAIN).sigmoid()
+        decoder.frame[:, :, 10:] = 50 / GAIN
+        decoder.frame[:, :, :3] = -50 / GAIN
+    framed, background = draw(decoder, 0.0), (decoder.background.detach() * GAIN).sigmoid()
     assert_close(framed[:, :, 10:], background[:, :, 10:])
     assert_close(framed[:, :, 3:10], seen[:, :, 3:10])
     assert (framed[:, :, :3] - background[:, :, :3]).abs().max() > (seen - background)[:, :, :3].abs().max()
@@ -261,7 +261,7 @@ def test_it_learns_the_edge_of_the_picture():
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    frame = decoder.frame.detach()[0, 6:10] * _GAIN
+    frame = decoder.frame.detach()[0, 6:10] * GAIN
     assert frame[:, side - margin : side - margin + 3].mean() > 1
     assert frame[:, 2 : side - margin - 1].mean() < 0.5
 
@@ -311,8 +311,8 @@ def pixel(decoder, placements, row, column):
     colours, height, width = decoder.image_shape
     px, py = (2 * column + 1) / width - 1, (2 * row + 1) / height - 1
     weights, shades = (
-        [math.exp(_GAIN * decoder.frame[0, row, column].item())],
-        [[logistic(_GAIN * b[row][column]) for b in decoder.background.tolist()]],
+        [math.exp(GAIN * decoder.frame[0, row, column].item())],
+        [[logistic(GAIN * b[row][column]) for b in decoder.background.tolist()]],
     )
     for k, (tx, ty, dx, dy, turn, shear) in enumerate(placements):
         sx, sy = (
@@ -322,14 +322,14 @@ def pixel(decoder, placements, row, column):
         ox, oy = px - tx, py - ty
         bx, by = math.cos(turn) * ox + math.sin(turn) * oy, math.cos(turn) * oy - math.sin(turn) * ox
         qx, qy = bx / sx + shear * by, by / sy
-        opacity = sampled((_GAIN * decoder.opacity[k, 0]).tolist(), qx, qy, OUTSIDE)
-        gx, gy = (sampled(part.tolist(), qx, qy, 0.0) for part in slopes(_GAIN * decoder.opacity[k, 0]))
+        opacity = sampled((GAIN * decoder.opacity[k, 0]).tolist(), qx, qy, OUTSIDE)
+        gx, gy = (sampled(part.tolist(), qx, qy, 0.0) for part in slopes(GAIN * decoder.opacity[k, 0]))
         usual = math.hypot(gx / decoder.size[k, 0, 0].item(), gy / decoder.size[k, 0, 1].item())
         # By the chain rule from the canvas to the picture. Turning back does not change its length.
         here = math.hypot(gx / sx, gx * shear + gy / sy)
-        level = _GAIN * decoder.level[k].item()
+        level = GAIN * decoder.level[k].item()
         opacity = level + (opacity - level) * math.sqrt((usual**2 + 100) / (here**2 + 100))
-        canvas = _GAIN * (decoder.texture[k] + decoder.colour[k, :, None, None])
+        canvas = GAIN * (decoder.texture[k] + decoder.colour[k, :, None, None])
         weights.append(math.exp(opacity))
         shades.append([logistic(sampled(channel.tolist(), qx, qy, 0.0)) for channel in canvas])
     return [sum(w * s[c] for w, s in zip(weights, shades, strict=True)) / sum(weights) for c in range(colours)]
@@ -443,7 +443,7 @@ def scenes(count=120, side=32, half=3, row=-0.25):
 
 def invisible(decoder):
     with torch.no_grad():
-        decoder.opacity.fill_(-100 / _GAIN)
+        decoder.opacity.fill_(-100 / GAIN)
     return decoder
 
 
@@ -464,7 +464,7 @@ def test_a_sprite_starts_where_something_moves():
     half, side = 4, 32
     images, centres = scenes(300, side, half)
     decoder = SpriteDecoder.from_images(images, 2, sprites=1, canvas=16)
-    assert_close((_GAIN * decoder.colour[0]).sigmoid(), SHADE, rtol=0, atol=0.02)
+    assert_close((GAIN * decoder.colour[0]).sigmoid(), SHADE, rtol=0, atol=0.02)
     assert decoder.base[0, 0, X].item() == pytest.approx(centres.mean().item(), abs=0.05)
     assert decoder.base[0, 0, Y].item() == pytest.approx(-0.25, abs=0.01)
     assert (decoder.base[0, 0, WIDTH:] == 0).all()
@@ -486,7 +486,7 @@ def test_every_moving_part_gets_a_sprite():
             image[:, row : row + 3, column : column + 3] = colour[:, None, None]
     decoder = SpriteDecoder.from_images(images, 2, sprites=2, canvas=4)
     order = decoder.base[:, 0, X].argsort()
-    assert_close((_GAIN * decoder.colour[order]).sigmoid(), torch.stack([left, right]), rtol=0, atol=0.02)
+    assert_close((GAIN * decoder.colour[order]).sigmoid(), torch.stack([left, right]), rtol=0, atol=0.02)
     assert decoder.base[order, 0, X].tolist() == pytest.approx([-0.56, 0.44], abs=0.1)
     assert decoder.base[order, 0, Y].tolist() == pytest.approx([-0.31, 0.44], abs=0.03)
 
@@ -619,11 +619,11 @@ def test_edges_stay_sharp_and_lines_as_wide(level):
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.zero_()
-        decoder.colour.fill_(10 / _GAIN)
-        decoder.background.fill_(-10 / _GAIN)
+        decoder.colour.fill_(10 / GAIN)
+        decoder.background.fill_(-10 / GAIN)
         # Twelve logits at its middle or, for a line, four.
-        decoder.opacity[:] = ((level or 12) - 60 * away.abs()).clamp(min=OUTSIDE + 1) / _GAIN
-        decoder.level.fill_(level / _GAIN)
+        decoder.opacity[:] = ((level or 12) - 60 * away.abs()).clamp(min=OUTSIDE + 1) / GAIN
+        decoder.level.fill_(level / GAIN)
         decoder.size.fill_(0.25)
         decoder.base[..., HEIGHT] = 10.0
     effect(decoder, 0, WIDTH, 1.0)

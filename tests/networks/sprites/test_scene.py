@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from causalvae_pyro import CausalGraph, load, reconstruct, save
 from causalvae_pyro.checkpoints import Run
 from causalvae_pyro.networks import Fields, SceneDecoder, SpriteDecoder
-from causalvae_pyro.networks.sprites.decoder import _GAIN
+from causalvae_pyro.networks.sprites.layers import GAIN
 from tests.builders import make_pair
 
 
@@ -87,8 +87,8 @@ def test_tints_are_in_logits_on_the_canvas():
     """One opaque sprite in the middle of a black picture gets brighter, and then vanishes; around it nothing changes."""
     scene = SceneDecoder((1, 16, 16), 2, sprites=1, canvas=8, hidden=4)
     with torch.no_grad():
-        scene.background.fill_(-6 / _GAIN)
-        scene.opacity.fill_(6 / _GAIN)
+        scene.background.fill_(-6 / GAIN)
+        scene.opacity.fill_(6 / GAIN)
         scene.size.fill_(0.5)
         scene.tints_of_concepts.linear.zero_()
         scene.tints_of_concepts.linear[0, 0, 0, 0] = 1.0
@@ -108,7 +108,7 @@ def test_tints_are_in_logits_on_the_canvas():
 def test_no_layer_at_all():
     scene = moved(SceneDecoder((3, 5, 6), 2, 2, sprites=0))
     z = torch.randn(4, 2, 2)
-    assert_close(scene(z), _GAIN * scene.background + scene.fields(z))
+    assert_close(scene(z), GAIN * scene.background + scene.fields(z))
     assert scene(z.expand(3, 4, 2, 2)).shape == (3, 4, 3, 5, 6)
     assert scene.effect_sizes(z).shape == (0, 2, 10)
     with pytest.raises(ValueError, match="^sprites: got -1; must be at least 0$"):
