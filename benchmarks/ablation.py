@@ -21,7 +21,8 @@ from causalvae_pyro import CausalELBO, ConvDecoder, fit
 from causalvae_pyro.datasets import Pendulum
 from causalvae_pyro.evaluation.evaluate import evaluate
 from causalvae_pyro.metrics import Predictor, seeds_interval
-from causalvae_pyro.networks import SpriteDecoder, layers
+from causalvae_pyro.networks import SpriteDecoder
+from causalvae_pyro.networks.sprites import compositing
 from causalvae_pyro.objectives import EffectSparsity, LabelFit, PredictorConsistency, SleepPhase
 from causalvae_pyro.recipes import Recipe
 from causalvae_pyro.training import resolve_device
@@ -114,7 +115,7 @@ def run(variant: str, seed: int, epochs: int, size: int, limit: int, device: str
     elif variant == "no_frame":
         model.decoder.frame.requires_grad_(False)
     # So steep a reference that no slope differs from it.
-    layers._FLAT = 1e9 if variant == "stretched_edges" else 10.0
+    compositing._FLAT = 1e9 if variant == "stretched_edges" else 10.0
     if variant == "no_floor":
         model.likelihood.min_scale = 1e-3
     terms = [LabelFit()]

@@ -22,12 +22,14 @@ from random_models import random_graph
 from torch import Tensor, nn
 
 import causalvae_pyro as cv
+from causalvae_pyro.objectives import LabelFit
+from causalvae_pyro.scm import AdditiveNoiseSCM, AffineFlowSCM, LinearSCM, SplineFlowSCM
 
 LAYERS = {
-    "linear": cv.LinearSCM,
-    "additive noise": cv.AdditiveNoiseSCM,
-    "affine flow": cv.AffineFlowSCM,
-    "spline flow": cv.SplineFlowSCM,
+    "linear": LinearSCM,
+    "additive noise": AdditiveNoiseSCM,
+    "affine flow": AffineFlowSCM,
+    "spline flow": SplineFlowSCM,
 }
 STEP_SIZES = (4, 10, 40, 100)
 
@@ -112,11 +114,11 @@ def stepper(n: int, batch_size: int):
     """One training step of the default networks on random images and labels of ``n`` concepts."""
     torch.manual_seed(0)
     images, labels = torch.rand(batch_size, 3, 64, 64), torch.randn(batch_size, n)
-    scm = cv.AdditiveNoiseSCM(graph(n), 2, learn_noise=True)
+    scm = AdditiveNoiseSCM(graph(n), 2, learn_noise=True)
     decoder = cv.ConvDecoder.from_images((255 * images).to(torch.uint8), n, 2)
     model = cv.CausalVAE(scm, cv.FixedPrior.from_labels(labels, 2, std=0.005), decoder, cv.GaussianLikelihood(learn_scale=True))
     guide = cv.AmortizedGuide(cv.ConvEncoder((3, 64, 64)), scm, init_scale=0.005)
-    objective = cv.CausalELBO(terms=[cv.LabelFit()])
+    objective = cv.CausalELBO(terms=[LabelFit()])
     parameters = [*model.parameters(), *guide.parameters()]
     optimizer = torch.optim.Adam(parameters, fused=True)
 

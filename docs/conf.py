@@ -99,8 +99,14 @@ def write_api_pages() -> None:
                 keys = f", with the keys {', '.join(f'``{key}``' for key in value)}" if isinstance(value, dict) else ""
                 page += [f".. py:data:: {name}", "", f"   A ``{type(value).__name__}``{keys}.", ""]
                 continue
-            page += [f".. auto{kind}:: {name}", *(["   :members:", "   :show-inheritance:"] if kind == "class" else []), ""]
+            options = ["   :members:", *_inherited(value), "   :show-inheritance:"] if kind == "class" else []
+            page += [f".. auto{kind}:: {name}", *options, ""]
         _write(folder / f"{package}.md", "\n".join([*page, "```", ""]))
+
+
+def _inherited(value: type) -> list[str]:
+    """Members of a public base that has no entry of its own are shown with the class."""
+    return ["   :inherited-members: _Decoder"] if value.__bases__[0].__name__ == "LayersDecoder" else []
 
 
 _FOLDER = re.compile(r"\[([^\]]+)\]\((?:examples|\.\./benchmarks/results/table1)/?\)")

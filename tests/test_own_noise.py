@@ -97,6 +97,13 @@ def test_the_data_choose_noise_in_one_vector():
     assert choose_recipe(many, labels, mirror=False, views=())[0].decoder == "hierarchical"
 
 
+@pytest.mark.parametrize(("share", "decoder"), [(0.84, "scene"), (0.77, "hierarchical")])
+def test_a_flower_has_it_and_photographs_of_faces_have_not(share, decoder, monkeypatch):
+    monkeypatch.setattr("causalvae_pyro.recipes.choice.linear_noise_share", lambda images, labels, directions: share)
+    images, labels, _ = tinted()
+    assert choose_recipe(images, labels, candidates=["scene"], mirror=False, views=())[0].decoder == decoder
+
+
 @pytest.mark.parametrize(("count", "decoder"), [(8, "scene"), (9, "hierarchical")])
 def test_noise_in_one_vector_beside_so_many_labels(count, decoder):
     images, labels, _ = tinted()

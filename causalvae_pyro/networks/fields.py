@@ -12,7 +12,7 @@ from causalvae_pyro.networks.shapes import check_at_least
 
 __all__ = ["Fields"]
 
-# What two concepts do together starts with smaller slopes than what one does: see below.
+# Input weights of pairs at the start, relative to those of single concepts: see the class.
 _SMOOTHER = 0.4
 
 
@@ -28,9 +28,10 @@ class Fields(nn.Module):
     to a pixel depends on no more than one other concept at a time, so that it carries over to combinations that no training image
     shows. Convolutions have to learn that, and take several times as long.
 
-    Images show the pairs of a cause and its effect along a curve, and interventions leave it. How a network goes on from there is
-    a matter of how it starts: where two different concepts act together, its slopes start at 0.4 of their usual size, so that
-    what it does beside the product is smooth (docs/notes.md). Noise varies by itself, so that all its pairs are seen.
+    Where one concept follows another, images show only those pairs of values that lie near a curve, and interventions leave it.
+    What a network says there depends on how it starts. So for pairs of two different concepts its input weights start at 0.4 of
+    their usual size: what it adds to the product is smooth (docs/notes.md). Noise is independent of the concepts; its pairs are
+    all seen, and start as usual.
 
     It draws what brightens, tints, glows, fades, bends and opens where it is. What travels would need a field for each place.
 
@@ -41,7 +42,7 @@ class Fields(nn.Module):
         fields: Of each concept, beside its linear ones, >= 0.
         pair_fields: Of each pair, beside those of the products, >= 0.
         hidden: Width of the small networks, >= 1.
-        noise: How many of the concepts, the last ones, are noise that is independent of all others, 0 to ``n``.
+        noise: How many of the concepts, the last ones, are independent noise, 0 to ``n``. Pairs with these start as usual.
 
     Source: smoothing spline analysis of variance, Wahba 1990; additive decoders, Lachapelle et al. 2023.
     """
@@ -71,6 +72,7 @@ class Fields(nn.Module):
             self.register_buffer(name, index, persistent=False)
         self.of_one = _Amounts(num_concepts, dim, fields, hidden)
         self.of_two = _Amounts(len(first), 2 * dim, pair_fields, hidden)
+        # ``first`` is the later of the two.
         together = (first != second) & (first < num_concepts - noise)
         with torch.no_grad():
             self.of_two.into[together] *= _SMOOTHER

@@ -1,6 +1,7 @@
 """Parts of the benchmarks that can be wrong without a run that takes hours."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -15,6 +16,11 @@ def _benchmarks_are_importable():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     yield
     sys.path.remove(str(ROOT / "benchmarks"))
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "benchmarks").glob("*.py")))
+def test_every_script_finds_what_it_imports(script):
+    runpy.run_path(str(ROOT / "benchmarks" / script), run_name="imported")
 
 
 def test_time_until_several_scores_are_reached_together():

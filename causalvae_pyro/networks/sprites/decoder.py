@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from causalvae_pyro.networks.sprites.base import GAIN, LayersDecoder
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE, Layers, Sprites, composite, render_layers, shares
-from causalvae_pyro.networks.sprites.layers import GAIN, LayersDecoder
 
 __all__ = ["SpriteDecoder"]
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from causalvae_pyro.networks.fields import Fields
+from causalvae_pyro.networks.sprites.base import GAIN
 from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
 from causalvae_pyro.networks.sprites.effects import AdditiveEffects
-from causalvae_pyro.networks.sprites.layers import GAIN
 from causalvae_pyro.networks.sprites.orbits import find_orbit
 from causalvae_pyro.networks.sprites.poses import blur, find_poses
 

@@ -27,9 +27,9 @@ from causalvae_pyro.networks import (
     SceneDecoder,
     SpriteDecoder,
 )
+from causalvae_pyro.networks.sprites.base import GAIN
 from causalvae_pyro.networks.sprites.compositing import OUTSIDE
 from causalvae_pyro.networks.sprites.inpainting import fill_in
-from causalvae_pyro.networks.sprites.layers import GAIN
 from causalvae_pyro.training.optimizers import parameter_groups
 from tests.builders import jitter, raises
 from tests.networks.sprites.scenes import before_backgrounds

@@ -19,7 +19,7 @@ from causalvae_pyro import (
     save,
 )
 from causalvae_pyro.networks import SpriteDecoder
-from causalvae_pyro.networks.sprites.layers import GAIN
+from causalvae_pyro.networks.sprites.base import GAIN
 from tests.builders import make_pair
 
 LEADS = [(), (5,), (2, 3)]

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from causalvae_pyro import CausalGraph, load, reconstruct, save
 from causalvae_pyro.checkpoints import Run
 from causalvae_pyro.networks import Fields, SceneDecoder, SpriteDecoder
-from causalvae_pyro.networks.sprites.layers import GAIN
+from causalvae_pyro.networks.sprites.base import GAIN
 from tests.builders import make_pair
 
 
@@ -53,7 +53,7 @@ def test_an_effect_is_carried_off_the_curve_along_which_it_is_seen():
         net = Fields((1, 1, 4), 2, noise=noise)
         z, x = torch.stack([day, lamp], 1)[..., None], picture(day, lamp)
         adam = torch.optim.Adam(net.parameters(), lr=5e-3)
-        for _ in range(400):
+        for _ in range(250):
             adam.zero_grad()
             (net(z).sigmoid() - x).square().mean().backward()
             adam.step()
@@ -69,8 +69,28 @@ def test_an_effect_is_carried_off_the_curve_along_which_it_is_seen():
 def test_fields_refuse_what_cannot_be(argument):
     with pytest.raises(ValueError, match=f"^{argument}: got -1; must be at least [01]$"):
         Fields((1, 4, 4), 2, **{argument: -1})
+
+
+def test_fields_refuse_more_noise_than_concepts():
     with pytest.raises(ValueError, match="^noise: got 3; must be at most num_concepts, 2$"):
         Fields((1, 4, 4), 2, noise=3)
+
+
+def test_only_pairs_of_two_concepts_start_smooth():
+    """Not those of a concept with itself, nor those with noise."""
+
+    def inputs(make):
+        torch.manual_seed(0)
+        return make().of_two.into
+
+    usual = inputs(lambda: Fields((1, 2, 2), 3, noise=3))
+    pairs = torch.tensor([1, 0.4, 1, 1, 1, 1])[:, None, None]
+    assert torch.equal(inputs(lambda: Fields((1, 2, 2), 3, noise=1)), usual * pairs)
+    # So does a scene's noise, the last of its fields' concepts.
+    torch.manual_seed(0)
+    scene = SceneDecoder((1, 2, 2), 2, noise_dim=2, sprites=0)
+    small = scene.fields.of_two.into.abs().mean((1, 2)) < 0.6
+    assert small.nonzero().flatten().tolist() == [1]
 
 
 def test_a_fresh_scene_draws_what_sprites_draw():

@@ -34,7 +34,10 @@ _PER_LAYER = frozenset(
 
 
 class LayersDecoder(_Decoder):
-    """The parameters of layers and of their effects, without how they are drawn: see its subclass :class:`SpriteDecoder`."""
+    """Base of :class:`SpriteDecoder`: the layers' parameters and how they start. Subclasses draw them, in ``forward``.
+
+    For the arguments see :class:`SpriteDecoder`.
+    """
 
     def __init__(
         self,
@@ -143,7 +146,7 @@ class LayersDecoder(_Decoder):
 
         Args:
             start: Of images of this shape; without ``sprites`` there is a layer for each of its parts.
-            image_shape: See the class, as for all not below.
+            image_shape: See :class:`SpriteDecoder`, as for all not below.
             num_concepts: Number of concepts ``n``.
             dim: Dimensions of each concept.
             concepts: See :meth:`initialise`.
