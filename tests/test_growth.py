@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from causalvae_pyro.networks import SceneDecoder, SpriteDecoder
 from causalvae_pyro.recipes import Recipe, growth
@@ -129,6 +130,15 @@ def test_few_known_concepts_train_nothing():
     started = SceneDecoder.started(images, 2, concepts=z, slides=True)[0]
     assert decoder.steps_at_start == 0
     assert all(torch.equal(a, b) for a, b in zip(decoder.state_dict().values(), started.state_dict().values(), strict=True))
+
+
+def test_noise_has_displacements_and_no_layers():
+    images, z, _ = bead_on_an_arm(60)
+    decoder = grow_scene(images, 2, noise_dim=2)
+    assert (decoder.sprites, decoder.noise_dim) == (0, 2)
+    # From the mean image, for concepts and noise alike.
+    assert_close(decoder(z, torch.randn(60, 2)).sigmoid(), images.mean(0).expand_as(images), atol=0.02, rtol=0)
+    assert decoder.displacement.displacements(torch.randn(5, 4, 1)).shape == (5, *images.shape[2:], 2)
 
 
 def test_missing_labels_do_not_count():

@@ -10,6 +10,7 @@ from causalvae_pyro.networks.bilinear import BilinearDecoder
 from causalvae_pyro.networks.brightness import BrightnessDecoder
 from causalvae_pyro.networks.critics import LabelPredictor, ProjectionDiscriminator
 from causalvae_pyro.networks.decoders import ConvDecoder, FiLMDecoder, MLPDecoder
+from causalvae_pyro.networks.displacement import Displacement
 from causalvae_pyro.networks.encoders import AugmentedEncoder, Backbone, ConvEncoder, MLPEncoder, PooledEncoder, SpatialEncoder
 from causalvae_pyro.networks.evidence import EvidenceEncoder
 from causalvae_pyro.networks.fields import Fields
@@ -25,6 +26,7 @@ __all__ = [
     "BrightnessDecoder",
     "ConvDecoder",
     "ConvEncoder",
+    "Displacement",
     "EvidenceEncoder",
     "FeaturePyramid",
     "FiLMDecoder",

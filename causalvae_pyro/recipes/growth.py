@@ -56,14 +56,14 @@ def grow_scene(
             first, nothing is trained.
         weight: Of :class:`~causalvae_pyro.objectives.EffectSparsity`.
         noise_dim: Of the decoder. With noise there are no layers: what differs from image to image for reasons that no concept
-            knows cannot be told from what concepts move. Fields start before the mean image then.
+            knows cannot be told from what concepts move. Fields and displacements start before the mean image then.
 
     Raises:
         ValueError: If an argument has a shape that does not fit, or ``noise_dim`` is no multiple of ``dim``.
     """
     check_images(images, "images")
     if noise_dim:
-        decoder = SceneDecoder(tuple(images.shape[1:]), num_concepts, dim, noise_dim=noise_dim, sprites=0)
+        decoder = SceneDecoder(tuple(images.shape[1:]), num_concepts, dim, noise_dim=noise_dim, sprites=0, displaces=True)
         some = images[:: max(1, len(images) // _SOME)]
         decoder.begin(Start(len(images), torch.arange(0), scale_images(some).float().mean(0).cpu(), []), None)
         return decoder

@@ -67,8 +67,9 @@ class Recipe:
     With ``decoder="scene"`` the layers also change their colour and opacity, and the background is a sum of fields that concepts
     switch on (:class:`~causalvae_pyro.networks.SceneDecoder`): for what brightens, fades, bends or appears. Layers that the start
     has missed are grown, and what turns may carry what slides along it (:func:`~causalvae_pyro.recipes.grow_scene`). The
-    rest is as with sprites. With ``noise_dim`` there are fields alone, and the image's own noise switches them on as well: for a
-    few numbers in which images differ, such as the colour and the width of a face.
+    rest is as with sprites. With ``noise_dim`` there are no layers: fields draw, displacement fields move what they have drawn
+    (:class:`~causalvae_pyro.networks.Displacement`), and the image's own noise switches both on as well, for a few numbers in
+    which images differ, such as the colour and the width of a face.
 
     With ``decoder="backdrop"`` the layers lie over a background that is another one in each image. The image's own noise draws
     it, at several resolutions, and no concept changes it (:class:`~causalvae_pyro.networks.BackdropDecoder`). In the first

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from causalvae_pyro.networks.sampling import sample_images
 from causalvae_pyro.networks.sprites.windows import pixel_windows
 
 __all__ = ["OUTSIDE", "Layers", "Sprites", "composite", "render_layers", "shares"]
@@ -97,7 +98,7 @@ def _draw(sprites: Sprites, pixels_x: Tensor, pixels_y: Tensor) -> Layers:
     down = to_canvas[..., None, :, 1] * y[..., None] - (to_canvas @ position[..., None]).mT
     where = across[:, :, None] + down[:, :, :, None]
     # The batch lies in the grid's height, so that the canvases need no copies.
-    drawn = _sample(canvases, where.flatten(1, 2)).unflatten(2, where.shape[1:3]).flatten(3)
+    drawn = sample_images(canvases, where.flatten(1, 2)).unflatten(2, where.shape[1:3]).flatten(3)
     colour, (logit, slope_x, slope_y) = drawn[:, :-3].transpose(1, 2), drawn[:, -3:].unbind(1)
     # Squared slopes across the image, by the chain rule, as quadratic forms of those across the canvas.
     xx, yy, xy = slope_x.square(), slope_y.square(), slope_x * slope_y
@@ -115,35 +116,6 @@ def _draw(sprites: Sprites, pixels_x: Tensor, pixels_y: Tensor) -> Layers:
     whole = columns is None or rows is None
     pixels = None if whole else (rows[..., :, None] * len(pixels_x) + columns[..., None, :]).flatten(2)  # type: ignore[index]
     return Layers(pixels, opacity, colour.sigmoid())
-
-
-def _sample(canvases: Tensor, where: Tensor) -> Tensor:
-    """Bilinear interpolation, zero around the canvases: ``[K, c, S, S]`` at ``[K, P, Q, 2]`` gives ``[K, c, P, Q]``."""
-    if canvases.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return _sample_in_order(canvases, where)
-    return nn.functional.grid_sample(canvases, where, padding_mode="zeros", align_corners=False)
-
-
-def _sample_in_order(canvases: Tensor, where: Tensor) -> Tensor:
-    """The same from operations whose gradients CUDA sums up in a fixed order, which ``grid_sample`` has not."""
-    count, channels, height, width = canvases.shape
-    flat = canvases.transpose(0, 1).reshape(channels, -1)
-    sides = where.new_tensor([width, height])
-    place = ((where + 1) * sides - 1) / 2
-    corner = place.detach().floor()
-    weights = place - corner
-    first = (torch.arange(count, device=where.device) * (height * width))[:, None, None]
-    result = flat.new_zeros(channels, *where.shape[:3])
-    for right in (0, 1):
-        for below in (0, 1):
-            x, y = corner[..., 0] + right, corner[..., 1] + below
-            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            index = first + y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long()
-            along = weights[..., 0] if right else 1 - weights[..., 0]
-            down = weights[..., 1] if below else 1 - weights[..., 1]
-            values = flat.index_select(1, index.flatten()).reshape(channels, *index.shape)
-            result = result + values * torch.where(inside, along * down, 0.0)
-    return result.transpose(0, 1)
 
 
 def composite(background: Tensor, frame: Tensor, layers: Sequence[Layers]) -> Tensor:

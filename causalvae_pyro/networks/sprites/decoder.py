@@ -96,7 +96,7 @@ class SpriteDecoder(LayersDecoder):
         behind = self.background * GAIN
         if background is not None:
             behind = background.to(behind.dtype).expand(*lead, *self.image_shape).reshape(-1, *self.image_shape)
-        behind = behind + self._changes(concepts, noise)
+        behind = self._displaced(behind + self._changes(concepts, noise), concepts, noise)
         if not self.sprites:
             return behind.expand(len(concepts), *self.image_shape).reshape(*lead, *self.image_shape)
         image = composite(behind.sigmoid().flatten(-2), (self.frame * GAIN).flatten(), self._layers(concepts, noise))
@@ -138,6 +138,10 @@ class SpriteDecoder(LayersDecoder):
     def _changes(self, concepts: Tensor, noise: Tensor) -> Tensor | float:
         """What concepts and noise do to the look of the background, in logits."""
         return 0.0
+
+    def _displaced(self, behind: Tensor, concepts: Tensor, noise: Tensor) -> Tensor:
+        """The background, in logits, as concepts and noise displace it."""
+        return behind
 
     def _tints(self, concepts: Tensor) -> Tensor | None:
         """What concepts do to the look of the layers, as :class:`Sprites` holds it."""

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from causalvae_pyro.networks.displacement import Displacement
 from causalvae_pyro.networks.fields import Fields
 from causalvae_pyro.networks.sprites.base import GAIN
 from causalvae_pyro.networks.sprites.decoder import SpriteDecoder
@@ -35,13 +36,15 @@ class SceneDecoder(SpriteDecoder):
         colour_k  += sum_j c_kj(z_j)        in logits
         opacity_k += sum_j o_kj(z_j)        in logits, on the layer's canvas
         background = b + Fields(z, eps_x)   in logits, see below
+        background(p) <- background(p + w(p; z, eps_x))   where it is displaced
 
     What travels is for the layers, what brightens, tints, fades, bends or opens where it is for
     :class:`~causalvae_pyro.networks.Fields`. There can be no layer at all.
 
     With noise of the image's own each ``dim`` of its numbers switch on fields as a concept does, by themselves and together with
     each concept: a face whose colour, width and hair are another one's in each image still opens its mouth. They also act on
-    where the layers are, like one more concept.
+    where the layers are, like one more concept. What moves and has a look of its own in each image is for
+    :class:`~causalvae_pyro.networks.Displacement`, which takes what the fields have drawn elsewhere.
 
     Args:
         image_shape: See :class:`SpriteDecoder`, as for all not below.
@@ -56,6 +59,8 @@ class SceneDecoder(SpriteDecoder):
         slides: Whether layers also slide along their own axes, as a bead on an arm that swings: where they lie is
             ``t + R(r) u``, and ``u`` is a sum of functions of the concepts as ``t`` and ``r`` are. In half image sides: for
             square images.
+        displaces: Whether concepts and noise also displace the background; see
+            :class:`~causalvae_pyro.networks.Displacement`.
     """
 
     def __init__(
@@ -71,12 +76,14 @@ class SceneDecoder(SpriteDecoder):
         canvas: int = 32,
         hidden: int = 16,
         slides: bool = False,
+        displaces: bool = False,
     ) -> None:
         if noise_dim % dim:
             raise ValueError(f"noise_dim: got {noise_dim}; must be a multiple of dim, {dim}")
         super().__init__(image_shape, num_concepts, dim, noise_dim=noise_dim, sprites=sprites, canvas=canvas, hidden=hidden)
         own = noise_dim // dim
         self.fields = Fields(self.image_shape, num_concepts + own, dim, fields=fields, pair_fields=pair_fields, noise=own)
+        self.displacement = Displacement(self.image_shape, num_concepts + own, dim, noise=own) if displaces else None
         self.slides_of_concepts = AdditiveEffects(sprites, num_concepts, dim, hidden, 2) if slides else None
         self.slide = nn.Parameter(torch.zeros(sprites, 1, 2)) if slides else None
         self.tints_of_concepts = AdditiveEffects(sprites, num_concepts, dim, hidden, self.image_shape[0] + 1)
@@ -131,6 +138,11 @@ class SceneDecoder(SpriteDecoder):
 
     def _changes(self, concepts: Tensor, noise: Tensor) -> Tensor | float:
         return self.fields(self._with_noise(concepts, noise))
+
+    def _displaced(self, behind: Tensor, concepts: Tensor, noise: Tensor) -> Tensor:
+        if self.displacement is None:
+            return behind
+        return self.displacement(behind.expand(len(concepts), *self.image_shape), self._with_noise(concepts, noise))
 
     def _tints(self, concepts: Tensor) -> Tensor | None:
         return self.tints_of_concepts(concepts).sum(2)

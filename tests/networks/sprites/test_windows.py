@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from causalvae_pyro.networks import SpriteDecoder
+from causalvae_pyro.networks import SpriteDecoder, sampling
 from causalvae_pyro.networks.sprites import compositing
 from causalvae_pyro.networks.sprites import decoder as sprites
 from causalvae_pyro.networks.sprites.windows import pixel_windows
@@ -50,8 +50,8 @@ def test_all_layers_at_once_and_one_by_one(monkeypatch):
     gradients = torch.autograd.grad((expected * probe).sum(), variables)
     monkeypatch.setattr(compositing, "pixel_windows", lambda *a: None)
     monkeypatch.setattr(sprites, "render_layers", lambda *a: [compositing._draw(*a)])
-    for sample in (compositing._sample, compositing._sample_in_order):
-        monkeypatch.setattr(compositing, "_sample", sample)
+    for sample in (sampling.sample_images, sampling._sample_in_order):
+        monkeypatch.setattr(compositing, "sample_images", sample)
         found = decoder(inputs)
         assert_close(found, expected, atol=1e-12, rtol=1e-12)
         for own, other in zip(torch.autograd.grad((found * probe).sum(), variables), gradients, strict=True):

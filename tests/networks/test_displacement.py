@@ -1,0 +1,129 @@
+"""Displacement fields: what moves without being cut out."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from causalvae_pyro.networks import Displacement, Fields, SceneDecoder
+from causalvae_pyro.networks.sampling import _sample_in_order
+
+
+def set_linear(net, *shifts):
+    """Each concept displaces everything by so much of half a side along x and y."""
+    with torch.no_grad():
+        net.fields.pictures.zero_()
+        for picture, shift in zip(net.fields.pictures, shifts, strict=False):
+            picture.copy_((torch.tensor(shift) / 0.1)[:, None].expand(2, picture.numel() // 2).flatten())
+    return net
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 12), (1, 16, 16), (2, 1, 5)], ids=str)
+def test_starts_as_the_identity(shape):
+    net = Displacement(shape, 2, 3, grid=4)
+    x = torch.randn(5, *shape)
+    assert_close(net(x, torch.randn(5, 2, 3)), x)
+
+
+def test_units_and_directions():
+    """A concept of 1 that moves by two pixels along x, another by three along y: pixels are taken from there."""
+    height, width = 12, 16
+    net = set_linear(Displacement((1, height, width), 2, grid=5), (2 * 2 / width, 0.0), (0.0, 2 * 3 / height))
+    x = torch.rand(3, 1, height, width)
+    z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0]])[..., None]
+    right, below, both = net(x, z)
+    assert_close(right[:, :, :-2], x[0, :, :, 2:], atol=1e-5, rtol=0)
+    assert_close(below[:, :-3], x[1, :, 3:], atol=1e-5, rtol=0)
+    assert_close(both[:, :-3, 2:], x[2, :, 3:, :-2], atol=1e-5, rtol=0)
+    # Beyond the edges images go on as they end.
+    assert_close(right[:, :, -2:], x[0, :, :, -1:].expand(-1, -1, 2), atol=1e-5, rtol=0)
+    assert_close(below[:, -3:], x[1, :, -1:].expand(-1, 3, -1), atol=1e-5, rtol=0)
+    assert net.displacements(z).shape == (3, height, width, 2)
+
+
+def test_places_in_between_are_smooth():
+    """A single place of the grid moves what is around it, less with the distance, and what is far away not at all."""
+    net = Displacement((1, 32, 32), 1, fields=0, pair_fields=0, grid=8)
+    with torch.no_grad():
+        net.fields.pictures[0].unflatten(0, (2, 8, 8))[0, 2, 5] = 1.0
+    found = net.displacements(torch.ones(1, 1, 1))[0].detach()
+    assert (found[..., 1] == 0).all()
+    size = found[..., 0].abs()
+    row, column = divmod(int(size.argmax()), 32)
+    assert (row // 4, column // 4) == (2, 5)
+    assert size.diff(dim=1).abs().max() < 0.5 * size.max()
+    assert (size[20:] == 0).all()
+
+
+def test_deterministic_interpolation_has_the_same_gradients(monkeypatch):
+    net = Displacement((2, 9, 7), 2, grid=3).double()
+    with torch.no_grad():
+        net.fields.pictures.copy_(torch.randn_like(net.fields.pictures))
+    x, z, probe = torch.randn(4, 2, 9, 7).double().requires_grad_(), torch.randn(4, 2, 1).double(), torch.randn(4, 2, 9, 7).double()
+
+    def gradients():
+        return torch.autograd.grad((net(x, z) * probe).sum(), [x, net.fields.pictures])
+
+    usual = gradients()
+    monkeypatch.setattr("causalvae_pyro.networks.displacement.sample_images", _sample_in_order)
+    for own, other in zip(gradients(), usual, strict=True):
+        assert_close(own, other, atol=1e-9, rtol=1e-9)
+
+
+def coloured_squares(count, seed):
+    """A square that a concept moves over several of its widths, in a colour of each image's own, two numbers, on black."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.rand(count, 3, generator=generator) * 2 - 1
+    places = (torch.arange(24) + 0.5) / 12 - 1
+    away = ((places - 0.5 * z[:, :1]).abs() - 0.25) * 12
+    inside = (0.5 - away).clamp(0, 1)[:, None, None, :] * (places.abs() < 0.3).float()[:, None]
+    colour = torch.stack([0.5 + 0.45 * z[:, 1], 0.5 + 0.45 * z[:, 2], 0.5 - 0.45 * z[:, 1]], 1)[..., None, None]
+    return (0.05 + 0.9 * inside * colour).clamp(0.02, 0.98), z[..., None] * 3**0.5
+
+
+def test_what_moves_has_its_own_colour():
+    """Fields alone would need one for each place and colour."""
+    x, z = coloured_squares(400, 0)
+    held, asked = coloured_squares(100, 1)
+
+    def error(displaces):
+        torch.manual_seed(0)
+        net = SceneDecoder((3, 24, 24), 1, noise_dim=2, sprites=0, displaces=displaces)
+        net.initialise_background(x)
+        adam = torch.optim.Adam(net.parameters(), lr=8e-3)
+        for step in range(150):
+            rows = torch.arange(32 * step, 32 * step + 32) % 400
+            adam.zero_grad()
+            (net(z[rows, :1], z[rows, 1:, 0]).sigmoid() - x[rows]).square().mean().backward()
+            adam.step()
+        with torch.no_grad():
+            return (net(asked[:, :1], asked[:, 1:, 0]).sigmoid() - held).square().mean().item()
+
+    assert error(True) < 0.5 * error(False)
+
+
+def test_a_scene_displaces_what_lies_behind_its_layers():
+    torch.manual_seed(0)
+    scene = SceneDecoder((1, 16, 16), 2, sprites=1, canvas=4, displaces=True)
+    with torch.no_grad():
+        scene.background.copy_(torch.randn_like(scene.background) / 20)
+        scene.opacity.fill_(0.3)
+        scene.size.fill_(0.2)
+        scene.effects_of_concepts.linear.zero_()
+        scene.tints_of_concepts.linear.zero_()
+    z = torch.tensor([[0.0, 0.0], [1.0, 0.0]])[..., None]
+    set_linear(scene.displacement, (4 / 16, 0.0))
+    for parameter in (scene.effects_of_concepts, scene.tints_of_concepts):
+        for p in parameter.parameters():
+            torch.nn.init.zeros_(p)
+    still, shifted = scene(z).detach()
+    assert_close(shifted[:, :4, :12], still[:, :4, 2:14], atol=1e-4, rtol=0)
+    # The layer stays.
+    assert_close(shifted[:, 7:9, 7:9], still[:, 7:9, 7:9], atol=1e-2, rtol=0)
+
+
+def test_what_it_cannot_be():
+    with pytest.raises(ValueError, match="^grid: got 1; must be at least 2$"):
+        Displacement((1, 4, 4), 2, grid=1)
+    with pytest.raises(ValueError, match="^pair_fields: got -1; must be at least 0$"):
+        Displacement((1, 4, 4), 2, pair_fields=-1)
+    assert isinstance(Displacement((1, 4, 4), 2).fields, Fields)
