@@ -134,7 +134,7 @@ def test_few_known_concepts_train_nothing():
 
 def test_noise_has_displacements_and_no_layers():
     images, z, _ = bead_on_an_arm(60)
-    decoder = grow_scene(images, 2, noise_dim=2)
+    decoder = grow_scene(images, 2, concepts=z, noise_dim=2)
     assert (decoder.sprites, decoder.noise_dim) == (0, 2)
     # From the mean image, for concepts and noise alike.
     assert_close(decoder(z, torch.randn(60, 2)).sigmoid(), images.mean(0).expand_as(images), atol=0.02, rtol=0)

@@ -58,7 +58,8 @@ def test_deterministic_interpolation_has_the_same_gradients(monkeypatch):
     net = Displacement((2, 9, 7), 2, grid=3).double()
     with torch.no_grad():
         net.fields.pictures.copy_(torch.randn_like(net.fields.pictures))
-    x, z, probe = torch.randn(4, 2, 9, 7).double().requires_grad_(), torch.randn(4, 2, 1).double(), torch.randn(4, 2, 9, 7).double()
+    x, probe = torch.randn(2, 4, 2, 9, 7).double().requires_grad_()
+    z = torch.randn(4, 2, 1).double()
 
     def gradients():
         return torch.autograd.grad((net(x, z) * probe).sum(), [x, net.fields.pictures])
