@@ -72,6 +72,22 @@ class Displacement(nn.Module):
         """
         return _REACH * (self.down @ self.fields(concepts) @ self.along.T).movedim(1, -1)
 
+    def sizes(self, images: Tensor, concepts: Tensor) -> Tensor:
+        """How much each concept alone, and each pair, changes each pixel by what it displaces, ``[n + pairs, C * H * W]``.
+
+        Standard deviations over concepts that vary independently, as :meth:`Fields.sizes`, in the units of images
+        ``[N, C, H, W]``: to first order, along x and y apart, by the images' mean squared slopes.
+        """
+        grid = self.along.shape[1]
+        spread = _REACH * (self.down @ self.fields.sizes(concepts).unflatten(1, (2, grid, grid)) @ self.along.T)
+        squared = spread.new_zeros(())
+        for axis, moved in zip((-1, -2), spread.square().unbind(1), strict=True):
+            side = images.shape[axis]
+            slopes = torch.gradient(images, spacing=2 / side, dim=axis)[0] if side > 1 else torch.zeros_like(images)
+            squared = squared + slopes.square().mean(0) * moved[:, None]
+        # Not of zero, where the root has no derivative.
+        return squared.add(1e-12).sqrt().flatten(1)
+
     def forward(self, images: Tensor, concepts: Tensor) -> Tensor:
         """Images ``[N, C, H, W]`` as concepts ``[N, n, d]`` displace them."""
         last = 1 - 1 / self.places.new_tensor([images.shape[-1], images.shape[-2]])

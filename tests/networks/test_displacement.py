@@ -70,6 +70,39 @@ def test_deterministic_interpolation_has_the_same_gradients(monkeypatch):
         assert_close(own, other, atol=1e-9, rtol=1e-9)
 
 
+def test_sizes_are_those_of_small_changes():
+    """What a concept alone changes in a smooth image, as a standard deviation; a pixel that has no slope does not change."""
+    side = 32
+    net = Displacement((1, side, side), 2, fields=0, pair_fields=0, grid=4)
+    with torch.no_grad():
+        net.fields.pictures[:2] = torch.tensor([[1.0] * 16 + [0.0] * 16, [0.0] * 16 + [2.0] * 16]) / 50
+    x, y = net.places.unbind(-1)
+    images = (0.5 + 0.3 * x + 0.1 * torch.sin(y)).expand(3, 1, side, side)
+    z = torch.randn(200, 2, 1)
+    found = net.sizes(images, z).unflatten(1, (side, side))
+    assert found.shape == (2 + 3, side, side)
+    for j in range(2):
+        alone = torch.where(torch.arange(2)[:, None] == j, z, 0.0)
+        with torch.no_grad():
+            true = net(images[:1].expand(200, -1, -1, -1), alone)[:, 0].std(0, correction=0)
+        assert_close(found[j, 2:-2, 2:-2], true[2:-2, 2:-2], rtol=0.03, atol=2e-6)
+    assert_close(net.sizes(torch.ones_like(images), z), torch.zeros(5, side**2), atol=2e-6, rtol=0)
+    # One pixel has no slope along its side.
+    assert Displacement((2, 1, 5), 1).sizes(torch.rand(2, 2, 1, 5), torch.randn(9, 1, 1)).isfinite().all()
+
+
+def test_the_price_of_a_scene_has_displacements():
+    torch.manual_seed(0)
+    scene = SceneDecoder((1, 8, 8), 2, noise_dim=1, sprites=0, displaces=True)
+    with torch.no_grad():
+        for parameter in scene.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    sizes = scene.field_sizes(torch.randn(40, 2, 1))
+    assert sizes.shape == (2 * (3 + 6), 64)
+    (gradient,) = torch.autograd.grad(sizes[9:].sum(), scene.displacement.fields.pictures)
+    assert gradient.isfinite().all() and gradient.any()
+
+
 def coloured_squares(count, seed):
     """A square that a concept moves over several of its widths, in a colour of each image's own, two numbers, on black."""
     generator = torch.Generator().manual_seed(seed)

@@ -26,6 +26,8 @@ _BLURRED = 1.5
 
 # Black and white have no slope, and yet fields change them.
 _SLOPE = 0.05
+# The slopes that displacements meet are of so many images.
+_SOME = 16
 
 
 class SceneDecoder(SpriteDecoder):
@@ -103,13 +105,18 @@ class SceneDecoder(SpriteDecoder):
     def field_sizes(self, z: Tensor) -> Tensor:
         """How much each concept alone and each pair changes each pixel of the background, ``[n + pairs, C * H * W]``.
 
-        Noise counts as more concepts, drawn from its prior. In units of the pixels' range; see :meth:`Fields.sizes`.
+        Noise counts as more concepts, drawn from its prior. In units of the pixels' range; see :meth:`Fields.sizes`. Where the
+        background is displaced, as many rows more say by how much that changes it (:meth:`Displacement.sizes`).
         :class:`~causalvae_pyro.objectives.EffectSparsity` penalises it.
         """
+        concepts = self._with_noise(z, torch.randn(len(z), self.noise_dim).to(z))
         bright = (self.background.detach() * GAIN).sigmoid().flatten()
-        return self.fields.sizes(self._with_noise(z, torch.randn(len(z), self.noise_dim).to(z))) * (bright * (1 - bright)).clamp(
-            min=_SLOPE
-        )
+        sizes = self.fields.sizes(concepts) * (bright * (1 - bright)).clamp(min=_SLOPE)
+        if self.displacement is None:
+            return sizes
+        with torch.no_grad():
+            behind = (self.background * GAIN + self.fields(concepts[:_SOME])).sigmoid()
+        return torch.cat([sizes, self.displacement.sizes(behind, concepts)])
 
     def _begin_layer(self, k: int, masks: NDArray, z: NDArray | None) -> None:
         orbit = None
