@@ -100,7 +100,8 @@ def test_the_price_of_a_scene_has_displacements():
     sizes = scene.field_sizes(torch.randn(40, 2, 1))
     assert sizes.shape == (2 * (3 + 6), 64)
     (gradient,) = torch.autograd.grad(sizes[9:].sum(), scene.displacement.fields.pictures)
-    assert gradient.isfinite().all() and gradient.any()
+    assert gradient.isfinite().all()
+    assert gradient.any()
 
 
 def coloured_squares(count, seed):
