@@ -35,13 +35,13 @@ def markdown(path: Path) -> str:
     rows, settings = result["rows"], result["settings"]
     count, first = len(result["seeds"]), next(iter(rows.values()))
 
-    def triple(found: dict[str, Any], attribute: str, digits: int, middle: str = "") -> str:
-        return " / ".join(f"{found[f'effectiveness do({name}){middle} {attribute}']['mean']:.{digits}f}" for name in _DIGITS)
+    def triple(found: dict[str, Any], attribute: str, digits: int) -> str:
+        return _means([found[f"effectiveness do({name}) {attribute}"] for name in _DIGITS], digits)
 
     lines = [
         f"{count} seed{'s' * (count > 1)}, {settings['epochs']} epochs of 8,000 digits, 2,000 to test; under do(thickness) / "
-        "do(intensity) / do(digit), against the method's own counterfactual parents; published rows are of other digits and "
-        "judges:",
+        "do(intensity) / do(digit), against the method's own counterfactual parents, each with the half width of its 95 % interval; "
+        "published rows are of other digits and judges:",
         "",
         "| | thickness MAE, px | intensity MAE, grey levels | digit accuracy | composition L1, grey levels, 1 and 10 cycles "
         "| CLD | distance from training images |",
@@ -50,9 +50,9 @@ def markdown(path: Path) -> str:
     for row, title in _ROWS.items():
         if (found := rows.get(row)) is None:
             continue
-        drift = ", ".join(f"{found[f'composition_l1_grey {k}']['mean']:.2f}" for k in (1, 10))
+        drift = _means([found[f"composition_l1_grey {k}"] for k in (1, 10)], 2, ", ")
         cells = [triple(found, "thickness", 3), triple(found, "intensity", 2), triple(found, "digit", 3), drift]
-        cells += [f"{found['cld mean']['mean']:.3f}", f"{found['fid counterfactuals']['mean']:.2f}"]
+        cells += [_means([found["cld mean"]], 3), _means([found["fid counterfactuals"]], 2)]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += [f"| {row} | {' | '.join(cells)} | |" for row, cells in _PUBLISHED.items()]
     real = rows["judges on real images"]
@@ -73,7 +73,8 @@ def faces(path: Path) -> str:
     count, first = len(result["seeds"]), next(iter(rows.values()))
     lines = [
         f"{count} seed{'s' * (count > 1)}, {settings['epochs']} epochs of 8,016 faces, 1,984 of other persons to test; "
-        "under do(smiling) / do(eyeglasses); published rows are of all of CelebA and other judges:",
+        f"under do(smiling) / do(eyeglasses){', each with the half width of its 95 % interval' * (count > 1)}; published rows are of "
+        "all of CelebA and other judges:",
         "",
         "| | F1 smiling | F1 eyeglasses | composition L1, grey levels, 1 and 10 cycles | distance from training images |",
         "|---|---|---|---|---|",
@@ -81,10 +82,19 @@ def faces(path: Path) -> str:
     for row, title in _ROWS.items():
         if (found := rows.get(row)) is None:
             continue
-        cells = [" / ".join(f"{found[f'effectiveness do({do}) {name}_f1']['mean']:.3f}" for do in _FACES) for name in _FACES]
-        cells.append(", ".join(f"{found[f'composition_l1_grey {k}']['mean']:.2f}" for k in (1, 10)))
-        lines.append(f"| {title} | {' | '.join(cells)} | {found['fid counterfactuals']['mean']:.3f} |")
+        cells = [_means([found[f"effectiveness do({do}) {name}_f1"] for do in _FACES], 3) for name in _FACES]
+        cells.append(_means([found[f"composition_l1_grey {k}"] for k in (1, 10)], 2, ", "))
+        lines.append(f"| {title} | {' | '.join(cells)} | {_means([found['fid counterfactuals']], 3)} |")
     lines += [f"| {row} | {' | '.join(cells)} | | |" for row, cells in _PUBLISHED_FACES.items()]
     own = [f"{rows['judges on real images'][f'{name}_f1']['mean']:.3f}" for name in _FACES]
     lines.append(f"| real test images | {' | '.join(own)} | 0 | {first['fid test images']['mean']:.3f} |")
     return "\n".join(lines)
+
+
+def _means(figures: list[dict[str, Any]], digits: int, between: str = " / ") -> str:
+    """Means side by side, and after them the half widths of their intervals, in the same order, where there are some."""
+    found = between.join(f"{each['mean']:.{digits}f}" for each in figures)
+    if any("interval" not in each for each in figures):
+        return found
+    widths = [(each["interval"][1] - each["interval"][0]) / 2 for each in figures]
+    return found if max(widths) < 0.5 * 10.0**-digits else f"{found} ± {between.join(f'{w:.{digits}f}' for w in widths)}"
