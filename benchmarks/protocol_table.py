@@ -40,8 +40,8 @@ def markdown(path: Path) -> str:
 
     lines = [
         f"{count} seed{'s' * (count > 1)}, {settings['epochs']} epochs of 8,000 digits, 2,000 to test; under do(thickness) / "
-        "do(intensity) / do(digit), against the method's own counterfactual parents, each with the half width of its 95 % interval; "
-        "published rows are of other digits and judges:",
+        "do(intensity) / do(digit), against the method's own counterfactual parents, each with the half width of its 95 % "
+        "interval; published rows are of other digits and judges:",
         "",
         "| | thickness MAE, px | intensity MAE, grey levels | digit accuracy | composition L1, grey levels, 1 and 10 cycles "
         "| CLD | distance from training images |",
@@ -73,8 +73,8 @@ def faces(path: Path) -> str:
     count, first = len(result["seeds"]), next(iter(rows.values()))
     lines = [
         f"{count} seed{'s' * (count > 1)}, {settings['epochs']} epochs of 8,016 faces, 1,984 of other persons to test; "
-        f"under do(smiling) / do(eyeglasses){', each with the half width of its 95 % interval' * (count > 1)}; published rows are of "
-        "all of CelebA and other judges:",
+        f"under do(smiling) / do(eyeglasses){', each with the half width of its 95 % interval' * (count > 1)}; published rows "
+        "are of all of CelebA and other judges:",
         "",
         "| | F1 smiling | F1 eyeglasses | composition L1, grey levels, 1 and 10 cycles | distance from training images |",
         "|---|---|---|---|---|",
