@@ -12,6 +12,7 @@ _METHODS = {"vae": "conditional VAE", "hvae": "conditional hierarchical VAE", "o
 _KEPT = {"": "", " pixel noise 1": ", all pixel noise kept", " pixel noise 1, fade 0.03": ", all kept, fade 0.03"}
 _ROWS = {method + kept: title + text for method, title in _METHODS.items() for kept, text in _KEPT.items()}
 _DIGITS, _FACES = ("thickness", "intensity", "digit"), ("Smiling", "Eyeglasses")
+_WIDTHS = ", each with half of its 95 % interval where so many digits show it"
 _PUBLISHED_FACES = {
     "published VAE": ("0.897 / 0.987", "0.938 / 0.810"),
     "published HVAE": ("0.998 / 0.997", "0.883 / 0.981"),
@@ -40,8 +41,8 @@ def markdown(path: Path) -> str:
 
     lines = [
         f"{count} seed{'s' * (count > 1)}, {settings['epochs']} epochs of 8,000 digits, 2,000 to test; under do(thickness) / "
-        "do(intensity) / do(digit), against the method's own counterfactual parents, each with the half width of its 95 % "
-        "interval; published rows are of other digits and judges:",
+        f"do(intensity) / do(digit), against the method's own counterfactual parents{_WIDTHS * (count > 1)}; published rows are "
+        "of other digits and judges:",
         "",
         "| | thickness MAE, px | intensity MAE, grey levels | digit accuracy | composition L1, grey levels, 1 and 10 cycles "
         "| CLD | distance from training images |",
@@ -73,8 +74,7 @@ def faces(path: Path) -> str:
     count, first = len(result["seeds"]), next(iter(rows.values()))
     lines = [
         f"{count} seed{'s' * (count > 1)}, {settings['epochs']} epochs of 8,016 faces, 1,984 of other persons to test; "
-        f"under do(smiling) / do(eyeglasses){', each with the half width of its 95 % interval' * (count > 1)}; published rows "
-        "are of all of CelebA and other judges:",
+        f"under do(smiling) / do(eyeglasses){_WIDTHS * (count > 1)}; published rows are of all of CelebA and other judges:",
         "",
         "| | F1 smiling | F1 eyeglasses | composition L1, grey levels, 1 and 10 cycles | distance from training images |",
         "|---|---|---|---|---|",
@@ -92,9 +92,10 @@ def faces(path: Path) -> str:
 
 
 def _means(figures: list[dict[str, Any]], digits: int, between: str = " / ") -> str:
-    """Means side by side, and after them the half widths of their intervals, in the same order, where there are some."""
-    found = between.join(f"{each['mean']:.{digits}f}" for each in figures)
-    if any("interval" not in each for each in figures):
-        return found
-    widths = [(each["interval"][1] - each["interval"][0]) / 2 for each in figures]
-    return found if max(widths) < 0.5 * 10.0**-digits else f"{found} ± {between.join(f'{w:.{digits}f}' for w in widths)}"
+    """Means side by side, each with half of its interval where there is one that is seen at so many digits."""
+    found = []
+    for each in figures:
+        low, high = each.get("interval", (0.0, 0.0))
+        width = f"{(high - low) / 2:.{digits}f}"
+        found.append(f"{each['mean']:.{digits}f}" + (f" ± {width}" if float(width) else ""))
+    return between.join(found)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from causalvae_pyro.networks.fields import Fields
 from causalvae_pyro.networks.sampling import sample_images
-from causalvae_pyro.networks.shapes import check_at_least
+from causalvae_pyro.networks.shapes import check_at_least, check_image_shape
 
 __all__ = ["Displacement"]
 
-# Of half image sides: a field's amounts and numbers are of the size of those that take a pixel from dark to bright.
+# Half image sides for one unit of a field: its numbers are then as large as those of fields that are logits.
 _REACH = 0.1
 
 
@@ -22,20 +22,23 @@ class Displacement(nn.Module):
 
     ::
 
-        w(p) = Fields(z)(p)             two numbers at each of grid x grid places, smoothly in between
+        w(p) = 0.1 Fields(z)(p)         in half image sides; two numbers at each of grid x grid places, smoothly in between
         y(p) = x(p + w(p))              bilinear; beyond its edges the image goes on as it ends
 
     A flower whose colour is another one in each image still leans: its colour goes where the displacement takes it, while
     :class:`Fields` that brighten and darken would need one for each place and colour. Starts as the identity.
 
     Args:
-        image_shape: ``(C, H, W)``.
+        image_shape: ``(C, H, W)`` with 1, 3 or 4 channels.
         num_concepts: Number of concepts ``n``.
         dim: Dimensions of each concept.
-        fields: Of each concept, see :class:`Fields`, as for those below.
-        pair_fields: Of each pair.
+        fields: Of each concept, >= 0; see :class:`Fields`, as for those below.
+        pair_fields: Of each pair, >= 0.
         noise: How many of the concepts, the last ones, are independent noise.
         grid: Places along each side, >= 2.
+
+    Raises:
+        ValueError: For another ``image_shape`` or numbers.
 
     Source: deforming autoencoders, Shu et al. 2018; spatial transformers, Jaderberg et al. 2015.
     """
@@ -51,8 +54,9 @@ class Displacement(nn.Module):
         noise: int = 0,
         grid: int = 16,
     ) -> None:
-        super().__init__()
+        check_image_shape(image_shape, 1)
         check_at_least(2, grid=grid)
+        super().__init__()
         self.fields = Fields((2, grid, grid), num_concepts, dim, fields=fields, pair_fields=pair_fields, noise=noise)
         _, height, width = image_shape
         x, y = ((2 * torch.arange(side) + 1) / side - 1 for side in (width, height))
@@ -70,7 +74,7 @@ class Displacement(nn.Module):
         Returns:
             Along x and y in half image sides, ``[N, H, W, 2]``.
         """
-        return _REACH * (self.down @ self.fields(concepts) @ self.along.T).movedim(1, -1)
+        return _REACH * self._between(self.fields(concepts)).movedim(1, -1)
 
     def sizes(self, images: Tensor, concepts: Tensor) -> Tensor:
         """How much each concept alone, and each pair, changes each pixel by what it displaces, ``[n + pairs, C * H * W]``.
@@ -79,19 +83,23 @@ class Displacement(nn.Module):
         ``[N, C, H, W]``: to first order, along x and y apart, by the images' mean squared slopes.
         """
         grid = self.along.shape[1]
-        spread = _REACH * (self.down @ self.fields.sizes(concepts).unflatten(1, (2, grid, grid)) @ self.along.T)
+        moves = _REACH * self._between(self.fields.pictures.unflatten(1, (2, grid, grid)))
+        spread = self.fields.sizes(concepts, moves.flatten(1)).unflatten(1, moves.shape[1:])
         squared = spread.new_zeros(())
         for axis, moved in zip((-1, -2), spread.square().unbind(1), strict=True):
             side = images.shape[axis]
             slopes = torch.gradient(images, spacing=2 / side, dim=axis)[0] if side > 1 else torch.zeros_like(images)
-            squared = squared + slopes.square().mean(0) * moved[:, None]
+            squared = squared + slopes.square().sum(0) / max(1, len(images)) * moved[:, None]
         # Not of zero, where the root has no derivative.
         return squared.add(1e-12).sqrt().flatten(1)
 
     def forward(self, images: Tensor, concepts: Tensor) -> Tensor:
         """Images ``[N, C, H, W]`` as concepts ``[N, n, d]`` displace them."""
-        last = 1 - 1 / self.places.new_tensor([images.shape[-1], images.shape[-2]])
-        return sample_images(images, (self.places + self.displacements(concepts)).clamp(-last, last))
+        return sample_images(images, self.places + self.displacements(concepts), border=True)
+
+    def _between(self, numbers: Tensor) -> Tensor:
+        """Those of the grid's places at each pixel, ``[..., grid, grid]`` to ``[..., H, W]``."""
+        return self.down @ numbers @ self.along.T
 
 
 def _cubic(count: int, side: int) -> Tensor:

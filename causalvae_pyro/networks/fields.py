@@ -87,19 +87,24 @@ class Fields(nn.Module):
         flat = torch.cat([each.transpose(0, 1).flatten(1) for each in self._amounts(concepts)], 1)
         return (flat @ self.pictures).unflatten(1, self.image_shape)
 
-    def sizes(self, concepts: Tensor) -> Tensor:
+    def sizes(self, concepts: Tensor, pictures: Tensor | None = None) -> Tensor:
         """How much each concept alone, and each pair, changes each pixel: in logits, ``[n + pairs, C * H * W]``.
 
         They are standard deviations over concepts that vary independently, each as in ``concepts [N, n, d]``.
+
+        Args:
+            concepts: ``[N, n, d]``.
+            pictures: What the amounts switch on in place of the fields, e.g. what these do to something else, as
+                ``self.pictures [fields, pixels]`` with any number of pixels.
         """
         count, n = concepts.shape[:2]
         free = torch.stack([concepts[:, j].roll(j * max(1, count // n), 0) for j in range(n)], 1)
         amounts = [each - each.mean(1, keepdim=True) for each in self._amounts(free)]
-        pictures = self.pictures.split([each.shape[0] * each.shape[2] for each in amounts])
+        split = (self.pictures if pictures is None else pictures).split([each.shape[0] * each.shape[2] for each in amounts])
         found = []
         for linear, curved in ((0, 1), (2, 3)):
             groups = torch.cat([amounts[linear], amounts[curved]], 2)
-            fields = torch.cat([pictures[k].unflatten(0, (len(groups), -1)) for k in (linear, curved) if len(pictures[k])], 1)
+            fields = torch.cat([split[k].unflatten(0, (len(groups), -1)) for k in (linear, curved) if len(split[k])], 1)
             covariance = groups.mT @ groups / max(1, count)
             # Not of zero, where the root has no derivative.
             found.append(((covariance @ fields) * fields).sum(1).clamp(min=0).add(1e-8).sqrt())

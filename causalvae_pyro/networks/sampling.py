@@ -8,22 +8,34 @@ from torch import Tensor, nn
 __all__ = ["sample_images"]
 
 
-def sample_images(images: Tensor, where: Tensor) -> Tensor:
-    """Bilinear interpolation, zero around the images: ``[K, c, H, W]`` at ``[K, P, Q, 2]`` gives ``[K, c, P, Q]``.
+def sample_images(images: Tensor, where: Tensor, *, border: bool = False) -> Tensor:
+    """Bilinear interpolation of images ``[K, c, H, W]`` at ``[K, P, Q, 2]``.
 
-    Places are in half image sides from the centre, x first. On CUDA with deterministic algorithms the gradient is, too.
+    On CUDA with deterministic algorithms its gradient is deterministic.
+
+    Args:
+        images: ``[K, c, H, W]``.
+        where: In half image sides from the centre, x first.
+        border: Whether images go on around themselves as they end; else there is zero.
+
+    Returns:
+        ``[K, c, P, Q]``.
     """
     if images.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return _sample_in_order(images, where)
-    return nn.functional.grid_sample(images, where, padding_mode="zeros", align_corners=False)
+        return _sample_in_order(images, where, border=border)
+    padding = "border" if border else "zeros"
+    return nn.functional.grid_sample(images, where, padding_mode=padding, align_corners=False)
 
 
-def _sample_in_order(images: Tensor, where: Tensor) -> Tensor:
+def _sample_in_order(images: Tensor, where: Tensor, *, border: bool = False) -> Tensor:
     """The same from operations whose gradients CUDA sums up in a fixed order, which ``grid_sample`` has not."""
     count, channels, height, width = images.shape
     flat = images.transpose(0, 1).reshape(channels, -1)
     sides = where.new_tensor([width, height])
     place = ((where + 1) * sides - 1) / 2
+    if border:
+        beyond = (place <= 0) | (place >= sides - 1)
+        place = torch.where(beyond, place.detach().clamp(min=0).minimum(sides - 1), place)
     corner = place.detach().floor()
     weights = place - corner
     first = (torch.arange(count, device=where.device) * (height * width))[:, None, None]

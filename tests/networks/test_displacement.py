@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from causalvae_pyro.networks import Displacement, Fields, SceneDecoder
-from causalvae_pyro.networks.sampling import _sample_in_order
+from causalvae_pyro.networks import Displacement, SceneDecoder
+from causalvae_pyro.networks.sampling import _sample_in_order, sample_images
 
 
 def set_linear(net, *shifts):
@@ -17,7 +17,7 @@ def set_linear(net, *shifts):
     return net
 
 
-@pytest.mark.parametrize("shape", [(3, 9, 12), (1, 16, 16), (2, 1, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 9, 12), (1, 16, 16), (3, 1, 5)], ids=str)
 def test_starts_as_the_identity(shape):
     net = Displacement(shape, 2, 3, grid=4)
     x = torch.randn(5, *shape)
@@ -55,10 +55,10 @@ def test_places_in_between_are_smooth():
 
 
 def test_deterministic_interpolation_has_the_same_gradients(monkeypatch):
-    net = Displacement((2, 9, 7), 2, grid=3).double()
+    net = Displacement((3, 9, 7), 2, grid=3).double()
     with torch.no_grad():
         net.fields.pictures.copy_(torch.randn_like(net.fields.pictures))
-    x, probe = torch.randn(2, 4, 2, 9, 7).double().requires_grad_()
+    x, probe = torch.randn(2, 4, 3, 9, 7).double().requires_grad_()
     z = torch.randn(4, 2, 1).double()
 
     def gradients():
@@ -70,12 +70,27 @@ def test_deterministic_interpolation_has_the_same_gradients(monkeypatch):
         assert_close(own, other, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("interpolate", [sample_images, _sample_in_order])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 12, 9), (3, 1, 5)], ids=str)
+def test_an_even_image_teaches_nothing(monkeypatch, shape, interpolate):
+    """Not at its edges either, where there is nothing beyond."""
+    monkeypatch.setattr("causalvae_pyro.networks.displacement.sample_images", interpolate)
+    net = Displacement(shape, 2, grid=4)
+    z = torch.randn(32, 2, 1)
+    (gradient,) = torch.autograd.grad(net(torch.full((32, *shape), -4.0), z).square().sum(), net.fields.pictures)
+    assert_close(gradient, torch.zeros_like(gradient), atol=1e-3, rtol=0)
+
+
 def test_sizes_are_those_of_small_changes():
     """What a concept alone changes in a smooth image, as a standard deviation; a pixel that has no slope does not change."""
     side = 32
     net = Displacement((1, side, side), 2, fields=0, pair_fields=0, grid=4)
+    # One concept stretches the image along x, the other shifts it along y.
+    stretch = torch.tensor([-3.0, -1.0, 1.0, 3.0]).repeat(4)
     with torch.no_grad():
-        net.fields.pictures[:2] = torch.tensor([[1.0] * 16 + [0.0] * 16, [0.0] * 16 + [2.0] * 16]) / 50
+        net.fields.pictures[:2] = (
+            torch.stack([torch.cat([stretch, 0 * stretch]), torch.tensor([0.0, 2.0]).repeat_interleave(16)]) / 50
+        )
     x, y = net.places.unbind(-1)
     images = (0.5 + 0.3 * x + 0.1 * torch.sin(y)).expand(3, 1, side, side)
     z = torch.randn(200, 2, 1)
@@ -85,10 +100,11 @@ def test_sizes_are_those_of_small_changes():
         alone = torch.where(torch.arange(2)[:, None] == j, z, 0.0)
         with torch.no_grad():
             true = net(images[:1].expand(200, -1, -1, -1), alone)[:, 0].std(0, correction=0)
-        assert_close(found[j, 2:-2, 2:-2], true[2:-2, 2:-2], rtol=0.03, atol=2e-6)
+        assert_close(found[j, 2:-2, 2:-2], true[2:-2, 2:-2], rtol=0.03, atol=1e-5)
     assert_close(net.sizes(torch.ones_like(images), z), torch.zeros(5, side**2), atol=2e-6, rtol=0)
-    # One pixel has no slope along its side.
-    assert Displacement((2, 1, 5), 1).sizes(torch.rand(2, 2, 1, 5), torch.randn(9, 1, 1)).isfinite().all()
+    # One pixel has no slope along its side, and no image none.
+    assert Displacement((3, 1, 5), 1).sizes(torch.rand(2, 3, 1, 5), torch.randn(9, 1, 1)).isfinite().all()
+    assert net.sizes(images[:0], z[:0]).isfinite().all()
 
 
 def test_the_price_of_a_scene_has_displacements():
@@ -125,7 +141,7 @@ def test_what_moves_has_its_own_colour():
         net = SceneDecoder((3, 24, 24), 1, noise_dim=2, sprites=0, displaces=displaces)
         net.initialise_background(x)
         adam = torch.optim.Adam(net.parameters(), lr=8e-3)
-        for step in range(150):
+        for step in range(100):
             rows = torch.arange(32 * step, 32 * step + 32) % 400
             adam.zero_grad()
             (net(z[rows, :1], z[rows, 1:, 0]).sigmoid() - x[rows]).square().mean().backward()
@@ -143,8 +159,6 @@ def test_a_scene_displaces_what_lies_behind_its_layers():
         scene.background.copy_(torch.randn_like(scene.background) / 20)
         scene.opacity.fill_(0.3)
         scene.size.fill_(0.2)
-        scene.effects_of_concepts.linear.zero_()
-        scene.tints_of_concepts.linear.zero_()
     z = torch.tensor([[0.0, 0.0], [1.0, 0.0]])[..., None]
     set_linear(scene.displacement, (4 / 16, 0.0))
     for parameter in (scene.effects_of_concepts, scene.tints_of_concepts):
@@ -161,4 +175,5 @@ def test_what_it_cannot_be():
         Displacement((1, 4, 4), 2, grid=1)
     with pytest.raises(ValueError, match="^pair_fields: got -1; must be at least 0$"):
         Displacement((1, 4, 4), 2, pair_fields=-1)
-    assert isinstance(Displacement((1, 4, 4), 2).fields, Fields)
+    with pytest.raises(ValueError, match=r"^image_shape: got \(8, 8\); expected \(channels, height, width\)"):
+        Displacement((8, 8), 2)

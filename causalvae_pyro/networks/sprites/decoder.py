@@ -79,8 +79,8 @@ class SpriteDecoder(LayersDecoder):
         Args:
             z: Concepts ``[..., n, d]``.
             eps_x: Noise ``[..., r]``, for a decoder that has some.
-            background: What lies behind the layers, in logits, ``[..., C, H, W]``; instead of the decoder's own. The leading
-                dimensions of all three broadcast.
+            background: What lies behind the layers, in logits, ``[..., C, H, W]``; instead of the decoder's own, and changed as
+                that is. The leading dimensions of all three broadcast.
 
         Returns:
             ``[..., C, H, W]``.
@@ -96,7 +96,7 @@ class SpriteDecoder(LayersDecoder):
         behind = self.background * GAIN
         if background is not None:
             behind = background.to(behind.dtype).expand(*lead, *self.image_shape).reshape(-1, *self.image_shape)
-        behind = self._displaced(behind + self._changes(concepts, noise), concepts, noise)
+        behind = self._changed(behind, concepts, noise)
         if not self.sprites:
             return behind.expand(len(concepts), *self.image_shape).reshape(*lead, *self.image_shape)
         image = composite(behind.sigmoid().flatten(-2), (self.frame * GAIN).flatten(), self._layers(concepts, noise))
@@ -135,12 +135,8 @@ class SpriteDecoder(LayersDecoder):
         """Where the layers lie, ``[K, N, 6]``, after they have slid along their own axes."""
         return placement
 
-    def _changes(self, concepts: Tensor, noise: Tensor) -> Tensor | float:
-        """What concepts and noise do to the look of the background, in logits."""
-        return 0.0
-
-    def _displaced(self, behind: Tensor, concepts: Tensor, noise: Tensor) -> Tensor:
-        """The background, in logits, as concepts and noise displace it."""
+    def _changed(self, behind: Tensor, concepts: Tensor, noise: Tensor) -> Tensor:
+        """The background, in logits, as concepts and noise change its look."""
         return behind
 
     def _tints(self, concepts: Tensor) -> Tensor | None:

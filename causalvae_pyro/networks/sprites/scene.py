@@ -46,7 +46,7 @@ class SceneDecoder(SpriteDecoder):
     With noise of the image's own each ``dim`` of its numbers switch on fields as a concept does, by themselves and together with
     each concept: a face whose colour, width and hair are another one's in each image still opens its mouth. They also act on
     where the layers are, like one more concept. What moves and has a look of its own in each image is for
-    :class:`~causalvae_pyro.networks.Displacement`, which takes what the fields have drawn elsewhere.
+    :class:`~causalvae_pyro.networks.Displacement`, which moves what the fields have drawn.
 
     Args:
         image_shape: See :class:`SpriteDecoder`, as for all not below.
@@ -143,13 +143,10 @@ class SceneDecoder(SpriteDecoder):
         moved = torch.cat([cos * along - sin * across, sin * along + cos * across], -1)
         return torch.cat([placement[..., :2] + moved, placement[..., 2:]], -1)
 
-    def _changes(self, concepts: Tensor, noise: Tensor) -> Tensor | float:
-        return self.fields(self._with_noise(concepts, noise))
-
-    def _displaced(self, behind: Tensor, concepts: Tensor, noise: Tensor) -> Tensor:
-        if self.displacement is None:
-            return behind
-        return self.displacement(behind.expand(len(concepts), *self.image_shape), self._with_noise(concepts, noise))
+    def _changed(self, behind: Tensor, concepts: Tensor, noise: Tensor) -> Tensor:
+        both = self._with_noise(concepts, noise)
+        behind = behind + self.fields(both)
+        return behind if self.displacement is None else self.displacement(behind, both)
 
     def _tints(self, concepts: Tensor) -> Tensor | None:
         return self.tints_of_concepts(concepts).sum(2)
